@@ -1,0 +1,1 @@
+libcommon.srcs := $(sort $(wildcard libcommon/*.c))
