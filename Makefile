@@ -19,15 +19,12 @@ variant.asan    := -fsanitize=address,undefined -fno-sanitize-recover=undefined 
 variant.tsan    := -fsanitize=thread -fno-omit-frame-pointer
 variant.cov     := --coverage -O0
 variant.clang   :=
-ifeq ($(VARIANT),clang)
+variant.fuzz    := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+ifeq (,$(filter $(VARIANT),release asan tsan cov clang fuzz))
+$(error VARIANT is release, clang, asan, tsan, cov or fuzz)
+endif
+ifneq (,$(filter $(VARIANT),clang fuzz))
 CC := clang
-endif
-ifndef variant.$(VARIANT)
-ifneq ($(VARIANT),release)
-ifneq ($(VARIANT),clang)
-$(error VARIANT is release, clang, asan, tsan or cov)
-endif
-endif
 endif
 
 warnings := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -35,7 +32,7 @@ warnings := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 all_cppflags := -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -I. -I$(B) $(CPPFLAGS)
 all_cflags   := -std=c17 $(warnings) -fstack-protector-strong -fPIE -pthread $(CFLAGS) $(variant.$(VARIANT))
 all_ldflags  := -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(variant.$(VARIANT))
-ifneq (,$(filter asan tsan cov,$(VARIANT)))
+ifneq (,$(filter asan tsan cov fuzz,$(VARIANT)))
 all_cppflags := $(filter-out -D_FORTIFY_SOURCE=2,$(all_cppflags))
 endif
 common_libs  := -lnng -lcjson -llmdb -lm
@@ -72,24 +69,29 @@ $(B)/flags: FORCE
 FORCE:
 $(B)/%.o: %.c $(B)/flags | $(B)/gen/stamp
 	@mkdir -p $(@D)
-	$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c -o $@ $<
+	@echo "  CC   $<"
+	@$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c -o $@ $<
 $(B)/gen/%.o: $(B)/gen/stamp $(B)/flags
-	$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c -o $@ $(B)/gen/$*.c
+	@echo "  CC   $(B)/gen/$*.c"
+	@$(CC) $(all_cppflags) $(all_cflags) -MMD -MP -c -o $@ $(B)/gen/$*.c
 
 $(B)/libcommon.a: $(libcommon.srcs:%.c=$(B)/%.o)
-	rm -f $@ && $(AR) rcs $@ $^
+	@echo "  AR   $@"
+	@rm -f $@ && $(AR) rcs $@ $^
 
 # program: <name>.srcs, <name>.gen (generated sources), <name>.libs
 objects = $($(1).srcs:%.c=$(B)/%.o) $(patsubst %,$(B)/gen/%.o,$($(1).gen))
 define program_rule
 $(B)/bin/$(1): $(call objects,$(1)) $(B)/libcommon.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(all_ldflags) -o $$@ $(call objects,$(1)) $(B)/libcommon.a $$(common_libs) $($(1).libs)
+	@echo "  LD   $$@"
+	@$$(CC) $$(all_ldflags) -o $$@ $(call objects,$(1)) $(B)/libcommon.a $$(common_libs) $($(1).libs)
 endef
 define test_rule
 $(B)/tests/$(1): $(call objects,$(1)) $(B)/libcommon.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(all_ldflags) -o $$@ $(call objects,$(1)) $(B)/libcommon.a -lcmocka $$(common_libs) $($(1).libs)
+	@echo "  LD   $$@"
+	@$$(CC) $$(all_ldflags) -o $$@ $(call objects,$(1)) $(B)/libcommon.a -lcmocka $$(common_libs) $($(1).libs)
 endef
 $(foreach p,$(programs) $(benches),$(eval $(call program_rule,$(p))))
 $(foreach t,$(tests),$(eval $(call test_rule,$(t))))
