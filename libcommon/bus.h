@@ -176,6 +176,13 @@ typedef void bus_sub_fn(void *arg, const void *bytes, size_t n);
 /* Connects to <dir>/<name> whenever it is there; fn runs on the loop. 0 or -errno. */
 int bus_sub_open(struct bus *bus, const char *name, bus_sub_fn *fn, void *arg,
                  struct bus_sub **ret_sub);
+/*
+ * 'fn' runs on the loop each time the publisher was connected (what it
+ * published before is lost), and when messages were dropped here because the
+ * loop was too slow. Set it before the loop runs. One per subscription.
+ */
+typedef void bus_sub_lost_fn(void *arg);
+void bus_sub_on_lost(struct bus_sub *sub, bus_sub_lost_fn *fn, void *arg);
 
 /* Counters for metrics. */
 struct bus_stats {

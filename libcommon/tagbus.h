@@ -107,16 +107,40 @@ bool tag_value_equal(const struct tag_value *a, const struct tag_value *b);
 
 /* ---- the wire, for providers outside this library and for fuzzing ---- */
 struct tag_batch {
-    uint64_t epoch, seq, base_seq;
+    uint64_t epoch, seq; /* seq grows by one per batch of samples, from 1 in each epoch */
     uint32_t generation;
-    uint16_t count;
+    uint16_t count; /* 0: nothing new, 'seq' was the last one */
 };
-int tag_batch_open(struct rd *in, struct tag_batch *ret_batch); /* 0 or -EBADMSG */
-int tag_batch_next(struct rd *in, struct tag_sample *ret_sample); /* 0 or -EBADMSG */
+/*
+ * A batch is the whole message: open checks its size, then 'count' times next
+ * (bytes of text values point into the message). 0 or -EBADMSG.
+ */
+int tag_batch_open(struct rd *in, struct tag_batch *ret_batch);
+int tag_batch_next(struct rd *in, struct tag_sample *ret_sample);
+/* All samples at once, 'samples' has room for batch->count. 0 or -EBADMSG. */
+int tag_batch_samples(struct rd *in, const struct tag_batch *batch, struct tag_sample *samples);
 void tag_value_encode(struct buf *b, const struct tag_value *v);
 int tag_value_decode(struct rd *in, struct tag_value *ret_value);
+/* One sample as in a snapshot (a batch has its own, fixed form). */
+void tag_sample_encode(struct buf *b, const struct tag_sample *s);
+int tag_sample_decode(struct rd *in, struct tag_sample *ret_sample);
 void tag_def_encode(struct buf *b, const struct tag_def *d);
 int tag_def_decode(struct rd *in, struct tag_def *ret_def);
+/*
+ * Builds one batch: put samples, then finish; b->data is the message until
+ * the next begin. Returns of put: 0, -E2BIG (finish first), -ENOMEM.
+ */
+struct tag_batch_builder {
+    struct buf head; /* header and samples */
+    struct buf tail; /* bytes of text values */
+    uint16_t count;
+};
+void tag_batch_builder_init(struct tag_batch_builder *b);
+void tag_batch_builder_done(struct tag_batch_builder *b);
+int tag_batch_put(struct tag_batch_builder *b, const struct tag_sample *s);
+/* The message, owned by 'b', valid until the next put; 0 or -ENOMEM. Then 'b' is empty. */
+int tag_batch_finish(struct tag_batch_builder *b, uint64_t epoch, uint64_t seq,
+                     uint32_t generation, struct bus_str *ret_message);
 
 /* ---- publishing ---- */
 struct tag_pub;

@@ -1,0 +1,871 @@
+/*
+ * Runs operations: finds the descriptor, checks the permission again, decodes,
+ * calls the handler, commits the change with its audit record, answers.
+ *
+ * A call goes: begin -> handler -> [pending … api_finish] -> settle (commit or
+ * abort) -> after-commit functions -> [held … api_finish] -> answer -> free.
+ */
+#include "libcommon/api.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/api_private.h"
+#include "libcommon/audit.h"
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "libcommon/metrics.h"
+#include "libcommon/str.h"
+#include "libcommon/svc.h"
+
+enum {
+    OUT_HEAD = 48, /* room for {"count":…,"data":[ before the items */
+    FREE_CALLS_MAX = 64,
+    OUT_KEEP = 64 << 10, /* a larger reply buffer is not kept for the next call */
+};
+
+struct api_server {
+    struct svc *svc;
+    const struct api_op **by_id; /* open addressing, power of two */
+    size_t mask;
+    struct api_call_private *free_calls;
+    size_t n_free;
+    struct api_streams *streams;
+};
+
+static struct metric_counter requests_ok = {
+    .name = "fieldgate_operations_total", .help = "Operations run", .labels = "outcome=\"ok\""
+};
+static struct metric_counter requests_refused = {
+    .name = "fieldgate_operations_total", .help = "Operations run", .labels = "outcome=\"refused\""
+};
+static struct metric_counter requests_failed = {
+    .name = "fieldgate_operations_total", .help = "Operations run", .labels = "outcome=\"failed\""
+};
+static struct metric_histogram request_time = {
+    .name = "fieldgate_operation_duration_seconds", .help = "From arrival to answer",
+};
+
+static const char *
+status_text(enum api_status status)
+{
+#define X(name, http, text) case API_##name: return text;
+    switch (status) {
+        API_STATUS_TABLE(X)
+    }
+#undef X
+    return "error";
+}
+
+/* ---- memory ---- */
+
+static struct api_call_private *
+call_new(struct api_server *s)
+{
+    struct api_call_private *p = s->free_calls;
+    if (p) {
+        s->free_calls = p->next_free;
+        s->n_free--;
+        struct api_arena *arena = p->arena;
+        struct buf out = p->out;
+        memset(p, 0, offsetof(struct api_call_private, parts));
+        p->n_parts = 0;
+        p->arena = arena;
+        p->out = out;
+        buf_reset(&p->out);
+    } else {
+        p = calloc(1, sizeof(*p));
+        if (!p)
+            return NULL;
+        p->arena = api_arena_new(API_ARENA_MAX);
+        if (!p->arena) {
+            free(p);
+            return NULL;
+        }
+        buf_init(&p->out, BUS_MESSAGE_MAX - 4096);
+    }
+    p->call.priv = p;
+    p->server = s;
+    return p;
+}
+
+static void
+call_destroy(struct api_call_private *p)
+{
+    api_arena_free(p->arena);
+    buf_done(&p->out);
+    free(p);
+}
+
+static void
+call_free(struct api_call_private *p)
+{
+    struct api_server *s = p->server;
+    json_free(MOVE_PTR(p->tree));
+    store_abort(MOVE_PTR(p->wtxn));
+    store_abort(MOVE_PTR(p->rtxn));
+    if (s->n_free >= FREE_CALLS_MAX) {
+        call_destroy(p);
+        return;
+    }
+    api_arena_reset(p->arena);
+    if (p->out.cap > OUT_KEEP)
+        buf_done(&p->out);
+    p->next_free = s->free_calls;
+    s->free_calls = p;
+    s->n_free++;
+}
+
+void *
+api_alloc(struct api_call *call, size_t size)
+{
+    return api_arena_alloc(api_private(call)->arena, size);
+}
+
+char *
+api_strdup(struct api_call *call, const char *text)
+{
+    return api_arena_strdup(api_private(call)->arena, text);
+}
+
+static char *PRINTF_LIKE(2, 0)
+arena_vprintf(struct api_arena *a, const char *fmt, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    char *text = n >= 0 ? api_arena_alloc(a, (size_t)n + 1) : NULL;
+    if (text)
+        (void)vsnprintf(text, (size_t)n + 1, fmt, args); /* measured above */
+    return text;
+}
+
+char *
+api_printf(struct api_call *call, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    char *text = arena_vprintf(api_private(call)->arena, fmt, args);
+    va_end(args);
+    return text;
+}
+
+struct api_arena *
+api_call_arena(struct api_call *call)
+{
+    return api_private(call)->arena;
+}
+
+/* ---- refusals ---- */
+
+enum api_status
+api_fail(struct api_call *call, enum api_status status, const char *pointer, const char *fmt, ...)
+{
+    struct api_call_private *p = api_private(call);
+    va_list args;
+    va_start(args, fmt);
+    p->message = arena_vprintf(p->arena, fmt, args);
+    va_end(args);
+    p->pointer = pointer ? api_arena_strdup(p->arena, pointer) : NULL;
+    p->status = status;
+    return status;
+}
+
+enum api_status
+api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
+{
+    struct api_call_private *p = api_private(call);
+    va_list args;
+    va_start(args, fmt);
+    const char *what = arena_vprintf(p->arena, fmt, args);
+    va_end(args);
+    enum api_status status = error == -ENOSPC || error == -EDQUOT ? API_NO_SPACE : API_INTERNAL;
+    log_err("api: operation failed op=%s what=\"%s\" error=%s", call->op->name,
+            what ? what : "?", strerror(-error));
+    return api_fail(call, status, NULL, "%s: %s", what ? what : "failed", strerror(-error));
+}
+
+static enum api_status
+fail_with_fault(struct api_call *call, const struct api_fault *f)
+{
+    if (call->op->error_style == API_ERRORS_MODBUS)
+        return api_fail(call, API_INVALID, f->pointer, "%s: %s",
+                        f->unknown_member ? "No such column" : "Input value failed", f->message);
+    if (f->unknown_member)
+        return api_fail(call, API_INVALID, f->pointer, "unknown member %s", f->message);
+    return api_fail(call, API_INVALID, f->pointer, "%s", f->message);
+}
+
+/* ---- transactions ---- */
+
+struct store_txn *
+api_txn(struct api_call *call)
+{
+    struct api_call_private *p = api_private(call);
+    MUST(!p->committed);
+    if (!p->wtxn) {
+        int r = store_begin(call->svc->store, &p->wtxn);
+        if (r < 0)
+            (void)api_fail_errno(call, r, "cannot write"); /* the status is kept in the call */
+    }
+    return p->wtxn;
+}
+
+struct store_txn *
+api_view(struct api_call *call)
+{
+    struct api_call_private *p = api_private(call);
+    if (p->wtxn)
+        return p->wtxn;
+    if (!p->rtxn) {
+        int r = store_read(call->svc->store, &p->rtxn);
+        if (r < 0)
+            (void)api_fail_errno(call, r, "cannot read"); /* the status is kept in the call */
+    }
+    return p->rtxn;
+}
+
+void
+api_after_commit(struct api_call *call, void (*fn)(void *self, void *arg), void *arg)
+{
+    struct api_call_private *p = api_private(call);
+    MUST(p->n_after < API_AFTER_MAX);
+    p->after[p->n_after].fn = fn;
+    p->after[p->n_after++].arg = arg;
+}
+
+/* ---- bodies ---- */
+
+enum api_status
+api_merge(struct api_call *call, const struct api_desc *desc, void *record)
+{
+    struct api_call_private *p = api_private(call);
+    struct api_fault f;
+    int r = p->tree ? api_decode(p->arena, desc, p->tree, API_DECODE_PARTIAL, record, &f) : 0;
+    if (r == -EINVAL)
+        return fail_with_fault(call, &f);
+    return r < 0 ? api_fail_errno(call, r, "cannot decode") : API_OK;
+}
+
+bool
+api_sent(const struct api_call *call, const char *pointer)
+{
+    const cJSON *at = api_private(call)->tree;
+    while (at && *pointer == '/') {
+        const char *end = strchrnul(pointer + 1, '/');
+        char name[128];
+        if (str_copy_len(name, sizeof(name), pointer + 1, (size_t)(end - pointer - 1)) < 0)
+            return false;
+        uint32_t index;
+        if (cJSON_IsArray(at) && parse_u32(name, 0, INT32_MAX, &index) == 0) {
+            at = at->child;
+            while (at && index--)
+                at = at->next;
+        } else {
+            at = json_get(at, name);
+        }
+        pointer = end;
+    }
+    return at != NULL;
+}
+
+/* ---- replies ---- */
+
+static struct buf *
+out(struct api_call_private *p)
+{
+    if (p->out.len == 0)
+        (void)buf_reserve(&p->out, OUT_HEAD); /* failure stays in the buf */
+    if (p->out.len == 0 && !p->out.err) {
+        memset(p->out.data, '[', OUT_HEAD); /* so that the writer puts no comma before the first value */
+        p->out.len = OUT_HEAD;
+    }
+    return &p->out;
+}
+
+void
+api_item(struct api_call *call, const void *item)
+{
+    struct api_call_private *p = api_private(call);
+    p->n_items++;
+    api_encode(out(p), call->op->reply_desc, item, false);
+}
+
+struct buf *
+api_reply_buf(struct api_call *call)
+{
+    struct api_call_private *p = api_private(call);
+    p->body_kind = BUS_BODY_JSON;
+    return out(p);
+}
+
+void
+api_reply_json(struct api_call *call, const char *json, size_t len)
+{
+    buf_put(api_reply_buf(call), json, len);
+}
+
+void
+api_reply_bytes(struct api_call *call, const char *content_type, const void *bytes, size_t n)
+{
+    struct api_call_private *p = api_private(call);
+    p->body_kind = BUS_BODY_BYTES;
+    p->content_type = api_strdup(call, content_type);
+    buf_put(out(p), bytes, n);
+}
+
+void
+api_reply_file(struct api_call *call, const char *content_type, const char *spool_name,
+               const char *offered_name)
+{
+    struct api_call_private *p = api_private(call);
+    p->body_kind = BUS_BODY_FILE;
+    p->content_type = api_strdup(call, content_type);
+    p->file_name = api_strdup(call, offered_name);
+    p->spool_name = api_strdup(call, spool_name);
+}
+
+/* ---- audit ---- */
+
+void
+api_audit_message(struct api_call *call, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    api_private(call)->audit_message = arena_vprintf(api_private(call)->arena, fmt, args);
+    va_end(args);
+}
+
+void
+api_audit_detail(struct api_call *call, const char *json, size_t len)
+{
+    char *text = api_alloc(call, len + 1);
+    if (text)
+        memcpy(text, json, len);
+    api_private(call)->audit_detail = text;
+}
+
+void
+api_audit_source(struct api_call *call, const char *name)
+{
+    api_private(call)->audit_source = api_strdup(call, name);
+}
+
+void
+api_audit_refusal(struct api_call *call, const char *event, const char *fmt, ...)
+{
+    struct api_call_private *p = api_private(call);
+    va_list args;
+    va_start(args, fmt);
+    p->refusal_message = arena_vprintf(p->arena, fmt, args);
+    va_end(args);
+    p->refusal_event = event;
+}
+
+/* {"path":{"id":"3"},"body":{…}}, cut to AUDIT_DETAIL_MAX. */
+static const char *
+change_detail(struct api_call_private *p)
+{
+    const struct api_op *op = p->call.op;
+    struct buf b;
+    buf_init(&b, BUS_MESSAGE_MAX);
+    jw_open(&b, '{');
+    if (op->path_desc) {
+        jw_name(&b, "path");
+        jw_open(&b, '{');
+        for (size_t i = 0; i < op->path_desc->n_fields && i < p->call.request->n_path; i++) {
+            const struct bus_str *v = &p->call.request->path[i];
+            jw_name(&b, op->path_desc->fields[i].name);
+            jw_strn(&b, v->p, v->len);
+        }
+        jw_close(&b, '}');
+    }
+    if (p->tree && op->body_desc) {
+        jw_name(&b, "body");
+        api_redact(&b, op->body_desc, p->tree);
+    }
+    jw_close(&b, '}');
+    if (!b.err && b.len > AUDIT_DETAIL_MAX) {
+        size_t whole = b.len, keep = AUDIT_DETAIL_MAX / 4;
+        while (keep > 0 && ((unsigned char)b.data[keep] & 0xC0) == 0x80)
+            keep--;
+        char *begins = api_arena_alloc(p->arena, keep + 1);
+        if (begins)
+            memcpy(begins, b.data, keep);
+        buf_reset(&b);
+        jw_open(&b, '{');
+        jw_kbool(&b, "truncated", true);
+        jw_ku64(&b, "bytes", whole);
+        jw_kstr(&b, "begins", begins);
+        jw_close(&b, '}');
+    }
+    const char *text = buf_text(&b);
+    char *copy = text ? api_arena_strdup(p->arena, text) : NULL;
+    buf_done(&b);
+    return copy ? copy : "{}";
+}
+
+static struct audit_record
+record_of(struct api_call_private *p, const char *event, const char *message, const char *detail)
+{
+    return (struct audit_record){
+        .event = event,
+        .message = message,
+        .detail = detail,
+        .source = p->audit_source ? p->audit_source : p->call.who->name,
+        .addr = p->call.who->addr,
+        .request_id = p->call.request->id,
+        .at_us = clock_wall_us(),
+    };
+}
+
+/* Adds the record of the change to the transaction, beginning one where the change had none. */
+static int
+put_change_record(struct api_call_private *p)
+{
+    struct api_call *call = &p->call;
+    if (call->op->audit != API_AUDIT_CHANGE)
+        return 0;
+    MUST(call->svc->outbox != NULL);
+    int r = p->wtxn ? 0 : store_begin(call->svc->store, &p->wtxn);
+    if (r < 0)
+        return r;
+    struct audit_record record =
+        record_of(p, call->op->event, p->audit_message ? p->audit_message : call->op->summary,
+                  p->audit_detail ? p->audit_detail : change_detail(p));
+    return audit_put(call->svc->outbox, p->wtxn, &record);
+}
+
+static void
+keep_refusal_record(struct api_call_private *p)
+{
+    if (!p->refusal_event || !p->call.svc->outbox)
+        return;
+    struct audit_record record =
+        record_of(p, p->refusal_event, p->refusal_message ? p->refusal_message : "refused", "");
+    int r = audit_event(p->call.svc->outbox, &record);
+    if (r < 0)
+        log_err("api: cannot record a refusal op=%s error=%s", p->call.op->name, strerror(-r));
+}
+
+/* ---- the end of a call ---- */
+
+static void
+write_error(struct api_call_private *p, enum api_status status)
+{
+    struct buf *b = &p->out;
+    buf_reset(b);
+    (void)out(p); /* failure stays in the buf */
+    const char *text = p->message && p->status == status ? p->message : status_text(status);
+    bool plain = p->call.op == NULL || p->call.op->error_style == API_ERRORS_PLAIN;
+    buf_puts(b, "{\"error\":{\"code\":");
+    jw_i64(b, (int)status);
+    buf_puts(b, ",\"message\":");
+    if (status == API_INVALID && plain && text != status_text(status)) {
+        char *prefixed = api_printf(&p->call, "invalid input, err: %s", text);
+        text = prefixed ? prefixed : text;
+    }
+    jw_str(b, text);
+    if (p->pointer && p->pointer[0]) {
+        buf_puts(b, ",\"details\":[{\"pointer\":");
+        jw_str(b, p->pointer);
+        buf_puts(b, ",\"message\":");
+        jw_str(b, p->message);
+        buf_puts(b, "}]");
+    }
+    buf_puts(b, "}}");
+}
+
+/* Writes the body of a success; returns where it begins in p->out. */
+static size_t
+write_success(struct api_call_private *p)
+{
+    const struct api_op *op = p->call.op;
+    struct buf *b = out(p);
+    size_t begin = OUT_HEAD;
+    char head[OUT_HEAD];
+    int n = 0;
+    switch ((enum api_reply_kind)op->reply_kind) {
+    case API_REPLY_DATA:
+        buf_puts(b, "{\"data\":");
+        api_encode(b, op->reply_desc, p->call.reply, false);
+        buf_putc(b, '}');
+        break;
+    case API_REPLY_BARE:
+        api_encode(b, op->reply_desc, p->call.reply, false);
+        break;
+    case API_REPLY_LIST:
+        n = snprintf(head, sizeof(head), "{\"count\":%zu,\"data\":[", p->n_items);
+        break;
+    case API_REPLY_ITEMS:
+        n = snprintf(head, sizeof(head), "{\"data\":[");
+        break;
+    case API_REPLY_EMPTY:
+    case API_REPLY_OWN:
+        break;
+    }
+    if (n > 0 && !b->err) {
+        begin = OUT_HEAD - (size_t)n;
+        memcpy(b->data + begin, head, (size_t)n);
+        buf_puts(b, "]}");
+    }
+    return begin;
+}
+
+static void
+count_outcome(const struct api_call_private *p, enum api_status status)
+{
+    metric_add((int)status < 400   ? &requests_ok
+               : (int)status < 500 ? &requests_refused
+                                   : &requests_failed,
+               1);
+    metric_observe(&request_time, clock_mono_us() - p->began_us);
+}
+
+static void
+answer(struct api_call_private *p, enum api_status status)
+{
+    struct bus_reply reply = { .id = p->call.request->id };
+    size_t begin = OUT_HEAD;
+    bool ok = (int)status < 400;
+    if (ok) {
+        if (p->call.op->reply_kind == API_REPLY_OWN)
+            reply.body_kind = p->body_kind;
+        else if (p->call.op->reply_kind != API_REPLY_EMPTY)
+            reply.body_kind = BUS_BODY_JSON;
+        begin = write_success(p);
+        if (p->out.err) {
+            status = api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
+            ok = false;
+        }
+    }
+    if (!ok) {
+        write_error(p, status);
+        begin = OUT_HEAD;
+        reply.body_kind = BUS_BODY_JSON;
+        reply.retry_after_s = status == API_UNAVAILABLE || status == API_TOO_MANY ? 1 : 0;
+    }
+    reply.status = (uint16_t)status;
+    if (p->content_type && ok)
+        reply.content_type = (struct bus_str){ p->content_type, (uint32_t)strlen(p->content_type) };
+    uint8_t stream_id[8];
+    if (reply.body_kind == BUS_BODY_FILE) {
+        reply.body = (struct bus_str){ p->spool_name, (uint32_t)strlen(p->spool_name) };
+        reply.file_name = (struct bus_str){ p->file_name, (uint32_t)strlen(p->file_name) };
+    } else if (reply.body_kind == BUS_BODY_STREAM) {
+        put_u64(stream_id, p->stream_id);
+        reply.body = (struct bus_str){ (const char *)stream_id, sizeof(stream_id) };
+    } else if (reply.body_kind != BUS_BODY_NONE && !p->out.err) {
+        reply.body = (struct bus_str){ p->out.data + begin, (uint32_t)(p->out.len - begin) };
+    }
+    count_outcome(p, status);
+    bus_answer(MOVE_PTR(p->in), &reply);
+    call_free(p);
+}
+
+/* Commits or takes back; returns what the client is told. */
+static enum api_status
+settle(struct api_call_private *p, enum api_status status)
+{
+    store_abort(MOVE_PTR(p->rtxn));
+    if ((int)status >= 400) {
+        store_abort(MOVE_PTR(p->wtxn));
+        keep_refusal_record(p);
+        return status;
+    }
+    int r = put_change_record(p);
+    if (r < 0) {
+        store_abort(MOVE_PTR(p->wtxn));
+        return api_fail_errno(&p->call, r, "cannot record the change");
+    }
+    p->committed = true;
+    if (!p->wtxn)
+        return status;
+    r = store_commit(MOVE_PTR(p->wtxn));
+    if (r < 0)
+        return api_fail_errno(&p->call, r, "cannot save");
+    if (p->call.svc->outbox)
+        audit_kick(p->call.svc->outbox);
+    return status;
+}
+
+static void
+complete(struct api_call_private *p, enum api_status status)
+{
+    if (status == API_PENDING) {
+        MUST(p->call.op->defer && !p->wtxn);
+        store_abort(MOVE_PTR(p->rtxn));
+        p->pending = true;
+        return;
+    }
+    /* A handler that returned API_OK after api_fail (a NULL api_txn, say) has failed. */
+    if ((int)status < 400 && p->status != API_PENDING)
+        status = p->status;
+    status = settle(p, status);
+    if ((int)status < 400) {
+        if (status == API_OK)
+            status = (enum api_status)p->call.op->success;
+        for (unsigned i = 0; i < p->n_after; i++)
+            p->after[i].fn(p->call.svc->self, p->after[i].arg);
+        if (p->held)
+            return;
+    }
+    answer(p, status);
+}
+
+void
+api_hold(struct api_call *call)
+{
+    api_private(call)->held = true;
+}
+
+void
+api_finish(struct api_call *call, enum api_status status)
+{
+    struct api_call_private *p = api_private(call);
+    MUST(p->pending || p->held);
+    log_set_request(call->request->id);
+    if (p->held) {
+        p->held = false;
+        answer(p, status == API_OK ? (enum api_status)call->op->success : status);
+    } else {
+        p->pending = false;
+        complete(p, status);
+    }
+    log_set_request(0);
+}
+
+/* ---- the beginning of a call ---- */
+
+static const struct api_op *
+find_op(const struct api_server *s, uint32_t id)
+{
+    for (size_t i = id & s->mask; s->by_id[i]; i = (i + 1) & s->mask)
+        if (s->by_id[i]->id == id)
+            return s->by_id[i];
+    return NULL;
+}
+
+static enum api_status
+check_permission(struct api_call *call)
+{
+    uint8_t need = call->op->permission;
+    if (need == API_PERMISSION_OPEN)
+        return API_OK;
+    if (call->who->kind == BUS_WHO_NOBODY)
+        return api_fail(call, API_UNAUTHENTICATED, NULL, "authentication required");
+    if (need == API_PERMISSION_TOKEN || (call->who->permissions >> need & 1))
+        return API_OK;
+    return api_fail(call, API_FORBIDDEN, NULL, "permission denied");
+}
+
+static enum api_status
+decode_values(struct api_call *call, const struct api_desc *desc, const struct bus_str *names,
+              const struct bus_str *values, size_t n, const void **ret)
+{
+    if (!desc)
+        return API_OK;
+    void *out_struct = api_alloc(call, desc->size);
+    if (!out_struct)
+        return api_fail(call, API_TOO_LARGE, NULL, "request too large");
+    struct api_fault f;
+    int r = api_decode_values(api_private(call)->arena, desc, names, values, n, out_struct, &f);
+    *ret = out_struct;
+    if (r == -EINVAL)
+        return fail_with_fault(call, &f);
+    return r < 0 ? api_fail_errno(call, r, "cannot decode") : API_OK;
+}
+
+static enum api_status
+decode_many(struct api_call *call, const cJSON *list)
+{
+    struct api_call_private *p = api_private(call);
+    const struct api_desc *desc = call->op->body_desc;
+    size_t n = 0, i = 0;
+    for (const cJSON *e = list->child; e; e = e->next)
+        n++;
+    if (n == 0)
+        return api_fail(call, API_INVALID, "", "the list is empty");
+    char *all = api_alloc(call, n * desc->size);
+    if (!all)
+        return api_fail(call, API_TOO_LARGE, NULL, "request too large");
+    for (const cJSON *e = list->child; e; e = e->next, i++) {
+        struct api_fault f;
+        int r = api_decode(p->arena, desc, e, API_DECODE_REQUEST, all + i * desc->size, &f);
+        if (r == -EINVAL) {
+            struct api_fault indexed = f;
+            (void)snprintf(indexed.pointer, sizeof(indexed.pointer), "/%zu%.200s", i,
+                           f.pointer); /* cut only past 200 bytes */
+            return fail_with_fault(call, &indexed);
+        }
+        if (r < 0)
+            return api_fail_errno(call, r, "cannot decode");
+    }
+    call->body = all;
+    call->n_body = n;
+    return API_OK;
+}
+
+static enum api_status
+decode_body(struct api_call *call)
+{
+    struct api_call_private *p = api_private(call);
+    const struct api_op *op = call->op;
+    const struct bus_request *rq = call->request;
+    if (op->form && rq->body_kind == BUS_BODY_FILE) {
+        int r = api_form_load(p);
+        if (r == -EINVAL || r == -E2BIG)
+            return api_fail(call, API_INVALID, NULL, "the form cannot be read");
+        return r < 0 ? api_fail_errno(call, r, "cannot read the form") : API_OK;
+    }
+    if (!op->body_desc)
+        return API_OK;
+    if (rq->body_kind != BUS_BODY_JSON)
+        return api_fail(call, API_INVALID, "", "a JSON body is required");
+    struct json_error e;
+    int r = json_parse(rq->body.p, rq->body.len, &p->tree, &e);
+    if (r == -ENOMEM)
+        return api_fail_errno(call, r, "cannot decode");
+    if (r < 0)
+        return api_fail(call, API_INVALID, "", "no valid JSON at byte %zu: %s", e.at, e.reason);
+    if (op->many && cJSON_IsArray(p->tree))
+        return decode_many(call, p->tree);
+    void *body = api_alloc(call, op->body_desc->size);
+    if (!body)
+        return api_fail(call, API_TOO_LARGE, NULL, "request too large");
+    struct api_fault f;
+    r = api_decode(p->arena, op->body_desc, p->tree,
+                   op->partial ? API_DECODE_PARTIAL : API_DECODE_REQUEST, body, &f);
+    call->body = body;
+    call->n_body = 1;
+    if (r == -EINVAL)
+        return fail_with_fault(call, &f);
+    return r < 0 ? api_fail_errno(call, r, "cannot decode") : API_OK;
+}
+
+static enum api_status
+prepare(struct api_call *call)
+{
+    const struct bus_request *rq = call->request;
+    enum api_status status = check_permission(call);
+    if (status == API_OK)
+        status = decode_values(call, call->op->path_desc, NULL, rq->path, rq->n_path, &call->path);
+    if (status == API_OK)
+        status = decode_values(call, call->op->query_desc, rq->query_name, rq->query_value,
+                               rq->n_query, &call->query);
+    if (status == API_OK)
+        status = decode_body(call);
+    if (status == API_OK && call->op->reply_desc) {
+        call->reply = api_alloc(call, call->op->reply_desc->size);
+        if (!call->reply)
+            return api_fail(call, API_TOO_LARGE, NULL, "request too large");
+    }
+    return status;
+}
+
+static void
+answer_plain(struct bus_incoming *in, uint16_t status, const char *text)
+{
+    char body[160];
+    int n = snprintf(body, sizeof(body), "{\"error\":{\"code\":%u,\"message\":\"%s\"}}", status, text);
+    struct bus_reply reply = { .id = bus_incoming_request(in)->id,
+                               .status = status,
+                               .body_kind = BUS_BODY_JSON,
+                               .body = { body, (uint32_t)n } };
+    bus_answer(in, &reply);
+}
+
+void
+api_serve(struct api_server *s, struct bus_incoming *in)
+{
+    const struct bus_request *rq = bus_incoming_request(in);
+    if (rq->kind != BUS_KIND_API) {
+        api_streams_serve(s->streams, in);
+        return;
+    }
+    const struct api_op *op = find_op(s, rq->op);
+    if (!op) {
+        answer_plain(in, API_NOT_FOUND, "operation not found");
+        return;
+    }
+    struct api_call_private *p = call_new(s);
+    if (!p) {
+        answer_plain(in, API_UNAVAILABLE, "out of memory");
+        return;
+    }
+    p->in = in;
+    p->began_us = clock_mono_us();
+    p->call.op = op;
+    p->call.svc = s->svc;
+    p->call.request = rq;
+    p->call.who = &rq->who;
+    log_set_request(rq->id);
+    enum api_status status = prepare(&p->call);
+    if (status == API_OK)
+        status = op->fn(s->svc->self, &p->call);
+    complete(p, status);
+    log_set_request(0);
+}
+
+int
+api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
+               struct api_server **ret_server)
+{
+    struct api_server *s = calloc(1, sizeof(*s));
+    size_t size = 16;
+    while (size < n_ops * 2)
+        size *= 2;
+    if (s)
+        s->by_id = calloc(size, sizeof(*s->by_id));
+    if (s)
+        s->streams = api_streams_new(svc);
+    if (!s || !s->by_id || !s->streams) {
+        api_server_free(s);
+        return -ENOMEM;
+    }
+    s->mask = size - 1;
+    s->svc = svc;
+    for (size_t i = 0; i < n_ops; i++) {
+        size_t at = ops[i].id & s->mask;
+        while (s->by_id[at])
+            at = (at + 1) & s->mask;
+        s->by_id[at] = &ops[i];
+    }
+    metric_register(&requests_ok);
+    metric_register(&requests_refused);
+    metric_register(&requests_failed);
+    metric_histogram_register(&request_time);
+    *ret_server = s;
+    return 0;
+}
+
+void
+api_server_stop(struct api_server *s)
+{
+    if (s)
+        api_streams_stop(s->streams);
+}
+
+void
+api_server_free(struct api_server *s)
+{
+    if (!s)
+        return;
+    while (s->free_calls) {
+        struct api_call_private *p = s->free_calls;
+        s->free_calls = p->next_free;
+        call_destroy(p);
+    }
+    api_streams_free(s->streams);
+    free(s->by_id);
+    free(s);
+}
+
+struct api_streams *
+api_server_streams(struct api_server *s)
+{
+    return s->streams;
+}

@@ -1,0 +1,79 @@
+/*
+ * What the files of the api module share: not for daemons.
+ */
+#ifndef FIELDGATE_API_PRIVATE_H
+#define FIELDGATE_API_PRIVATE_H
+
+#include "libcommon/api.h"
+
+enum { API_ARENA_MAX = 64 << 20, API_AFTER_MAX = 4, API_FORM_PARTS_MAX = 16 };
+
+/* Empties it for the next call; keeps one small chunk. */
+void api_arena_reset(struct api_arena *a);
+
+struct api_form_entry {
+    const char *name, *file_name; /* file_name NULL: a plain value */
+    const char *bytes;
+    size_t n;
+};
+
+struct api_call_private {
+    struct api_call call; /* first: the handler's view */
+    struct api_server *server;
+    struct bus_incoming *in;
+    struct api_arena *arena;
+    struct cJSON *tree; /* the body */
+    struct store_txn *wtxn, *rtxn;
+    struct buf out; /* reply body, after OUT_HEAD bytes of room */
+    size_t n_items;
+    enum api_status status; /* what api_fail said */
+    const char *pointer, *message;
+    struct {
+        void (*fn)(void *self, void *arg);
+        void *arg;
+    } after[API_AFTER_MAX];
+    unsigned n_after;
+    bool pending, held, committed;
+    uint64_t began_us;
+    /* audit */
+    const char *audit_message, *audit_detail, *audit_source;
+    const char *refusal_event, *refusal_message;
+    /* own reply */
+    uint8_t body_kind;
+    const char *content_type, *file_name, *spool_name;
+    uint64_t stream_id;
+    /* form */
+    struct api_form_entry parts[API_FORM_PARTS_MAX];
+    size_t n_parts;
+    struct api_call_private *next_free;
+};
+
+static inline struct api_call_private *
+api_private(const struct api_call *call)
+{
+    return call->priv;
+}
+
+/* Text path and query values into the op's structs; 0 or -EINVAL with the fault. */
+int api_decode_values(struct api_arena *a, const struct api_desc *desc,
+                      const struct bus_str *names, const struct bus_str *values, size_t n,
+                      void *ret_struct, struct api_fault *ret_fault);
+
+/* The body with write-only members masked, for the audit record. */
+void api_redact(struct buf *b, const struct api_desc *desc, const struct cJSON *tree);
+
+/* Splits a multipart body (RFC 7578) in place; 0 or -EINVAL, -E2BIG. Fuzzed. */
+int api_form_split(const char *content_type, char *body, size_t n, struct api_form_entry *parts,
+                   size_t max_parts, size_t *ret_n);
+/* Reads the spooled body of a form request and splits it. 0 or -errno. */
+int api_form_load(struct api_call_private *p);
+
+/* Streams of a server. */
+struct api_streams;
+struct api_streams *api_streams_new(struct svc *svc);
+void api_streams_free(struct api_streams *s);
+void api_streams_serve(struct api_streams *s, struct bus_incoming *in);
+void api_streams_stop(struct api_streams *s);
+struct api_streams *api_server_streams(struct api_server *s);
+
+#endif

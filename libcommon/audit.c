@@ -1,0 +1,326 @@
+/*
+ * The outbox: records leave in order, several a message, one message at a
+ * time. What auditd acknowledged is deleted along with the next writes; the
+ * newest record always stays, so that sequence numbers never start again.
+ */
+#include "libcommon/audit.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "libcommon/metrics.h"
+#include "libcommon/str.h"
+#include "libcommon/svc.h"
+#include "proto/internal.h"
+
+enum {
+    SEND_RECORDS_MAX = 200,
+    SEND_BYTES_MAX = 512 << 10,
+    SEND_TIMEOUT_US = 10 * 1000 * 1000,
+    RETRY_FIRST_US = 100 * 1000,
+    RETRY_MAX_US = 5 * 1000 * 1000,
+    PURGE_WITH_WRITE = 64, /* deliveries deleted along with one write */
+    PURGE_ALONE = 2048,    /* so many delivered ones are deleted without waiting for a write */
+};
+
+struct audit_outbox {
+    struct svc *svc;
+    unsigned db;
+    struct bus_peer *auditd;
+    uint64_t first;   /* oldest kept */
+    uint64_t next;    /* number of the next record */
+    uint64_t acked;   /* newest that auditd has */
+    bool sending;
+    uint64_t retry_us;
+    struct loop_timer retry;
+};
+
+static struct metric_counter backlog = {
+    .name = "fieldgate_audit_outbox_records", .help = "Records auditd does not have yet", .gauge = true
+};
+
+static void send_more(struct audit_outbox *o);
+
+static void
+on_retry(void *arg)
+{
+    send_more(arg);
+}
+
+/* Reads the range of kept records. */
+static int
+load(struct audit_outbox *o)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(o->svc->store, &txn);
+    if (r < 0)
+        return r;
+    o->first = o->next = 1;
+    for (int backwards = 0; backwards < 2; backwards++) {
+        struct store_iter it;
+        r = store_iter_init(&it, txn, o->db, NULL, 0, backwards);
+        if (r < 0)
+            return r;
+        r = store_iter_next(&it);
+        if (r == STORE_OK && it.key_size == 8) {
+            if (backwards)
+                o->next = store_u64_key(it.key) + 1;
+            else
+                o->first = store_u64_key(it.key);
+        }
+        store_iter_done(&it);
+        if (r < 0)
+            return r;
+    }
+    o->acked = o->first - 1;
+    return 0;
+}
+
+int
+audit_open(struct svc *svc, unsigned db, struct audit_outbox **ret_outbox)
+{
+    struct audit_outbox *o = calloc(1, sizeof(*o));
+    if (!o)
+        return -ENOMEM;
+    o->svc = svc;
+    o->db = db;
+    o->retry_us = RETRY_FIRST_US;
+    loop_timer_init(&o->retry, on_retry, o);
+    int r = load(o);
+    if (r < 0) {
+        free(o);
+        return r;
+    }
+    metric_register(&backlog);
+    metric_set(&backlog, audit_backlog(o));
+    *ret_outbox = o;
+    return 0;
+}
+
+void
+audit_close(struct audit_outbox *o)
+{
+    if (!o)
+        return;
+    loop_timer_cancel(o->svc->loop, &o->retry);
+    free(o);
+}
+
+uint64_t
+audit_backlog(const struct audit_outbox *o)
+{
+    return o->next - 1 - o->acked;
+}
+
+/* Deletes up to 'most' delivered records, never the newest. */
+static int
+purge(struct audit_outbox *o, struct store_txn *txn, unsigned most)
+{
+    uint8_t key[8];
+    for (; most > 0 && o->first <= o->acked && o->first + 1 < o->next; most--, o->first++) {
+        int r = store_del(txn, o->db, store_key_u64(key, o->first), sizeof(key));
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static void
+record_encode(struct buf *b, const struct audit_record *r)
+{
+    char id[17];
+    (void)snprintf(id, sizeof(id), "%016llx", (unsigned long long)r->request_id); /* fits */
+    jw_kstr(b, "event", r->event);
+    jw_kstr(b, "message", r->message);
+    jw_kstr(b, "detail", r->detail ? r->detail : "");
+    jw_kstr(b, "source", r->source ? r->source : "");
+    jw_kstr(b, "addr", r->addr ? r->addr : "");
+    jw_kstr(b, "requestId", r->request_id ? id : "");
+    jw_ki64(b, "at", r->at_us);
+}
+
+int
+audit_put(struct audit_outbox *o, struct store_txn *txn, const struct audit_record *record)
+{
+    if (o->next - o->first >= AUDIT_OUTBOX_MAX && o->first > o->acked)
+        return -ENOSPC;
+    struct buf b;
+    buf_init(&b, 8 * (AUDIT_DETAIL_MAX + AUDIT_MESSAGE_MAX));
+    record_encode(&b, record);
+    uint8_t key[8];
+    int r = b.err;
+    if (r == 0)
+        r = store_append(txn, o->db, store_key_u64(key, o->next), sizeof(key), b.data, b.len);
+    buf_done(&b);
+    /* If the transaction is aborted the number is skipped: auditd only wants them growing. */
+    if (r == 0) {
+        o->next++;
+        r = purge(o, txn, PURGE_WITH_WRITE);
+    }
+    return r;
+}
+
+static void
+purge_alone(struct audit_outbox *o)
+{
+    if (o->acked - o->first < PURGE_ALONE)
+        return;
+    struct store_txn *txn;
+    if (store_begin(o->svc->store, &txn) < 0)
+        return;
+    if (purge(o, txn, PURGE_ALONE) < 0)
+        store_abort(txn);
+    else
+        (void)store_commit(txn); /* they are deleted with a later write instead */
+}
+
+static void
+retry_later(struct audit_outbox *o)
+{
+    (void)loop_timer_set(o->svc->loop, &o->retry, clock_mono_us() + o->retry_us); /* else: next kick */
+    o->retry_us = o->retry_us * 2 > RETRY_MAX_US ? RETRY_MAX_US : o->retry_us * 2;
+}
+
+static void
+on_answer(void *arg, int error, const struct bus_reply *reply)
+{
+    struct audit_outbox *o = arg;
+    o->sending = false;
+    uint64_t acked = 0;
+    struct cJSON *tree = NULL;
+    struct json_error e;
+    if (error == 0 && reply->status == 200 &&
+        json_parse(reply->body.p, reply->body.len, &tree, &e) == 0)
+        if (json_u64(json_get(tree, "acked"), &acked) < 0)
+            acked = 0;
+    json_free(tree);
+    if (acked <= o->acked || acked >= o->next) {
+        if (error == 0)
+            log_warn("audit: auditd did not take the records status=%u", reply->status);
+        retry_later(o);
+        return;
+    }
+    o->acked = acked;
+    o->retry_us = RETRY_FIRST_US;
+    metric_set(&backlog, audit_backlog(o));
+    purge_alone(o);
+    send_more(o);
+}
+
+/* The records after 'acked' as a request body; returns how many. */
+static int
+gather(struct audit_outbox *o, struct buf *b)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(o->svc->store, &txn);
+    if (r < 0)
+        return r;
+    char uuid[33];
+    hex_encode(store_uuid(o->svc->store), 16, uuid);
+    jw_open(b, '{');
+    jw_kstr(b, "store", uuid);
+    jw_kstr(b, "daemon", o->svc->info->name);
+    jw_name(b, "records");
+    jw_open(b, '[');
+    uint8_t from[8];
+    struct store_iter it;
+    r = store_iter_init(&it, txn, o->db, store_key_u64(from, o->acked + 1), sizeof(from), false);
+    if (r < 0)
+        return r;
+    int n = 0;
+    while (n < SEND_RECORDS_MAX && b->len < SEND_BYTES_MAX && store_iter_next(&it) == STORE_OK) {
+        jw_open(b, '{');
+        jw_ku64(b, "seq", store_u64_key(it.key));
+        buf_putc(b, ',');
+        buf_put(b, it.value, it.size);
+        buf_putc(b, '}');
+        n++;
+    }
+    store_iter_done(&it);
+    jw_close(b, ']');
+    jw_close(b, '}');
+    return b->err ? b->err : n;
+}
+
+static void
+send_more(struct audit_outbox *o)
+{
+    if (o->sending || !o->auditd || audit_backlog(o) == 0)
+        return;
+    struct buf b;
+    buf_init(&b, BUS_MESSAGE_MAX - 4096);
+    int n = gather(o, &b);
+    if (n == 0) /* numbers were skipped by transactions that were taken back */
+        o->acked = o->next - 1;
+    if (n > 0) {
+        struct bus_request rq = {
+            .kind = BUS_KIND_INTERNAL,
+            .op = INTERNAL_AUDIT_APPEND,
+            .deadline_us = clock_mono_us() + SEND_TIMEOUT_US,
+            .who = { .kind = BUS_WHO_DAEMON },
+            .body_kind = BUS_BODY_JSON,
+            .body = { b.data, (uint32_t)b.len },
+        };
+        (void)str_copy(rq.who.name, sizeof(rq.who.name), o->svc->info->name); /* short */
+        loop_timer_cancel(o->svc->loop, &o->retry);
+        n = bus_call(o->auditd, &rq, on_answer, o);
+        o->sending = n == 0;
+    }
+    if (n < 0) {
+        log_debug("audit: cannot send records error=%s", strerror(-n));
+        retry_later(o);
+    }
+    buf_done(&b);
+}
+
+void
+audit_kick(struct audit_outbox *o)
+{
+    metric_set(&backlog, audit_backlog(o));
+    /* While auditd is away the retry timer or its return decides. */
+    if (!loop_timer_is_set(&o->retry))
+        send_more(o);
+}
+
+static void
+on_auditd(void *arg, bool up)
+{
+    struct audit_outbox *o = arg;
+    if (!up)
+        return;
+    o->retry_us = RETRY_FIRST_US;
+    loop_timer_cancel(o->svc->loop, &o->retry);
+    send_more(o);
+}
+
+int
+audit_start(struct audit_outbox *o)
+{
+    int r = bus_peer(o->svc->bus, "auditd", &o->auditd);
+    if (r == 0)
+        r = bus_peer_watch(o->auditd, on_auditd, o);
+    if (r == 0)
+        send_more(o);
+    return r;
+}
+
+int
+audit_event(struct audit_outbox *o, const struct audit_record *record)
+{
+    struct store_txn *txn;
+    int r = store_begin(o->svc->store, &txn);
+    if (r < 0)
+        return r;
+    r = audit_put(o, txn, record);
+    if (r < 0) {
+        store_abort(txn);
+        return r;
+    }
+    r = store_commit(txn);
+    if (r == 0)
+        audit_kick(o);
+    return r;
+}
