@@ -1,0 +1,57 @@
+/*
+ * auditd: the record of what was done on this device.
+ *
+ * Every daemon has an outbox in its own store; what it delivers (at least
+ * once) is added here in one transaction with the number of the last record
+ * of that store, so repeats are dropped and an acknowledged record is on
+ * disk. When the disk is full nothing is acknowledged: records wait in their
+ * outboxes, and the daemons refuse changes (507) when those are full.
+ *
+ * The trail (trail.h) knows stores and bytes, this the bus and the clients.
+ */
+#ifndef FIELDGATE_AUDITD_H
+#define FIELDGATE_AUDITD_H
+
+#include "gen/api_auditd.h"
+#include "libcommon/api.h"
+#include "libcommon/loop.h"
+#include "libcommon/svc.h"
+#include "services/auditd/trail.h"
+
+enum { FOLLOWERS_MAX = 16 };
+
+/* A client that follows the trail (monitor=true). */
+struct follower {
+    struct follower *next;
+    struct auditd *a;
+    struct api_stream *stream;
+    struct trail_filter filter; /* words live in 'arena' */
+    struct api_arena *arena;
+};
+
+struct auditd {
+    struct svc *svc;
+    struct trail_state state; /* as committed */
+    struct audit_setting setting;
+    bool threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
+    struct loop_timer trim, hourly;
+    struct follower *followers;
+    size_t n_followers;
+};
+
+/* append.c */
+void auditd_append(void *self, struct bus_incoming *in);
+/* Deletes what is too much or too old, a little at a time; tells of the threshold. */
+void auditd_trim_soon(struct auditd *a);
+void auditd_init_timers(struct auditd *a);
+void auditd_stop_timers(struct auditd *a);
+
+/* op_audit.c */
+/* One row as JSON (AuditRow of proto/api/auditd.yaml). */
+void auditd_put_row(struct buf *b, const struct trail_record *r);
+/* Hands a new record to who follows. */
+void auditd_tell_followers(struct auditd *a, const struct trail_record *r);
+/* What desiredDiskCacheSizeMB may be at most: half of the file system. */
+int64_t auditd_max_size_mb(const struct auditd *a);
+
+#endif

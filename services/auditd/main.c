@@ -1,0 +1,83 @@
+/*
+ * auditd: see auditd.h.
+ */
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+#include "libcommon/log.h"
+#include "proto/internal.h"
+#include "services/auditd/auditd.h"
+
+#include "libcommon/banned.h"
+
+static int
+load_setting(struct auditd *a, struct store_txn *txn)
+{
+    CLEANUP(api_arena_freep) struct api_arena *arena = api_arena_new(1 << 16);
+    if (!arena)
+        return -ENOMEM;
+    int r = api_store_get(arena, txn, TRAIL_DB_CONFIG, "setting", strlen("setting"),
+                          &audit_setting_desc, &a->setting);
+    return r == STORE_NOT_FOUND ? api_defaults(arena, &audit_setting_desc, &a->setting) : r;
+}
+
+static int
+auditd_open(void *self, struct svc *svc)
+{
+    struct auditd *a = self;
+    a->svc = svc;
+    return sodium_init() < 0 ? -EIO : 0;
+}
+
+static int
+auditd_start(void *self, struct svc *svc)
+{
+    struct auditd *a = self;
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(svc->store, &txn);
+    if (r == 0)
+        r = trail_load(txn, &a->state);
+    if (r == 0)
+        r = load_setting(a, txn);
+    if (r < 0) {
+        log_err("auditd: cannot read the store error=%s", strerror(-r));
+        return r;
+    }
+    /* On a small disk the default may be more than there can be. */
+    int64_t max_mb = auditd_max_size_mb(a);
+    if (a->setting.desired_disk_cache_size_mb > max_mb)
+        a->setting.desired_disk_cache_size_mb = max_mb;
+    auditd_init_timers(a);
+    return 0;
+}
+
+static void
+auditd_stop(void *self, struct svc *svc)
+{
+    (void)svc;
+    auditd_stop_timers(self);
+}
+
+int
+main(int argc, char **argv)
+{
+    static const struct svc_internal internals[] = {
+        { INTERNAL_AUDIT_APPEND, auditd_append },
+        { 0, NULL },
+    };
+    static const struct svc_info info = {
+        .name = "auditd",
+        .ops = auditd_ops,
+        .n_ops = &auditd_n_ops,
+        .internals = internals,
+        .dbs = trail_dbs,
+        .n_dbs = TRAIL_N_DBS,
+        .schema = 1,
+        .open = auditd_open,
+        .start = auditd_start,
+        .stop = auditd_stop,
+    };
+    static struct auditd auditd;
+    return svc_main(&info, &auditd, argc, argv);
+}

@@ -1,0 +1,298 @@
+/*
+ * What clients see of the trail.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "services/auditd/auditd.h"
+
+#include "libcommon/banned.h"
+
+enum {
+    PAGE_BYTES_MAX = 6 << 20,     /* of an answer; a bus message holds 8 MiB */
+    FOLLOW_BACKLOG_MAX = 1 << 20, /* bytes a slow follower may be behind */
+    FOLLOW_ARENA_MAX = 64 << 10,
+    BLOCK_MAX = 64 << 10,
+    SIZE_MB_MIN = 10,
+};
+
+/* ---- rows ---- */
+
+static void
+put_text(struct buf *b, const char *name, struct trail_text t)
+{
+    jw_name(b, name);
+    jw_strn(b, t.p, t.len);
+}
+
+void
+auditd_put_row(struct buf *b, const struct trail_record *r)
+{
+    const struct trail_event *event = trail_event_of(r);
+    char at[CLOCK_TEXT_SIZE], id[17] = "";
+    clock_format(r->at_us, 9, at);
+    if (r->request_id)
+        (void)snprintf(id, sizeof(id), "%016llx", (unsigned long long)r->request_id); /* fits */
+    jw_open(b, '{');
+    jw_ku64(b, "id", r->id);
+    jw_kstr(b, "eventId", event->id);
+    jw_kstr(b, "category", event->category);
+    put_text(b, "name", trail_name(r));
+    jw_kstr(b, "severity", event->severity);
+    put_text(b, "message", r->message);
+    put_text(b, "detail", r->detail);
+    put_text(b, "source", r->source);
+    put_text(b, "sourceIp", r->addr);
+    put_text(b, "daemon", r->daemon);
+    jw_kstr(b, "requestId", id);
+    jw_kstr(b, "createdAt", at);
+    jw_close(b, '}');
+}
+
+/* ---- following ---- */
+
+static void
+follower_free(struct follower *f)
+{
+    trail_filter_done(&f->filter);
+    api_arena_free(f->arena);
+    free(f);
+}
+
+static void
+follower_closed(void *arg)
+{
+    struct follower *f = arg;
+    for (struct follower **p = &f->a->followers; *p; p = &(*p)->next)
+        if (*p == f) {
+            *p = f->next;
+            f->a->n_followers--;
+            break;
+        }
+    follower_free(f);
+}
+
+static int
+copy_words(struct api_arena *arena, struct trail_words *words)
+{
+    if (words->n == 0)
+        return 0;
+    const char **copy = api_arena_alloc(arena, words->n * sizeof(*copy));
+    if (!copy)
+        return -ENOMEM;
+    for (size_t i = 0; i < words->n; i++) {
+        copy[i] = api_arena_strdup(arena, words->words[i]);
+        if (!copy[i])
+            return -ENOMEM;
+    }
+    words->words = copy;
+    return 0;
+}
+
+static struct follower *
+follower_new(struct auditd *a, const struct trail_filter *words)
+{
+    struct follower *f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->a = a;
+    f->filter = *words;
+    f->arena = api_arena_new(FOLLOW_ARENA_MAX);
+    if (!f->arena || copy_words(f->arena, &f->filter.categories) < 0 ||
+        copy_words(f->arena, &f->filter.names) < 0 ||
+        copy_words(f->arena, &f->filter.severities) < 0 ||
+        copy_words(f->arena, &f->filter.sources) < 0 ||
+        copy_words(f->arena, &f->filter.messages) < 0 || trail_filter_prepare(&f->filter) < 0) {
+        follower_free(f);
+        return NULL;
+    }
+    return f;
+}
+
+static enum api_status
+follow(struct auditd *a, struct api_call *call, const struct trail_filter *words)
+{
+    static const char hello[] = ": connected\n\n";
+    if (a->n_followers == FOLLOWERS_MAX)
+        return api_fail(call, API_UNAVAILABLE, NULL, "too many clients follow the audit log");
+    struct follower *f = follower_new(a, words);
+    if (!f)
+        return api_fail_errno(call, -ENOMEM, "cannot follow");
+    f->stream = api_stream_open(call, FOLLOW_BACKLOG_MAX, follower_closed, f);
+    if (!f->stream) {
+        follower_free(f);
+        return API_UNAVAILABLE;
+    }
+    f->next = a->followers;
+    a->followers = f;
+    a->n_followers++;
+    api_stream_send(f->stream, hello, sizeof(hello) - 1);
+    return API_OK;
+}
+
+void
+auditd_tell_followers(struct auditd *a, const struct trail_record *r)
+{
+    struct buf b;
+    buf_init(&b, BLOCK_MAX);
+    buf_printf(&b, "id:%llu\nevent:message\ndata:", (unsigned long long)r->id);
+    auditd_put_row(&b, r);
+    buf_puts(&b, "\n\n");
+    struct follower *next;
+    for (struct follower *f = a->followers; f && !b.err; f = next) {
+        next = f->next; /* a stream may end while it is sent to */
+        if (trail_filter_passes(&f->filter, r))
+            api_stream_send(f->stream, b.data, b.len);
+    }
+    if (b.err)
+        log_err("auditd: record too large to be followed id=%llu", (unsigned long long)r->id);
+    buf_done(&b);
+}
+
+/* ---- queries ---- */
+
+static int
+put_page(struct buf *b, struct store_txn *txn, const uint64_t *ids, size_t n, size_t *ret_put)
+{
+    size_t i = 0;
+    for (; i < n && b->len < PAGE_BYTES_MAX; i++) {
+        struct trail_record t;
+        int r = trail_get(txn, ids[i], &t);
+        if (r != STORE_OK)
+            return r < 0 ? r : -EPROTO;
+        auditd_put_row(b, &t);
+    }
+    *ret_put = i;
+    return b->err;
+}
+
+static enum api_status
+answer_page(struct auditd *a, struct api_call *call, const struct auditd_get_audits_query *query,
+            const struct trail_filter *filter)
+{
+    _Static_assert((int)TRAIL_BY_SEVERITY == (int)AUDITD_GET_AUDITS_QUERY_ORDER_SEVERITY &&
+                       (int)TRAIL_BY_ID == (int)AUDITD_GET_AUDITS_QUERY_ORDER_ID,
+                   "orders are the contract's");
+    struct store_txn *txn = api_view(call);
+    uint64_t *ids = api_alloc(call, TRAIL_PAGE_MAX * sizeof(*ids));
+    if (!txn || !ids)
+        return API_INTERNAL;
+    size_t limit = query->limit < TRAIL_PAGE_MAX ? (size_t)query->limit : TRAIL_PAGE_MAX;
+    size_t n = 0, put = 0;
+    uint64_t total = 0;
+    int r = trail_query(txn, &a->state, filter, (enum trail_order)query->order,
+                        query->sort == AUDITD_GET_AUDITS_QUERY_SORT_DESC, (uint64_t)query->offset,
+                        limit, ids, &n, &total);
+    struct buf rows;
+    buf_init(&rows, PAGE_BYTES_MAX + (1 << 20));
+    if (r == 0)
+        r = put_page(&rows, txn, ids, n, &put);
+    if (r == 0) {
+        struct buf *b = api_reply_buf(call);
+        buf_printf(b, "{\"count\":%zu,\"limit\":%zu,\"offset\":%lld,\"total\":%llu,\"data\":[", put,
+                   put < n ? put : limit, (long long)query->offset, (unsigned long long)total);
+        if (rows.len > 0)
+            buf_put(b, rows.data, rows.len);
+        buf_puts(b, "]}");
+    }
+    buf_done(&rows);
+    return r < 0 ? api_fail_errno(call, r, "cannot read the audit log") : API_OK;
+}
+
+enum api_status
+auditd_get_audits(struct auditd *self, struct api_call *call,
+                  const struct auditd_get_audits_query *query)
+{
+    struct trail_filter filter = {
+        .categories = { query->categories, query->n_categories },
+        .names = { query->names, query->n_names },
+        .severities = { query->severities, query->n_severities },
+        .sources = { query->sources, query->n_sources },
+        .messages = { query->messages, query->n_messages },
+    };
+    if (query->monitor)
+        return follow(self, call, &filter);
+    enum api_status status = API_TOO_LARGE;
+    if (trail_filter_prepare(&filter) == 0)
+        status = answer_page(self, call, query, &filter);
+    trail_filter_done(&filter);
+    return status;
+}
+
+/* ---- settings ---- */
+
+int64_t
+auditd_max_size_mb(const struct auditd *a)
+{
+    struct statvfs fs;
+    if (statvfs(a->svc->state_dir, &fs) < 0)
+        return SIZE_MB_MIN;
+    int64_t half = (int64_t)((uint64_t)fs.f_blocks * fs.f_frsize / 2 >> 20);
+    return half < SIZE_MB_MIN ? SIZE_MB_MIN : half;
+}
+
+enum api_status
+auditd_get_audits_configuration(struct auditd *self, struct api_call *call,
+                                struct audit_setting *reply)
+{
+    (void)call;
+    *reply = self->setting;
+    reply->max_size_mb = auditd_max_size_mb(self);
+    return API_OK;
+}
+
+static void
+setting_committed(void *self, void *arg)
+{
+    struct auditd *a = self;
+    a->setting = *(const struct audit_setting *)arg;
+    auditd_trim_soon(a);
+}
+
+enum api_status
+auditd_put_audits_configuration(struct auditd *self, struct api_call *call,
+                                struct audit_setting *reply)
+{
+    *reply = self->setting;
+    enum api_status status = api_merge(call, &audit_setting_desc, reply);
+    if (status != API_OK)
+        return status;
+    reply->max_size_mb = auditd_max_size_mb(self);
+    if (reply->desired_disk_cache_size_mb > reply->max_size_mb)
+        return api_fail(call, API_INVALID, "/desiredDiskCacheSizeMB",
+                        "desiredDiskCacheSizeMB must not exceed maxSizeMB, %lld",
+                        (long long)reply->max_size_mb);
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = api_store_put(txn, TRAIL_DB_CONFIG, "setting", strlen("setting"), &audit_setting_desc,
+                          reply);
+    if (r < 0)
+        return api_fail_errno(call, r, "cannot save");
+    api_after_commit(call, setting_committed, reply);
+    return API_OK;
+}
+
+enum api_status
+auditd_get_audits_profile(struct auditd *self, struct api_call *call, struct audit_profile *reply)
+{
+    (void)self;
+    static const char *severities[] = { "notice", "alert" };
+    reply->severities = severities;
+    reply->n_severities = ARRAY_LEN(severities);
+    reply->events = api_alloc(call, trail_n_events * sizeof(*reply->events));
+    reply->names = api_alloc(call, trail_n_events * sizeof(*reply->names));
+    if (!reply->events || !reply->names)
+        return API_TOO_LARGE;
+    for (size_t i = 0; i < trail_n_events; i++) {
+        const struct trail_event *e = &trail_events[i];
+        reply->events[i] = (struct audit_profile_event){ e->id, e->name, e->category, e->severity };
+        reply->names[i] = e->name;
+    }
+    reply->n_events = reply->n_names = trail_n_events;
+    return API_OK;
+}

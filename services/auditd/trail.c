@@ -1,0 +1,329 @@
+#include "services/auditd/trail.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+#include "gen/audit_events.h"
+#include "libcommon/base.h"
+#include "libcommon/str.h"
+
+#include "libcommon/banned.h"
+
+const char *const trail_dbs[TRAIL_N_DBS] = {
+    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_TIMES] = "times",   [TRAIL_DB_SENDERS] = "senders",
+    [TRAIL_DB_CONFIG] = "config",   [TRAIL_DB_OUTBOX] = "outbox",
+};
+
+enum {
+    VALUE_MAX = 8192,
+    /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full. */
+    RECORD_OVERHEAD = 120,
+    STATE_SIZE = 3 * 8 + 2 * TRAIL_HASH_SIZE,
+    TIME_KEY_SIZE = 16,
+    TIME_VALUE_SIZE = 12,
+};
+static const char state_key[] = "state";
+
+/* ---- the catalogue ---- */
+
+#define CODE(id) ((uint32_t)(id)[0] << 24 | (uint32_t)(id)[1] << 16 | (uint32_t)(id)[2] << 8 | \
+                  (uint32_t)(id)[3])
+#define X(id, name, category, severity) { CODE(id), id, name, category, severity },
+const struct trail_event trail_events[] = { AUDIT_EVENT_TABLE(X) };
+#undef X
+const size_t trail_n_events = ARRAY_LEN(trail_events);
+
+enum { SLOTS = 1024 }; /* several times the catalogue: a query looks up a million codes */
+_Static_assert(ARRAY_LEN(trail_events) < SLOTS / 2, "catalogue");
+
+static size_t
+slot_of(uint32_t code)
+{
+    return code * UINT32_C(2654435769) >> 22;
+}
+
+size_t
+trail_event_by_code(uint32_t code)
+{
+    static uint16_t slots[SLOTS]; /* index + 1; 0: free */
+    static bool is_filled;
+    if (!is_filled) {
+        for (size_t i = 0; i < trail_n_events; i++) {
+            size_t at = slot_of(trail_events[i].code);
+            while (slots[at])
+                at = (at + 1) % SLOTS;
+            slots[at] = (uint16_t)(i + 1);
+        }
+        is_filled = true;
+    }
+    for (size_t at = slot_of(code); slots[at]; at = (at + 1) % SLOTS)
+        if (trail_events[slots[at] - 1].code == code)
+            return slots[at] - 1u;
+    return trail_n_events;
+}
+
+size_t
+trail_event_by_name(const char *name, size_t len)
+{
+    for (size_t i = 0; i < trail_n_events; i++)
+        if (strlen(trail_events[i].name) == len && memcmp(trail_events[i].name, name, len) == 0)
+            return i;
+    return trail_n_events;
+}
+
+const struct trail_event *
+trail_event_of(const struct trail_record *r)
+{
+    static const struct trail_event unknown = { 0, "", "", "Maintenance", "notice" };
+    size_t i = trail_event_by_code(r->event);
+    return i < trail_n_events ? &trail_events[i] : &unknown;
+}
+
+struct trail_text
+trail_name(const struct trail_record *r)
+{
+    const struct trail_event *e = trail_event_of(r);
+    return e->name[0] ? (struct trail_text){ e->name, strlen(e->name) } : r->name;
+}
+
+/* ---- bytes ---- */
+
+uint64_t
+trail_source_key(const char *source, size_t len)
+{
+    uint8_t hash[crypto_generichash_BYTES_MIN];
+    crypto_generichash(hash, sizeof(hash), (const uint8_t *)source, len, NULL, 0);
+    return get_u64(hash);
+}
+
+static void
+chain(const uint8_t before[TRAIL_HASH_SIZE], uint64_t id, const void *value, size_t size,
+      uint8_t ret_hash[TRAIL_HASH_SIZE])
+{
+    uint8_t key[8];
+    crypto_generichash_state h;
+    crypto_generichash_init(&h, NULL, 0, TRAIL_HASH_SIZE);
+    crypto_generichash_update(&h, before, TRAIL_HASH_SIZE);
+    crypto_generichash_update(&h, store_key_u64(key, id), sizeof(key));
+    crypto_generichash_update(&h, value, size);
+    crypto_generichash_final(&h, ret_hash, TRAIL_HASH_SIZE);
+}
+
+static const void *
+time_key(uint8_t out[TIME_KEY_SIZE], int64_t at_us, uint64_t id)
+{
+    /* Times before 1970 sort first, too. */
+    put_u64(out, (uint64_t)at_us ^ UINT64_C(1) << 63);
+    put_u64(out + 8, id);
+    return out;
+}
+
+/* Cut to 'max' bytes, not inside a character. */
+static struct trail_text
+cut(struct trail_text t, size_t max)
+{
+    if (t.len > max) {
+        t.len = max;
+        while (t.len > 0 && ((unsigned char)t.p[t.len] & 0xC0) == 0x80)
+            t.len--;
+    }
+    return t;
+}
+
+static void
+put_text8(struct buf *b, struct trail_text t, size_t max)
+{
+    t = cut(t, max);
+    buf_put_str8(b, t.p, t.len);
+}
+
+static void
+put_text16(struct buf *b, struct trail_text t, size_t max)
+{
+    t = cut(t, max);
+    buf_put_str16(b, t.p, t.len);
+}
+
+int
+trail_decode(uint64_t id, const void *value, size_t size, struct trail_record *ret_record)
+{
+    struct rd r;
+    struct trail_record t = { .id = id };
+    rd_init(&r, value, size);
+    t.event = rd_u32(&r);
+    t.source_key = rd_u64(&r);
+    t.at_us = (int64_t)rd_u64(&r);
+    t.request_id = rd_u64(&r);
+    t.name.p = rd_str8(&r, &t.name.len);
+    t.daemon.p = rd_str8(&r, &t.daemon.len);
+    t.addr.p = rd_str8(&r, &t.addr.len);
+    t.source.p = rd_str16(&r, &t.source.len);
+    t.message.p = rd_str16(&r, &t.message.len);
+    t.detail.p = rd_str16(&r, &t.detail.len);
+    t.hash = rd_bytes(&r, TRAIL_HASH_SIZE);
+    if (!rd_ended(&r))
+        return -EPROTO;
+    *ret_record = t;
+    return STORE_OK;
+}
+
+int
+trail_get(struct store_txn *txn, uint64_t id, struct trail_record *ret_record)
+{
+    uint8_t key[8];
+    const void *value;
+    size_t size;
+    int r = store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), &value, &size);
+    return r == STORE_OK ? trail_decode(id, value, size, ret_record) : r;
+}
+
+/* ---- state ---- */
+
+int
+trail_load(struct store_txn *txn, struct trail_state *ret_state)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, TRAIL_DB_CONFIG, state_key, strlen(state_key), &value, &size);
+    if (r < 0)
+        return r;
+    struct trail_state s = { .next_id = 1 };
+    if (r == STORE_OK) {
+        if (size != STATE_SIZE)
+            return -EPROTO;
+        const uint8_t *p = value;
+        s.next_id = get_u64(p);
+        s.n = get_u64(p + 8);
+        s.bytes = get_u64(p + 16);
+        memcpy(s.last_hash, p + 24, TRAIL_HASH_SIZE);
+        memcpy(s.base_hash, p + 24 + TRAIL_HASH_SIZE, TRAIL_HASH_SIZE);
+    }
+    *ret_state = s;
+    return 0;
+}
+
+static int
+save_state(struct store_txn *txn, const struct trail_state *s)
+{
+    uint8_t v[STATE_SIZE];
+    put_u64(v, s->next_id);
+    put_u64(v + 8, s->n);
+    put_u64(v + 16, s->bytes);
+    memcpy(v + 24, s->last_hash, TRAIL_HASH_SIZE);
+    memcpy(v + 24 + TRAIL_HASH_SIZE, s->base_hash, TRAIL_HASH_SIZE);
+    return store_put(txn, TRAIL_DB_CONFIG, state_key, strlen(state_key), v, sizeof(v));
+}
+
+/* ---- growing and shrinking ---- */
+
+int
+trail_append(struct store_txn *txn, struct trail_state *state, const struct trail_record *in)
+{
+    size_t index = trail_event_by_name(in->name.p, in->name.len);
+    bool known = index < trail_n_events;
+    struct trail_text source = cut(in->source, TRAIL_SOURCE_MAX);
+    uint64_t source_key = trail_source_key(source.p, source.len);
+    uint32_t event = known ? trail_events[index].code : 0;
+    uint64_t id = state->next_id;
+
+    struct buf b;
+    buf_init(&b, VALUE_MAX);
+    buf_put_u32(&b, event);
+    buf_put_u64(&b, source_key);
+    buf_put_u64(&b, (uint64_t)in->at_us);
+    buf_put_u64(&b, in->request_id);
+    put_text8(&b, known ? (struct trail_text){ "", 0 } : in->name, TRAIL_NAME_MAX);
+    put_text8(&b, in->daemon, TRAIL_DAEMON_MAX);
+    put_text8(&b, in->addr, TRAIL_ADDR_MAX);
+    put_text16(&b, source, TRAIL_SOURCE_MAX);
+    put_text16(&b, in->message, TRAIL_MESSAGE_MAX);
+    put_text16(&b, in->detail, TRAIL_DETAIL_MAX);
+    uint8_t hash[TRAIL_HASH_SIZE];
+    if (!b.err)
+        chain(state->last_hash, id, b.data, b.len, hash);
+    buf_put(&b, hash, sizeof(hash));
+
+    uint8_t key[8], tkey[TIME_KEY_SIZE], tvalue[TIME_VALUE_SIZE];
+    put_u32(tvalue, event);
+    put_u64(tvalue + 4, source_key);
+    int r = b.err;
+    if (r == 0)
+        r = store_append(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), b.data, b.len);
+    if (r == 0)
+        r = store_put(txn, TRAIL_DB_TIMES, time_key(tkey, in->at_us, id), sizeof(tkey), tvalue,
+                      sizeof(tvalue));
+    if (r == 0) {
+        state->next_id++;
+        state->n++;
+        state->bytes += b.len + RECORD_OVERHEAD;
+        memcpy(state->last_hash, hash, sizeof(hash));
+        r = save_state(txn, state);
+    }
+    buf_done(&b);
+    return r;
+}
+
+int
+trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int64_t before_us,
+           unsigned most)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    int r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, NULL, 0, false), n = 0;
+    while (r == 0 && (unsigned)n < most && (r = store_iter_next(&it)) == STORE_OK) {
+        struct trail_record t;
+        uint8_t key[TIME_KEY_SIZE];
+        uint64_t id = store_u64_key(it.key);
+        size_t size = it.size;
+        r = trail_decode(id, it.value, it.size, &t);
+        /* In order of arrival, so that what remains is a chain without gaps. */
+        if (r < 0 || (state->bytes <= bytes && t.at_us >= before_us))
+            break;
+        memcpy(state->base_hash, t.hash, TRAIL_HASH_SIZE);
+        r = store_del(txn, TRAIL_DB_TIMES, time_key(key, t.at_us, id), sizeof(key));
+        if (r >= 0)
+            r = store_iter_del(&it);
+        if (r < 0)
+            break;
+        r = 0;
+        uint64_t took = size + RECORD_OVERHEAD;
+        state->bytes = state->bytes > took ? state->bytes - took : 0;
+        state->n--;
+        n++;
+    }
+    if (r >= 0 && n > 0)
+        r = save_state(txn, state);
+    return r < 0 ? r : n;
+}
+
+int
+trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_t *ret_bad_id)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    uint8_t before[TRAIL_HASH_SIZE], hash[TRAIL_HASH_SIZE];
+    uint64_t expected = state->next_id - state->n;
+    memcpy(before, state->base_hash, sizeof(before));
+    int r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, NULL, 0, false);
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct trail_record t;
+        uint64_t id = store_u64_key(it.key);
+        bool good = id == expected && trail_decode(id, it.value, it.size, &t) == STORE_OK;
+        if (good) {
+            chain(before, id, it.value, it.size - TRAIL_HASH_SIZE, hash);
+            good = sodium_memcmp(hash, t.hash, sizeof(hash)) == 0;
+        }
+        if (!good) {
+            *ret_bad_id = expected;
+            return -EBADMSG;
+        }
+        memcpy(before, hash, sizeof(before));
+        expected++;
+    }
+    if (r < 0)
+        return r;
+    if (expected != state->next_id || sodium_memcmp(before, state->last_hash, sizeof(before)) != 0) {
+        *ret_bad_id = expected;
+        return -EBADMSG;
+    }
+    return 0;
+}

@@ -1,0 +1,149 @@
+/*
+ * The trail: audit records in order of arrival, numbered without gaps, each
+ * carrying the BLAKE2b hash of itself and of the record before it, so that an
+ * edit or a gap in the stored trail can be found. Works on a store only.
+ *
+ * Record, as stored under its id (numbers big-endian):
+ *   u32 event       the four characters of the event's id, 0 when unknown
+ *   u64 source key  start of the source's BLAKE2b, for filters
+ *   i64 at          wall clock, µs
+ *   u64 request id  0: none
+ *   text8 event name (only when the event is unknown), text8 daemon,
+ *   text8 address, text16 source, text16 message, text16 detail
+ *   32 bytes        BLAKE2b-256(hash of the record before, u64 id, all above)
+ */
+#ifndef FIELDGATE_AUDITD_TRAIL_H
+#define FIELDGATE_AUDITD_TRAIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/buf.h"
+#include "libcommon/store.h"
+
+enum trail_db {
+    TRAIL_DB_RECORDS, /* id -> record */
+    TRAIL_DB_TIMES,   /* at, id -> event, source key: order by time, and what filters need most */
+    TRAIL_DB_SENDERS, /* store uuid of a daemon -> its last sequence number */
+    TRAIL_DB_CONFIG,  /* "setting", "state" */
+    TRAIL_DB_OUTBOX,  /* auditd's own records on their way to itself; last, as audit.h asks */
+    TRAIL_N_DBS
+};
+extern const char *const trail_dbs[TRAIL_N_DBS];
+
+enum {
+    TRAIL_HASH_SIZE = 32,
+    TRAIL_NAME_MAX = 64,
+    TRAIL_DAEMON_MAX = 32,
+    TRAIL_ADDR_MAX = 45,
+    TRAIL_SOURCE_MAX = 128,
+    TRAIL_MESSAGE_MAX = 512,  /* bytes of UTF-8; longer text is cut */
+    TRAIL_DETAIL_MAX = 4096,
+};
+
+/* Text inside a record: not terminated. */
+struct trail_text {
+    const char *p;
+    size_t len;
+};
+
+struct trail_record {
+    uint64_t id;
+    uint32_t event;
+    uint64_t source_key;
+    int64_t at_us;
+    uint64_t request_id;
+    struct trail_text name, daemon, addr, source, message, detail;
+    const uint8_t *hash;
+};
+
+/* What changes with every append; kept in the store beside the records. */
+struct trail_state {
+    uint64_t next_id; /* of the next record, from 1 */
+    uint64_t n;       /* records kept: ids next_id - n .. next_id - 1 */
+    uint64_t bytes;   /* that they take, about */
+    uint8_t last_hash[TRAIL_HASH_SIZE]; /* of the newest record, ever */
+    uint8_t base_hash[TRAIL_HASH_SIZE]; /* of the newest that was rotated away */
+};
+
+/* The event catalogue (proto/audit.yaml). */
+struct trail_event {
+    uint32_t code;
+    const char *id, *name, *category, *severity;
+};
+extern const struct trail_event trail_events[];
+extern const size_t trail_n_events;
+/* Index by code or name; trail_n_events when there is none. */
+size_t trail_event_by_code(uint32_t code);
+size_t trail_event_by_name(const char *name, size_t len);
+/* What a record shows; for unknown events "Maintenance" and "notice". */
+struct trail_text trail_name(const struct trail_record *r);
+const struct trail_event *trail_event_of(const struct trail_record *r);
+
+/* 0 or -errno. */
+int trail_load(struct store_txn *txn, struct trail_state *ret_state);
+
+/*
+ * Adds a record: name, daemon, addr, source, message, detail (cut to their
+ * limits), at_us and request_id are taken, the rest is filled. 'state' is the caller's
+ * working copy: it counts once the transaction is committed. 0 or -errno.
+ */
+int trail_append(struct store_txn *txn, struct trail_state *state, const struct trail_record *in);
+
+/*
+ * Deletes at most 'most' of the oldest records while they take more than
+ * 'bytes' or are older than 'before_us' (INT64_MIN: age does not matter).
+ * Returns how many, or -errno.
+ */
+int trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int64_t before_us,
+               unsigned most);
+
+/* STORE_OK, STORE_NOT_FOUND or -errno. The texts live as long as the transaction. */
+int trail_get(struct store_txn *txn, uint64_t id, struct trail_record *ret_record);
+/* -EPROTO when the bytes are no record. */
+int trail_decode(uint64_t id, const void *value, size_t size, struct trail_record *ret_record);
+
+/*
+ * Checks the chain of all records. 0; -EBADMSG with the first id that is
+ * wrong or missing; or -errno.
+ */
+int trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_t *ret_bad_id);
+
+uint64_t trail_source_key(const char *source, size_t len);
+
+/* ---- queries (query.c) ---- */
+
+enum trail_order { TRAIL_BY_TIME, TRAIL_BY_ID, TRAIL_BY_CATEGORY, TRAIL_BY_NAME, TRAIL_BY_SEVERITY };
+
+struct trail_words {
+    const char **words;
+    size_t n;
+};
+
+struct trail_filter {
+    struct trail_words categories, names, severities, sources, messages; /* n 0: everything */
+    /* made by trail_filter_prepare */
+    bool *event_passes; /* trail_n_events + 1; the last is for unknown events */
+    uint64_t *source_keys;
+    bool every_event, unknown_names;
+};
+/* 'filter' with its words set; the memory of the rest is the filter's. 0 or -ENOMEM. */
+int trail_filter_prepare(struct trail_filter *filter);
+void trail_filter_done(struct trail_filter *filter); /* not the words */
+bool trail_filter_passes(const struct trail_filter *filter, const struct trail_record *r);
+
+enum { TRAIL_PAGE_MAX = 1000 };
+
+/*
+ * Finds the ids of one page: rows offset .. offset + limit - 1 of those that
+ * pass, in that order. *ret_total counts all that pass. limit is at most
+ * TRAIL_PAGE_MAX. Reads every record's index entry once or twice, and every
+ * record once with a message filter. 0 or -errno.
+ */
+int trail_query(struct store_txn *txn, const struct trail_state *state,
+                const struct trail_filter *filter, enum trail_order order, bool descending,
+                uint64_t offset, size_t limit, uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n,
+                uint64_t *ret_total);
+
+#endif

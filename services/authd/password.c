@@ -1,0 +1,98 @@
+#include "services/authd/password.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+#include "libcommon/str.h"
+
+#include "libcommon/banned.h"
+
+_Static_assert(RECORD_PASSWORD_SIZE == crypto_pwhash_STRBYTES, "hash size");
+
+struct password_job *
+password_job_new(struct authd *a, struct api_call *call)
+{
+    struct password_job *job = sodium_malloc(sizeof(*job));
+    if (!job)
+        return NULL;
+    memset(job, 0, sizeof(*job));
+    job->a = a;
+    job->call = call;
+    return job;
+}
+
+void
+password_job_free(struct password_job *job)
+{
+    sodium_free(job); /* wipes */
+}
+
+static void
+work(void *arg)
+{
+    struct password_job *job = arg;
+    size_t len = strlen(job->make);
+    if (job->verify[0])
+        job->verified =
+            crypto_pwhash_str_verify(job->against, job->verify, strlen(job->verify)) == 0;
+    if (job->verify[0] && !job->verified)
+        return;
+    if (job->make[0] && job->make_must_differ)
+        job->is_same = crypto_pwhash_str_verify(job->against, job->make, len) == 0;
+    if (job->make[0] && !job->is_same)
+        job->error = password_hash_now(job->make, job->made);
+}
+
+static void
+done(void *arg)
+{
+    struct password_job *job = arg;
+    struct authd *a = job->a;
+    for (struct password_job **p = &a->jobs; *p; p = &(*p)->next)
+        if (*p == job) {
+            *p = job->next;
+            break;
+        }
+    sodium_memzero(job->verify, sizeof(job->verify));
+    sodium_memzero(job->make, sizeof(job->make));
+    if (a->stopping)
+        password_job_free(job); /* the calls are gone */
+    else
+        job->done(job);
+}
+
+enum api_status
+password_start(struct password_job *job)
+{
+    struct authd *a = job->a;
+    struct api_call *call = job->call;
+    int r = loop_work(a->svc->loop, work, done, job);
+    if (r < 0) {
+        password_job_free(job);
+        return api_fail(call, API_TOO_MANY, NULL, "too many passwords are being checked");
+    }
+    job->next = a->jobs;
+    a->jobs = job;
+    return API_PENDING;
+}
+
+unsigned
+password_under_way(const struct authd *a, const char *name)
+{
+    unsigned n = 0;
+    for (const struct password_job *job = a->jobs; job; job = job->next)
+        n += str_eq(job->name, name);
+    return n;
+}
+
+int
+password_hash_now(const char *password, char ret_hash[RECORD_PASSWORD_SIZE])
+{
+    char hash[RECORD_PASSWORD_SIZE];
+    if (crypto_pwhash_str_alg(hash, password, strlen(password), PASSWORD_PASSES, PASSWORD_MEMORY,
+                              crypto_pwhash_ALG_ARGON2ID13) != 0)
+        return -ENOMEM;
+    memcpy(ret_hash, hash, sizeof(hash));
+    return 0;
+}

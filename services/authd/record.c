@@ -1,0 +1,342 @@
+#include "services/authd/record.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "gen/permissions.h"
+#include "libcommon/buf.h"
+#include "libcommon/str.h"
+
+#include "libcommon/banned.h"
+
+const char *const record_dbs[N_DBS] = {
+    [DB_USERS] = "users",       [DB_NAMES] = "user-names", [DB_ROLES] = "roles",
+    [DB_SESSIONS] = "sessions", [DB_LOCKS] = "locks",      [DB_CONFIG] = "config",
+    [DB_KEY] = "key",           [DB_OUTBOX] = "outbox",
+};
+
+enum { RECORD_MAX = 8192 };
+
+/* ---- permissions ---- */
+
+#define X(bit, id, name, description) | UINT64_C(1) << (bit)
+const uint64_t permission_all = 0 PERMISSION_TABLE(X);
+#undef X
+
+int
+permission_bit(const char *id)
+{
+#define X(bit, word, name, description) \
+    if (str_eq(id, #word))              \
+        return (bit);
+    PERMISSION_TABLE(X)
+#undef X
+    return -1;
+}
+
+const char *
+permission_id(unsigned bit)
+{
+    switch (bit) {
+#define X(number, word, name, description) \
+    case (number):                         \
+        return #word;
+        PERMISSION_TABLE(X)
+#undef X
+    }
+    return NULL;
+}
+
+/* ---- encoding ---- */
+
+static void
+put_text(struct buf *b, const char *text)
+{
+    buf_put_str16(b, text, strlen(text));
+}
+
+static void
+get_text(struct rd *r, char *out, size_t size)
+{
+    size_t len;
+    const char *text = rd_str16(r, &len);
+    if (!text || len >= size) {
+        r->bad = true;
+        out[0] = '\0';
+        return;
+    }
+    memcpy(out, text, len);
+    out[len] = '\0';
+}
+
+static int
+put_record(struct store_txn *txn, unsigned db, uint64_t id, struct buf *b)
+{
+    uint8_t key[8];
+    int r = b->err ? b->err : store_put(txn, db, store_key_u64(key, id), 8, b->data, b->len);
+    buf_done(b);
+    return r;
+}
+
+/* ---- accounts ---- */
+
+int
+user_decode(const void *value, size_t size, struct user_record *ret_user)
+{
+    struct rd r;
+    struct user_record u = { 0 };
+    rd_init(&r, value, size);
+    u.id = rd_u64(&r);
+    get_text(&r, u.name, sizeof(u.name));
+    u.has_email = rd_u8(&r);
+    get_text(&r, u.email, sizeof(u.email));
+    u.has_description = rd_u8(&r);
+    get_text(&r, u.description, sizeof(u.description));
+    u.is_active = rd_u8(&r);
+    u.must_change = rd_u8(&r);
+    u.created_us = (int64_t)rd_u64(&r);
+    u.password_changed_us = (int64_t)rd_u64(&r);
+    u.login_us = (int64_t)rd_u64(&r);
+    u.n_roles = rd_u8(&r);
+    if (u.n_roles > RECORD_ROLES_MAX)
+        return -EPROTO;
+    for (size_t i = 0; i < u.n_roles; i++)
+        u.roles[i] = rd_u64(&r);
+    get_text(&r, u.password, sizeof(u.password));
+    if (!rd_ended(&r))
+        return -EPROTO;
+    *ret_user = u;
+    return STORE_OK;
+}
+
+int
+user_get(struct store_txn *txn, uint64_t id, struct user_record *ret_user)
+{
+    uint8_t key[8];
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_USERS, store_key_u64(key, id), 8, &value, &size);
+    return r == STORE_OK ? user_decode(value, size, ret_user) : r;
+}
+
+int
+user_by_name(struct store_txn *txn, const char *name, struct user_record *ret_user)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_NAMES, name, strlen(name), &value, &size);
+    if (r != STORE_OK)
+        return r;
+    return size == 8 ? user_get(txn, store_u64_key(value), ret_user) : -EPROTO;
+}
+
+int
+user_put(struct store_txn *txn, const struct user_record *user)
+{
+    struct buf b;
+    uint8_t key[8];
+    buf_init(&b, RECORD_MAX);
+    buf_put_u64(&b, user->id);
+    put_text(&b, user->name);
+    buf_put_u8(&b, user->has_email);
+    put_text(&b, user->email);
+    buf_put_u8(&b, user->has_description);
+    put_text(&b, user->description);
+    buf_put_u8(&b, user->is_active);
+    buf_put_u8(&b, user->must_change);
+    buf_put_u64(&b, (uint64_t)user->created_us);
+    buf_put_u64(&b, (uint64_t)user->password_changed_us);
+    buf_put_u64(&b, (uint64_t)user->login_us);
+    buf_put_u8(&b, (uint8_t)user->n_roles);
+    for (size_t i = 0; i < user->n_roles; i++)
+        buf_put_u64(&b, user->roles[i]);
+    put_text(&b, user->password);
+    int r = store_put(txn, DB_NAMES, user->name, strlen(user->name),
+                      store_key_u64(key, user->id), 8);
+    if (r < 0) {
+        buf_done(&b);
+        return r;
+    }
+    return put_record(txn, DB_USERS, user->id, &b);
+}
+
+int
+user_delete(struct store_txn *txn, const struct user_record *user)
+{
+    uint8_t key[8];
+    int r = store_del(txn, DB_NAMES, user->name, strlen(user->name));
+    return r < 0 ? r : store_del(txn, DB_USERS, store_key_u64(key, user->id), 8);
+}
+
+bool
+user_has_role(const struct user_record *user, uint64_t role_id)
+{
+    for (size_t i = 0; i < user->n_roles; i++)
+        if (user->roles[i] == role_id)
+            return true;
+    return false;
+}
+
+int
+user_count_admins(struct store_txn *txn, uint64_t except, size_t *ret_n)
+{
+    CLEANUP(store_iter_done) struct store_iter it;
+    struct user_record u;
+    size_t n = 0;
+    int r = store_iter_init(&it, txn, DB_USERS, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        r = user_decode(it.value, it.size, &u);
+        if (r < 0)
+            return r;
+        n += u.is_active && u.id != except && user_has_role(&u, ROLE_ADMINISTRATOR);
+    }
+    if (r < 0)
+        return r;
+    *ret_n = n;
+    return 0;
+}
+
+int
+user_permissions(struct store_txn *txn, const struct user_record *user, uint64_t *ret_bits)
+{
+    uint64_t bits = 0;
+    for (size_t i = 0; i < user->n_roles; i++) {
+        struct role_record role;
+        int r = role_get(txn, user->roles[i], &role);
+        if (r < 0)
+            return r;
+        if (r == STORE_OK)
+            bits |= role_permissions(&role);
+    }
+    *ret_bits = bits;
+    return 0;
+}
+
+/* ---- roles ---- */
+
+int
+role_decode(const void *value, size_t size, struct role_record *ret_role)
+{
+    struct rd r;
+    struct role_record role = { 0 };
+    rd_init(&r, value, size);
+    role.id = rd_u64(&r);
+    get_text(&r, role.name, sizeof(role.name));
+    get_text(&r, role.description, sizeof(role.description));
+    role.permissions = rd_u64(&r);
+    if (!rd_ended(&r))
+        return -EPROTO;
+    *ret_role = role;
+    return STORE_OK;
+}
+
+int
+role_get(struct store_txn *txn, uint64_t id, struct role_record *ret_role)
+{
+    uint8_t key[8];
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_ROLES, store_key_u64(key, id), 8, &value, &size);
+    return r == STORE_OK ? role_decode(value, size, ret_role) : r;
+}
+
+int
+role_put(struct store_txn *txn, const struct role_record *role)
+{
+    struct buf b;
+    buf_init(&b, RECORD_MAX);
+    buf_put_u64(&b, role->id);
+    put_text(&b, role->name);
+    put_text(&b, role->description);
+    buf_put_u64(&b, role->permissions);
+    return put_record(txn, DB_ROLES, role->id, &b);
+}
+
+int
+role_delete(struct store_txn *txn, uint64_t id)
+{
+    uint8_t key[8];
+    return store_del(txn, DB_ROLES, store_key_u64(key, id), 8);
+}
+
+uint64_t
+role_permissions(const struct role_record *role)
+{
+    return role->id == ROLE_ADMINISTRATOR ? permission_all : role->permissions & permission_all;
+}
+
+/* ---- sessions ---- */
+
+int
+session_decode(const void *value, size_t size, struct session_record *ret_session)
+{
+    struct rd r;
+    struct session_record s = { 0 };
+    rd_init(&r, value, size);
+    s.id = rd_u64(&r);
+    s.user_id = rd_u64(&r);
+    s.created_us = (int64_t)rd_u64(&r);
+    s.last_us = (int64_t)rd_u64(&r);
+    s.life_us = rd_u64(&r);
+    get_text(&r, s.addr, sizeof(s.addr));
+    const uint8_t *hash = rd_bytes(&r, sizeof(s.token_hash));
+    if (!hash || !rd_ended(&r))
+        return -EPROTO;
+    memcpy(s.token_hash, hash, sizeof(s.token_hash));
+    *ret_session = s;
+    return STORE_OK;
+}
+
+int
+session_put(struct store_txn *txn, const struct session_record *session)
+{
+    struct buf b;
+    buf_init(&b, RECORD_MAX);
+    buf_put_u64(&b, session->id);
+    buf_put_u64(&b, session->user_id);
+    buf_put_u64(&b, (uint64_t)session->created_us);
+    buf_put_u64(&b, (uint64_t)session->last_us);
+    buf_put_u64(&b, session->life_us);
+    put_text(&b, session->addr);
+    buf_put(&b, session->token_hash, sizeof(session->token_hash));
+    return put_record(txn, DB_SESSIONS, session->id, &b);
+}
+
+int
+session_delete(struct store_txn *txn, uint64_t id)
+{
+    uint8_t key[8];
+    return store_del(txn, DB_SESSIONS, store_key_u64(key, id), 8);
+}
+
+/* ---- numbers ---- */
+
+int
+record_number(struct store_txn *txn, const char *key, uint64_t *ret_value)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_CONFIG, key, strlen(key), &value, &size);
+    if (r < 0)
+        return r;
+    if (r == STORE_OK && size != 8)
+        return -EPROTO;
+    *ret_value = r == STORE_OK ? store_u64_key(value) : 0;
+    return 0;
+}
+
+int
+record_next(struct store_txn *txn, const char *key, uint64_t *ret_value)
+{
+    uint64_t n;
+    uint8_t value[8];
+    int r = record_number(txn, key, &n);
+    if (r < 0)
+        return r;
+    r = store_put(txn, DB_CONFIG, key, strlen(key), store_key_u64(value, n + 1), 8);
+    if (r == 0)
+        *ret_value = n + 1;
+    return r;
+}
