@@ -1,0 +1,5 @@
+# demoplant: a Modbus TCP server to play with; libmodbus is used here and nowhere else.
+programs       += demoplant
+demoplant.srcs := services/demoplant/main.c
+demoplant.libs := -lmodbus
+$(B)/services/demoplant/main.o: all_cppflags += -isystem /usr/include/modbus

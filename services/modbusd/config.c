@@ -1,0 +1,926 @@
+#include "services/modbusd/config.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+#include "libcommon/banned.h"
+
+enum { RUN = DB_ONE_RUN - DB_ONE, RECORD_MAX = 64 << 10 };
+
+const char *const config_dbs[N_DBS] = {
+    [DB_ONE] = "one",           [DB_DEV] = "dev",           [DB_CMD] = "cmd",
+    [DB_TAG] = "tag",           [DB_ONE_RUN] = "one-run",   [DB_DEV_RUN] = "dev-run",
+    [DB_CMD_RUN] = "cmd-run",   [DB_TAG_RUN] = "tag-run",   [DB_TOUCHED] = "touched",
+    [DB_CMD_ID] = "cmd-id",     [DB_TAG_ID] = "tag-id",     [DB_DEV_NAME] = "dev-name",
+    [DB_DEV_ADDR] = "dev-addr", [DB_CMD_NAME] = "cmd-name", [DB_TAG_NAME] = "tag-name",
+    [DB_OUTBOX] = "outbox",
+};
+
+/* Nested lists are the last member of each schema: kept out of records, put in when shown. */
+static const char *const nested[] = {
+    [KIND_DEV] = ",\"mcmds\":[]}",
+    [KIND_CMD] = ",\"tags\":[]}",
+    [KIND_TAG] = NULL,
+};
+
+/* ---- keys ---- */
+
+static struct config_key
+key_of(uint8_t kind, unsigned n, uint32_t a, uint32_t b, uint32_t c)
+{
+    struct config_key k = { .kind = kind, .size = (uint8_t)(4 * n) };
+    put_u32(k.bytes, a);
+    put_u32(k.bytes + 4, b);
+    put_u32(k.bytes + 8, c);
+    return k;
+}
+
+struct config_key
+config_key_one(uint32_t which)
+{
+    return key_of(KIND_ONE, 1, which, 0, 0);
+}
+
+struct config_key
+config_key_dev(uint32_t dev)
+{
+    return key_of(KIND_DEV, 1, dev, 0, 0);
+}
+
+struct config_key
+config_key_cmd(uint32_t dev, uint32_t cmd)
+{
+    return key_of(KIND_CMD, 2, dev, cmd, 0);
+}
+
+struct config_key
+config_key_tag(uint32_t dev, uint32_t cmd, uint32_t tag)
+{
+    return key_of(KIND_TAG, 3, dev, cmd, tag);
+}
+
+uint32_t
+config_key_part(const struct config_key *k, unsigned i)
+{
+    return get_u32(k->bytes + 4 * i);
+}
+
+uint32_t
+config_key_id(const struct config_key *k)
+{
+    return get_u32(k->bytes + k->size - 4);
+}
+
+static int
+key_from_bytes(uint8_t kind, const void *bytes, size_t size, struct config_key *ret_key)
+{
+    if (kind > KIND_TAG || size != 4u * (kind == KIND_ONE ? 1u : kind))
+        return -EPROTO;
+    *ret_key = (struct config_key){ .kind = kind, .size = (uint8_t)size };
+    memcpy(ret_key->bytes, bytes, size);
+    return 0;
+}
+
+static const struct api_desc *
+desc_of(const struct config_key *key)
+{
+    switch (key->kind) {
+    case KIND_DEV:
+        return &remote_dev_desc;
+    case KIND_CMD:
+        return &mcmd_desc;
+    case KIND_TAG:
+        return &tag_for_mcmds_desc;
+    default:
+        return config_key_id(key) == ONE_IFACE ? &master_tcp_iface_desc : &tcp_master_desc;
+    }
+}
+
+static int
+find_by_id(struct store_txn *txn, unsigned db, uint8_t kind, uint32_t id,
+           struct config_key *ret_key)
+{
+    uint8_t bytes[4];
+    const void *value;
+    size_t size;
+    put_u32(bytes, id);
+    int r = store_get(txn, db, bytes, sizeof(bytes), &value, &size);
+    return r != 0 ? r : key_from_bytes(kind, value, size, ret_key);
+}
+
+int
+config_find_cmd(struct store_txn *txn, uint32_t cmd, struct config_key *ret_key)
+{
+    return find_by_id(txn, DB_CMD_ID, KIND_CMD, cmd, ret_key);
+}
+
+int
+config_find_tag(struct store_txn *txn, uint32_t tag, struct config_key *ret_key)
+{
+    return find_by_id(txn, DB_TAG_ID, KIND_TAG, tag, ret_key);
+}
+
+int
+config_get(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+           void *ret_record)
+{
+    return api_store_get(a, txn, DB_ONE + key->kind, key->bytes, key->size, desc_of(key),
+                         ret_record);
+}
+
+/* ---- indexes ---- */
+
+/* An index entry: table and key; the value is a number or, for *_ID, the record's key. */
+struct entry {
+    unsigned db;
+    size_t size;
+    uint8_t bytes[STORE_KEY_MAX];
+};
+
+static void
+entry_named(struct entry *e, unsigned db, const uint32_t *dev, const char *name)
+{
+    size_t at = 0, len = strlen(name);
+    e->db = db;
+    if (dev) {
+        put_u32(e->bytes, *dev);
+        at = 4;
+    }
+    MUST(at + len <= sizeof(e->bytes));
+    memcpy(e->bytes + at, name, len);
+    e->size = at + len;
+}
+
+static void
+entry_addr(struct entry *e, const struct remote_dev *dev)
+{
+    struct mb_address address;
+    const char *text = dev->slave_ipaddr;
+    if (mb_address_parse(text, (uint16_t)dev->slave_tcp_port, &address) == 0)
+        text = address.text;
+    int n = snprintf((char *)e->bytes, sizeof(e->bytes), "%s|%d|%d", text,
+                     (int)dev->slave_tcp_port, (int)dev->slave_id);
+    MUST(n > 0 && n < (int)sizeof(e->bytes));
+    e->db = DB_DEV_ADDR;
+    e->size = (size_t)n;
+}
+
+static int
+entry_get(struct store_txn *txn, const struct entry *e, uint32_t *ret_id)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, e->db, e->bytes, e->size, &value, &size);
+    if (r != 0)
+        return r;
+    if (size != 4)
+        return -EPROTO;
+    *ret_id = get_u32(value);
+    return 0;
+}
+
+/* The entries of a record: 'names' at most two; returns how many. */
+static size_t
+entries_of(const struct config_key *key, const void *record, struct entry names[2])
+{
+    uint32_t dev = config_key_part(key, 0);
+    switch (key->kind) {
+    case KIND_DEV:
+        entry_named(&names[0], DB_DEV_NAME, NULL, ((const struct remote_dev *)record)->name);
+        entry_addr(&names[1], record);
+        return 2;
+    case KIND_CMD:
+        entry_named(&names[0], DB_CMD_NAME, &dev, ((const struct mcmd *)record)->name);
+        return 1;
+    case KIND_TAG:
+        entry_named(&names[0], DB_TAG_NAME, &dev, ((const struct tag_for_mcmds *)record)->name);
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int
+index_add(struct store_txn *txn, const struct config_key *key, const void *record)
+{
+    struct entry names[2];
+    uint8_t id[4];
+    put_u32(id, config_key_id(key));
+    size_t n = entries_of(key, record, names);
+    for (size_t i = 0; i < n; i++) {
+        int r = store_put(txn, names[i].db, names[i].bytes, names[i].size, id, sizeof(id));
+        if (r < 0)
+            return r;
+    }
+    if (key->kind == KIND_CMD)
+        return store_put(txn, DB_CMD_ID, id, sizeof(id), key->bytes, key->size);
+    if (key->kind == KIND_TAG)
+        return store_put(txn, DB_TAG_ID, id, sizeof(id), key->bytes, key->size);
+    return 0;
+}
+
+static int
+index_del(struct store_txn *txn, const struct config_key *key, const void *record)
+{
+    struct entry names[2];
+    uint8_t id[4];
+    put_u32(id, config_key_id(key));
+    size_t n = entries_of(key, record, names);
+    for (size_t i = 0; i < n; i++) {
+        int r = store_del(txn, names[i].db, names[i].bytes, names[i].size);
+        if (r < 0)
+            return r;
+    }
+    int r = 0;
+    if (key->kind == KIND_CMD)
+        r = store_del(txn, DB_CMD_ID, id, sizeof(id));
+    else if (key->kind == KIND_TAG)
+        r = store_del(txn, DB_TAG_ID, id, sizeof(id));
+    return r < 0 ? r : 0;
+}
+
+int
+config_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_named(&e, DB_DEV_NAME, NULL, name);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_dev_at(struct store_txn *txn, const struct remote_dev *dev, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_addr(&e, dev);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_cmd_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_named(&e, DB_CMD_NAME, &dev, name);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_tag_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_named(&e, DB_TAG_NAME, &dev, name);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_next_id(struct store_txn *txn, enum config_kind kind, uint32_t *ret_id)
+{
+    const char *name = kind == KIND_DEV ? "next-dev" : kind == KIND_CMD ? "next-cmd" : "next-tag";
+    const void *value;
+    size_t size;
+    uint32_t next = 1;
+    int r = store_get(txn, DB_ONE, name, strlen(name), &value, &size);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        next = size == 4 ? get_u32(value) : 0;
+    if (next == 0 || next >= MB_STATUS_TAG_BASE)
+        return -EOVERFLOW;
+    uint8_t bytes[4];
+    put_u32(bytes, next + 1);
+    r = store_put(txn, DB_ONE, name, strlen(name), bytes, sizeof(bytes));
+    if (r == 0)
+        *ret_id = next;
+    return r;
+}
+
+/* ---- records ---- */
+
+static void
+touched_key(const struct config_key *key, uint8_t out[13])
+{
+    out[0] = key->kind;
+    memcpy(out + 1, key->bytes, key->size);
+}
+
+/* Remembers whether the staged record ('text' NULL: none) differs from the running one. */
+static int
+touch(struct store_txn *txn, const struct config_key *key, const void *text, size_t n)
+{
+    const void *run;
+    size_t run_size;
+    uint8_t touched[13];
+    touched_key(key, touched);
+    int r = store_get(txn, DB_ONE_RUN + key->kind, key->bytes, key->size, &run, &run_size);
+    if (r < 0)
+        return r;
+    bool same = r == STORE_NOT_FOUND ? text == NULL
+                                     : text && run_size == n && memcmp(run, text, n) == 0;
+    if (!same)
+        return store_put(txn, DB_TOUCHED, touched, 1u + key->size, "", 0);
+    r = store_del(txn, DB_TOUCHED, touched, 1u + key->size);
+    return r < 0 ? r : 0;
+}
+
+/* The record as JSON without its nested list. */
+static int
+encode(const struct config_key *key, const void *record, struct buf *b)
+{
+    api_encode(b, desc_of(key), record, false);
+    const char *tail = key->kind == KIND_ONE ? NULL : nested[key->kind];
+    if (key->kind == KIND_ONE)
+        tail = config_key_id(key) == ONE_IFACE ? ",\"remoteDevs\":[]}"
+                                               : ",\"masterTcpIfaces\":[]}";
+    if (b->err)
+        return b->err;
+    if (!tail)
+        return 0;
+    size_t n = strlen(tail);
+    MUST(b->len > n && memcmp(b->data + b->len - n, tail, n) == 0);
+    b->len -= n;
+    buf_putc(b, '}');
+    return b->err;
+}
+
+int
+config_put(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+           const void *record)
+{
+    const struct api_desc *desc = desc_of(key);
+    void *old = api_arena_alloc(a, desc->size);
+    if (!old)
+        return -ENOMEM;
+    int r = config_get(a, txn, key, old);
+    if (r == 0)
+        r = index_del(txn, key, old);
+    if (r < 0)
+        return r;
+    struct buf b;
+    buf_init(&b, RECORD_MAX);
+    r = encode(key, record, &b);
+    if (r == 0)
+        r = touch(txn, key, b.data, b.len);
+    if (r == 0)
+        r = store_put(txn, DB_ONE + key->kind, key->bytes, key->size, b.data, b.len);
+    buf_done(&b);
+    return r < 0 ? r : index_add(txn, key, record);
+}
+
+static int
+del_one(struct api_arena *a, struct store_txn *txn, const struct config_key *key)
+{
+    void *old = api_arena_alloc(a, desc_of(key)->size);
+    if (!old)
+        return -ENOMEM;
+    int r = config_get(a, txn, key, old);
+    if (r != 0)
+        return r;
+    r = index_del(txn, key, old);
+    if (r == 0)
+        r = store_del(txn, DB_ONE + key->kind, key->bytes, key->size);
+    if (r == 0)
+        r = touch(txn, key, NULL, 0);
+    return r;
+}
+
+/* The first record of 'kind' below 'key'. */
+static int
+first_below(struct store_txn *txn, const struct config_key *key, uint8_t kind,
+            struct config_key *ret_key)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_ONE + kind, key->bytes, key->size, false);
+    if (r < 0)
+        return r;
+    r = store_iter_next(&it);
+    if (r == 0 && (it.key_size < key->size || memcmp(it.key, key->bytes, key->size) != 0))
+        r = STORE_NOT_FOUND;
+    if (r == 0)
+        r = key_from_bytes(kind, it.key, it.key_size, ret_key);
+    store_iter_done(&it);
+    return r;
+}
+
+int
+config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key)
+{
+    for (uint8_t kind = KIND_TAG; kind > key->kind; kind--)
+        for (;;) {
+            struct config_key below;
+            int r = first_below(txn, key, kind, &below);
+            if (r == STORE_NOT_FOUND)
+                break;
+            /* What is decoded for the indexes is small, but may be many. */
+            CLEANUP(api_arena_freep) struct api_arena *one = api_arena_new(RECORD_MAX * 4);
+            if (r == 0)
+                r = one ? del_one(one, txn, &below) : -ENOMEM;
+            if (r != 0)
+                return r < 0 ? r : -EPROTO;
+        }
+    return del_one(a, txn, key);
+}
+
+/* Every running record of this kind differs now: there is no staged one. */
+static int
+touch_all(struct store_txn *txn, uint8_t kind)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_TOUCHED, &kind, 1, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK && ((const uint8_t *)it.key)[0] == kind)
+        if ((r = store_iter_del(&it)) < 0)
+            break;
+    store_iter_done(&it);
+    if (r < 0)
+        return r;
+    r = store_iter_init(&it, txn, DB_ONE_RUN + kind, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        uint8_t touched[13] = { kind };
+        if (it.key_size > sizeof(touched) - 1) {
+            r = -EPROTO;
+            break;
+        }
+        size_t n = it.key_size;
+        memcpy(touched + 1, it.key, n);
+        r = store_put(txn, DB_TOUCHED, touched, 1 + n, "", 0);
+        if (r < 0)
+            break;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
+}
+
+int
+config_del_all(struct store_txn *txn, enum config_kind kind)
+{
+    static const struct {
+        uint8_t kind;
+        uint8_t dbs[4];
+    } tables[] = {
+        { KIND_TAG, { DB_TAG, DB_TAG_ID, DB_TAG_NAME, 0 } },
+        { KIND_CMD, { DB_CMD, DB_CMD_ID, DB_CMD_NAME, 0 } },
+        { KIND_DEV, { DB_DEV, DB_DEV_NAME, DB_DEV_ADDR, 0 } },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(tables) && tables[i].kind >= kind; i++) {
+        for (const uint8_t *db = tables[i].dbs; *db; db++) {
+            int r = store_clear(txn, *db);
+            if (r < 0)
+                return r;
+        }
+        int r = touch_all(txn, tables[i].kind);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int
+config_ensure_defaults(struct api_arena *a, struct store_txn *txn)
+{
+    const void *value;
+    size_t size;
+    struct config_key key = config_key_one(ONE_IFACE);
+    int r = store_get(txn, DB_ONE, key.bytes, key.size, &value, &size);
+    if (r != STORE_NOT_FOUND)
+        return r;
+    struct master_tcp_iface iface;
+    struct tcp_master master;
+    r = api_defaults(a, &master_tcp_iface_desc, &iface);
+    if (r == 0)
+        r = api_defaults(a, &tcp_master_desc, &master);
+    if (r < 0)
+        return r;
+    iface.has_master_tcp_iface_id = true;
+    iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
+    iface.tcp_master_id = MODBUSD_MASTER_ID;
+    master.has_tcp_master_id = master.has_config_id = true;
+    master.tcp_master_id = MODBUSD_MASTER_ID;
+    master.config_id = MODBUSD_CONFIG_ID;
+    r = config_put(a, txn, &key, &iface);
+    struct config_key master_key = config_key_one(ONE_MASTER);
+    if (r == 0)
+        r = config_put(a, txn, &master_key, &master);
+    return r < 0 ? r : config_apply(txn, NULL, NULL);
+}
+
+/* ---- apply and undo ---- */
+
+int
+config_count_touched(struct store_txn *txn, uint64_t *ret_n)
+{
+    return store_count(txn, DB_TOUCHED, ret_n);
+}
+
+static int
+copy_record(struct store_txn *txn, const struct config_key *key, unsigned from, unsigned to)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, from + key->kind, key->bytes, key->size, &value, &size);
+    if (r < 0)
+        return r;
+    if (r == STORE_NOT_FOUND) {
+        r = store_del(txn, to + key->kind, key->bytes, key->size);
+        return r < 0 ? r : 0;
+    }
+    /* The bytes are in the map, which a write may move. */
+    CLEANUP(freep) void *copy = malloc(size);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, value, size);
+    return store_put(txn, to + key->kind, key->bytes, key->size, copy, size);
+}
+
+static int
+next_touched(struct store_iter *it, struct config_key *ret_key)
+{
+    int r = store_iter_next(it);
+    if (r != 0)
+        return r;
+    if (it->key_size < 5)
+        return -EPROTO;
+    const uint8_t *bytes = it->key;
+    return key_from_bytes(bytes[0], bytes + 1, it->key_size - 1, ret_key);
+}
+
+int
+config_apply(struct store_txn *txn, int (*changed)(void *arg, uint32_t dev), void *arg)
+{
+    struct store_iter it;
+    struct config_key key;
+    int r = store_iter_init(&it, txn, DB_TOUCHED, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = next_touched(&it, &key)) == STORE_OK) {
+        r = copy_record(txn, &key, DB_ONE, DB_ONE_RUN);
+        if (r == 0 && changed)
+            r = changed(arg, key.kind == KIND_ONE ? 0 : config_key_part(&key, 0));
+        if (r < 0)
+            break;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : store_clear(txn, DB_TOUCHED);
+}
+
+/* One touched record back to what is running. */
+static int
+undo_one(struct store_txn *txn, const struct config_key *key, bool put)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(RECORD_MAX * 4);
+    void *record = a ? api_arena_alloc(a, desc_of(key)->size) : NULL;
+    if (!record)
+        return -ENOMEM;
+    if (!put) {
+        int r = config_get(a, txn, key, record);
+        if (r != 0)
+            return r < 0 ? r : 0;
+        r = index_del(txn, key, record);
+        return r < 0 ? r : store_del(txn, DB_ONE + key->kind, key->bytes, key->size);
+    }
+    int r = api_store_get(a, txn, DB_ONE_RUN + key->kind, key->bytes, key->size, desc_of(key),
+                          record);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    r = copy_record(txn, key, DB_ONE_RUN, DB_ONE);
+    return r < 0 ? r : index_add(txn, key, record);
+}
+
+int
+config_undo(struct store_txn *txn)
+{
+    /* First all out, then all in: names may have been exchanged between records. */
+    for (int put = 0; put <= 1; put++) {
+        struct store_iter it;
+        struct config_key key;
+        int r = store_iter_init(&it, txn, DB_TOUCHED, NULL, 0, false);
+        if (r < 0)
+            return r;
+        while ((r = next_touched(&it, &key)) == STORE_OK)
+            if ((r = undo_one(txn, &key, put)) < 0)
+                break;
+        store_iter_done(&it);
+        if (r < 0)
+            return r;
+    }
+    return store_clear(txn, DB_TOUCHED);
+}
+
+/* ---- JSON ---- */
+
+/* A record without its closing brace, and the head of its nested list. */
+static void
+put_open(struct buf *b, const char *text, size_t n, const char *list)
+{
+    buf_put(b, text, n - 1);
+    buf_puts(b, ",\"");
+    buf_puts(b, list);
+    buf_puts(b, "\":[");
+}
+
+static int write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind,
+                       struct buf *b);
+
+static int
+write_record(struct store_txn *txn, const struct config_key *key, const void *text, size_t n,
+             struct buf *b)
+{
+    static const char *const lists[] = { [KIND_DEV] = "mcmds", [KIND_CMD] = "tags" };
+    if (n < 2)
+        return -EPROTO;
+    if (key->kind == KIND_TAG) {
+        buf_put(b, text, n);
+        return 0;
+    }
+    if (key->kind != KIND_ONE) {
+        put_open(b, text, n, lists[key->kind]);
+        int r = write_below(txn, key, key->kind + 1, b);
+        buf_puts(b, "]}");
+        return r;
+    }
+    int r;
+    if (config_key_id(key) == ONE_IFACE) {
+        struct config_key none = { .kind = KIND_ONE, .size = 0 };
+        put_open(b, text, n, "remoteDevs");
+        r = write_below(txn, &none, KIND_DEV, b);
+    } else {
+        struct config_key iface = config_key_one(ONE_IFACE);
+        put_open(b, text, n, "masterTcpIfaces");
+        r = config_write(txn, &iface, b);
+    }
+    buf_puts(b, "]}");
+    return r;
+}
+
+static int
+write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind, struct buf *b)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_ONE + kind, key->size ? key->bytes : NULL, key->size,
+                            false);
+    if (r < 0)
+        return r;
+    bool first = true;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        struct config_key below;
+        if (it.key_size < key->size || memcmp(it.key, key->bytes, key->size) != 0)
+            break;
+        r = key_from_bytes(kind, it.key, it.key_size, &below);
+        if (r == 0 && !first)
+            buf_putc(b, ',');
+        first = false;
+        if (r == 0)
+            r = write_record(txn, &below, it.value, it.size, b);
+        if (r < 0)
+            break;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : b->err;
+}
+
+int
+config_write(struct store_txn *txn, const struct config_key *key, struct buf *b)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_ONE + key->kind, key->bytes, key->size, &value, &size);
+    if (r != 0)
+        return r;
+    r = write_record(txn, key, value, size, b);
+    return r < 0 ? r : b->err;
+}
+
+int
+config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b, uint64_t *ret_n)
+{
+    /* Tables of commands and tags are in order of their devices; the *_ID ones by number. */
+    unsigned db = kind == KIND_CMD ? DB_CMD_ID : kind == KIND_TAG ? DB_TAG_ID : DB_DEV;
+    struct store_iter it;
+    uint64_t n = 0;
+    int r = store_iter_init(&it, txn, db, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        struct config_key key;
+        if (db == DB_DEV)
+            r = key_from_bytes(KIND_DEV, it.key, it.key_size, &key);
+        else
+            r = key_from_bytes((uint8_t)kind, it.value, it.size, &key);
+        if (r == 0 && n++ > 0)
+            buf_putc(b, ',');
+        if (r == 0)
+            r = config_write(txn, &key, b);
+        if (r != 0) {
+            r = r < 0 ? r : -EPROTO;
+            break;
+        }
+    }
+    store_iter_done(&it);
+    if (r < 0)
+        return r;
+    *ret_n = n;
+    return b->err;
+}
+
+/* ---- for the engine ---- */
+
+_Static_assert((int)TAG_FOR_MCMDS_DATA_TYPE_BOOLEAN == (int)MB_BOOLEAN &&
+                   (int)TAG_FOR_MCMDS_DATA_TYPE_UINT64 == (int)MB_UINT64 &&
+                   (int)TAG_FOR_MCMDS_DATA_TYPE_RAW == (int)MB_RAW,
+               "enum mb_type is in the order of the schema");
+_Static_assert(TAG_FOR_MCMDS_ACCESS_R + 1 == TAG_ACCESS_READ &&
+                   TAG_FOR_MCMDS_ACCESS_W + 1 == TAG_ACCESS_WRITE &&
+                   TAG_FOR_MCMDS_ACCESS_RW + 1 == (TAG_ACCESS_READ | TAG_ACCESS_WRITE),
+               "access bits are the index of the schema's enum and one");
+
+void
+config_to_tag(const struct tag_for_mcmds *in, struct mb_tag_config *ret_tag)
+{
+    *ret_tag = (struct mb_tag_config){
+        .id = (uint32_t)in->tag_id,
+        .type = (enum mb_type)in->data_type,
+        .access = (uint8_t)(in->access + 1),
+        .data_size = (uint16_t)(in->has_data_size ? in->data_size : 0),
+        .offset = (uint16_t)in->offset,
+        .name = in->name,
+        .unit = in->data_unit ? in->data_unit : "",
+    };
+}
+
+static struct mb_scaling
+scaling_of(const struct mcmd *in)
+{
+    struct mb_scaling s = { .on = in->scaling_func != 0, .slope = in->intercept_slope,
+                            .offset = in->intercept_offset };
+    if (in->scaling_func == 2) {
+        s.slope = (in->point_target_max - in->point_target_min) /
+                  (in->point_source_max - in->point_source_min);
+        s.offset = in->point_target_min - s.slope * in->point_source_min;
+    }
+    return s;
+}
+
+void
+config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
+{
+    *ret_cmd = (struct mb_cmd_config){
+        .id = (uint32_t)in->mcmd_id,
+        .enable = in->enable != 0,
+        .cyclic = in->mode == 0,
+        .func = (uint8_t)in->func,
+        .read_addr = (uint16_t)in->read_address,
+        .read_n = (uint16_t)in->read_quantity,
+        .write_addr = (uint16_t)in->write_address,
+        .write_n = (uint16_t)in->write_quantity,
+        .interval_ms = (uint32_t)in->poll_interval,
+        .swap = (uint8_t)in->swap,
+        .scaling = scaling_of(in),
+    };
+}
+
+/* Number of running records of 'kind' below the device. */
+static int
+count_below(struct store_txn *txn, const struct config_key *dev, uint8_t kind, size_t *ret_n)
+{
+    struct store_iter it;
+    size_t n = 0;
+    int r = store_iter_init(&it, txn, DB_ONE_RUN + kind, dev->bytes, dev->size, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK && it.key_size >= dev->size &&
+           memcmp(it.key, dev->bytes, dev->size) == 0)
+        n++;
+    store_iter_done(&it);
+    if (r < 0)
+        return r;
+    *ret_n = n;
+    return 0;
+}
+
+/* Tags of command 'cmd' at 'it', which stands at the next one; fills from 'tags'. */
+static int
+load_tags(struct api_arena *a, struct store_iter *it, bool *more, struct mb_cmd_config *cmd,
+          const struct config_key *cmd_key, struct mb_tag_config *tags, size_t room)
+{
+    cmd->tags = tags;
+    cmd->n_tags = 0;
+    while (*more && memcmp(it->key, cmd_key->bytes, cmd_key->size) < 0) {
+        int r = store_iter_next(it);
+        if (r < 0)
+            return r;
+        *more = r == STORE_OK;
+    }
+    while (*more && memcmp(it->key, cmd_key->bytes, cmd_key->size) == 0) {
+        struct tag_for_mcmds record = { 0 };
+        struct mb_tag_config tag;
+        struct mb_codec codec;
+        uint8_t access;
+        int r = api_store_value(a, it->value, it->size, &tag_for_mcmds_desc, &record);
+        if (r < 0)
+            return r;
+        config_to_tag(&record, &tag);
+        const char *wrong = mb_tag_check(cmd, &tag, &codec, &access);
+        if (wrong)
+            log_err("modbusd: tag left out id=%u reason=\"%s\"", tag.id, wrong);
+        else if (cmd->n_tags < room)
+            tags[cmd->n_tags++] = tag;
+        r = store_iter_next(it);
+        if (r < 0)
+            return r;
+        *more = r == STORE_OK;
+    }
+    return 0;
+}
+
+static int
+load_cmds(struct api_arena *a, struct store_txn *txn, const struct config_key *dev,
+          struct mb_dev_config *ret_dev)
+{
+    size_t n_cmds, n_tags;
+    int r = count_below(txn, dev, KIND_CMD, &n_cmds);
+    if (r == 0)
+        r = count_below(txn, dev, KIND_TAG, &n_tags);
+    if (r < 0)
+        return r;
+    struct mb_cmd_config *cmds = api_arena_alloc(a, (n_cmds + 1) * sizeof(*cmds));
+    struct mb_tag_config *tags = api_arena_alloc(a, (n_tags + 1) * sizeof(*tags));
+    if (!cmds || !tags)
+        return -ENOMEM;
+    struct store_iter cmd_it, tag_it;
+    r = store_iter_init(&cmd_it, txn, DB_CMD_RUN, dev->bytes, dev->size, false);
+    if (r < 0)
+        return r;
+    r = store_iter_init(&tag_it, txn, DB_TAG_RUN, dev->bytes, dev->size, false);
+    if (r < 0) {
+        store_iter_done(&cmd_it);
+        return r;
+    }
+    r = store_iter_next(&tag_it);
+    bool more = r == STORE_OK;
+    size_t n = 0, at = 0;
+    while (r >= 0 && n < n_cmds && (r = store_iter_next(&cmd_it)) == STORE_OK) {
+        struct config_key key;
+        struct mcmd record = { 0 };
+        r = key_from_bytes(KIND_CMD, cmd_it.key, cmd_it.key_size, &key);
+        if (r == 0)
+            r = api_store_value(a, cmd_it.value, cmd_it.size, &mcmd_desc, &record);
+        if (r < 0)
+            break;
+        config_to_cmd(&record, &cmds[n]);
+        r = load_tags(a, &tag_it, &more, &cmds[n], &key, tags + at, n_tags - at);
+        at += cmds[n++].n_tags;
+    }
+    store_iter_done(&cmd_it);
+    store_iter_done(&tag_it);
+    ret_dev->cmds = cmds;
+    ret_dev->n_cmds = n;
+    return r < 0 ? r : 0;
+}
+
+int
+config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
+                struct mb_dev_config *ret_dev)
+{
+    struct config_key key = config_key_dev(dev);
+    struct remote_dev record = { 0 };
+    int r = api_store_get(a, txn, DB_DEV_RUN, key.bytes, key.size, &remote_dev_desc, &record);
+    if (r != 0)
+        return r;
+    *ret_dev = (struct mb_dev_config){
+        .id = dev,
+        .enable = record.enable != 0,
+        .name = record.name,
+        .unit = (uint8_t)record.slave_id,
+        .addr = record.slave_ipaddr,
+        .port = (uint16_t)record.slave_tcp_port,
+        .limit = record.enable_concurrent_transaction ? (unsigned)record.number_max_of_transaction
+                                                      : 1,
+    };
+    return load_cmds(a, txn, &key, ret_dev);
+}
+
+int
+config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_config *ret_iface)
+{
+    struct config_key key = config_key_one(ONE_IFACE), master_key = config_key_one(ONE_MASTER);
+    struct master_tcp_iface iface = { 0 };
+    struct tcp_master master = { 0 };
+    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_tcp_iface_desc, &iface);
+    if (r == 0)
+        r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size, &tcp_master_desc,
+                          &master);
+    if (r != 0)
+        return r < 0 ? r : -EPROTO;
+    *ret_iface = (struct mb_iface_config){
+        .retry_count = (uint32_t)iface.retry_count,
+        .timeout_ms = (uint32_t)iface.response_tout,
+        .initial_delay_ms = (uint32_t)iface.initial_delay,
+    };
+    return str_copy(ret_iface->provider, sizeof(ret_iface->provider), master.name);
+}

@@ -1,0 +1,116 @@
+/*
+ * The configuration in the store. A record is the JSON object that the API
+ * shows, without the lists nested in it. Staged and running records have the
+ * same keys, made of the numbers on the way to them:
+ *
+ *   device (dev)   command (dev, cmd)   tag (dev, cmd, tag)
+ *
+ * so that a walk over a key's prefix finds what is below it. "touched" holds
+ * the keys whose staged and running records differ, nothing else: applying
+ * copies these, undoing copies them back, and none means "no change".
+ *
+ * Functions return 0, STORE_NOT_FOUND or -errno. They change records and
+ * their indexes together; the rules (op_*.c) come before.
+ */
+#ifndef FIELDGATE_MODBUSD_CONFIG_H
+#define FIELDGATE_MODBUSD_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gen/api_modbusd.h"
+#include "libcommon/api.h"
+#include "libcommon/store.h"
+#include "services/modbusd/mb_engine.h"
+#include "services/modbusd/modbusd.h"
+
+/* Order matters: the running table of a kind follows at a fixed distance. */
+enum config_db {
+    DB_ONE, /* single records: interface, master, counters, log level */
+    DB_DEV,
+    DB_CMD,
+    DB_TAG,
+    DB_ONE_RUN,
+    DB_DEV_RUN,
+    DB_CMD_RUN,
+    DB_TAG_RUN,
+    DB_TOUCHED,
+    DB_CMD_ID,   /* cmd -> key */
+    DB_TAG_ID,   /* tag -> key */
+    DB_DEV_NAME, /* name -> dev */
+    DB_DEV_ADDR, /* address, port, unit -> dev */
+    DB_CMD_NAME, /* dev, name -> cmd */
+    DB_TAG_NAME, /* dev, name -> tag */
+    DB_OUTBOX,
+    N_DBS
+};
+extern const char *const config_dbs[N_DBS];
+
+enum config_kind { KIND_ONE, KIND_DEV, KIND_CMD, KIND_TAG };
+enum { ONE_IFACE = 1, ONE_MASTER = 2 };
+
+struct config_key {
+    uint8_t kind; /* enum config_kind */
+    uint8_t size;
+    uint8_t bytes[12];
+};
+struct config_key config_key_one(uint32_t which);
+struct config_key config_key_dev(uint32_t dev);
+struct config_key config_key_cmd(uint32_t dev, uint32_t cmd);
+struct config_key config_key_tag(uint32_t dev, uint32_t cmd, uint32_t tag);
+/* The i-th number of a key, and the last: its own. */
+uint32_t config_key_part(const struct config_key *k, unsigned i);
+uint32_t config_key_id(const struct config_key *k);
+
+/* The key of a command or tag by its own number. */
+int config_find_cmd(struct store_txn *txn, uint32_t cmd, struct config_key *ret_key);
+int config_find_tag(struct store_txn *txn, uint32_t tag, struct config_key *ret_key);
+
+/* The record, decoded with memory from 'a'. */
+int config_get(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+               void *ret_record);
+/* Which number has this name (address, port, unit)? STORE_NOT_FOUND: none. */
+int config_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id);
+int config_dev_at(struct store_txn *txn, const struct remote_dev *dev, uint32_t *ret_id);
+int config_cmd_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id);
+int config_tag_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id);
+
+/* A number that no other of this kind ever had. -EOVERFLOW: no more of them. */
+int config_next_id(struct store_txn *txn, enum config_kind kind, uint32_t *ret_id);
+/* Stages 'record' (struct of the key's kind); its indexes follow. */
+int config_put(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+               const void *record);
+/* Removes the record and everything below it. */
+int config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key);
+/* Removes all of this kind, and what is below. */
+int config_del_all(struct store_txn *txn, enum config_kind kind);
+
+/* Interface and master exist from the first start on. */
+int config_ensure_defaults(struct api_arena *a, struct store_txn *txn);
+
+int config_count_touched(struct store_txn *txn, uint64_t *ret_n);
+/*
+ * Makes the staged records the running ones. 'changed' hears of each device
+ * that differs (maybe several times), and of 0 for interface or master.
+ */
+int config_apply(struct store_txn *txn, int (*changed)(void *arg, uint32_t dev), void *arg);
+int config_undo(struct store_txn *txn);
+
+/* ---- as JSON, with what is nested inside ---- */
+/* Appends the staged record at 'key' and, in it, what is below. */
+int config_write(struct store_txn *txn, const struct config_key *key, struct buf *b);
+/* Appends all of a kind, in order of their own numbers, parted by commas. */
+int config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b,
+                     uint64_t *ret_n);
+
+/* ---- as the engine wants it ---- */
+void config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd);
+void config_to_tag(const struct tag_for_mcmds *in, struct mb_tag_config *ret_tag);
+/* The running device with all below it, in memory of 'a'. */
+int config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
+                    struct mb_dev_config *ret_dev);
+int config_load_iface(struct api_arena *a, struct store_txn *txn,
+                      struct mb_iface_config *ret_iface);
+
+#endif

@@ -1,0 +1,408 @@
+#include "services/modbusd/mb_conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "libcommon/base.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+
+int
+mb_address_parse(const char *text, uint16_t port, struct mb_address *ret_address)
+{
+    struct mb_address a = { .port = port };
+    if (inet_pton(AF_INET, text, &a.in.sin_addr) == 1) {
+        a.in.sin_family = AF_INET;
+        a.in.sin_port = htons(port);
+        a.len = sizeof(a.in);
+        (void)inet_ntop(AF_INET, &a.in.sin_addr, a.text, sizeof(a.text)); /* fits */
+    } else if (inet_pton(AF_INET6, text, &a.in6.sin6_addr) == 1) {
+        a.in6.sin6_family = AF_INET6;
+        a.in6.sin6_port = htons(port);
+        a.len = sizeof(a.in6);
+        (void)inet_ntop(AF_INET6, &a.in6.sin6_addr, a.text, sizeof(a.text)); /* fits */
+    } else {
+        return -EINVAL;
+    }
+    *ret_address = a;
+    return 0;
+}
+
+static void
+enter(struct mb_conn *c, enum mb_conn_state state)
+{
+    bool useful = c->useful;
+    c->state = state;
+    c->events.state(c->events.arg, state, useful);
+}
+
+static void
+set_timer(struct mb_conn *c, uint64_t deadline_us)
+{
+    if (loop_timer_set(c->loop, &c->timer, deadline_us) < 0)
+        log_err("modbus: no memory for a timer address=%s", c->address.text);
+}
+
+static void
+close_socket(struct mb_conn *c)
+{
+    loop_io_remove(c->io);
+    c->io = NULL;
+    if (c->fd >= 0)
+        (void)close(c->fd); /* nothing of ours can be lost in it */
+    c->fd = -1;
+    c->n_in = 0;
+    loop_timer_cancel(c->loop, &c->timer);
+}
+
+static uint32_t
+next_random(struct mb_conn *c)
+{
+    /* xorshift32: spreads attempts, nothing depends on its quality */
+    c->random ^= c->random << 13;
+    c->random ^= c->random >> 17;
+    c->random ^= c->random << 5;
+    return c->random;
+}
+
+/* The pause before the next attempt: none after a connection that had worked. */
+static uint64_t
+backoff_us(struct mb_conn *c)
+{
+    if (c->failures == 0)
+        return 0;
+    unsigned shift = c->failures - 1 > 6 ? 6 : c->failures - 1;
+    uint64_t pause = (uint64_t)MB_BACKOFF_MIN_US << shift;
+    if (pause > MB_BACKOFF_MAX_US)
+        pause = MB_BACKOFF_MAX_US;
+    return pause - next_random(c) % (pause / 4);
+}
+
+static void
+end_slot(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
+{
+    void *owner = slot->owner;
+    r->sent_us = slot->sent_us;
+    r->crowded = slot->crowded;
+    slot->used = false;
+    slot->owner = NULL;
+    c->n_in_flight--;
+    c->events.done(c->events.arg, owner, r);
+}
+
+/*
+ * The connection is of no more use: end what is in flight, try again later.
+ * 'by_us': it was not the peer that ended it.
+ */
+static void
+lose(struct mb_conn *c, enum mb_done why, bool by_us)
+{
+    close_socket(c);
+    c->silences = 0;
+    c->useful |= by_us;
+    uint64_t pause = backoff_us(c);
+    c->failures++;
+    /* Not open any more before anybody hears of it, so that nobody sends. */
+    c->state = MB_CONN_WAITING;
+    set_timer(c, clock_mono_us() + pause);
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used) {
+            struct mb_result r = { .done = why, .by_us = by_us, .now_us = clock_mono_us() };
+            end_slot(c, &c->slots[i], &r);
+        }
+    enter(c, MB_CONN_WAITING);
+    c->useful = false;
+}
+
+static void
+expire(struct mb_conn *c)
+{
+    uint64_t now = clock_mono_us(), next = 0;
+    unsigned n_over = 0;
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        n_over += c->slots[i].used && c->slots[i].deadline_us <= now;
+    bool renew = n_over > 0 && (c->n_in > 0 || c->silences + n_over >= MB_SILENCES_MAX);
+    if (renew)
+        c->state = MB_CONN_WAITING; /* so that nobody sends on it any more */
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_slot *slot = &c->slots[i];
+        if (slot->used && slot->deadline_us <= now) {
+            struct mb_result r = { .done = MB_DONE_TIMEOUT, .now_us = now };
+            c->counters->timeouts++;
+            c->silences++;
+            end_slot(c, slot, &r);
+        }
+    }
+    if (renew) {
+        lose(c, MB_DONE_LOST, true);
+        return;
+    }
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && (next == 0 || c->slots[i].deadline_us < next))
+            next = c->slots[i].deadline_us;
+    if (next && c->state == MB_CONN_OPEN)
+        set_timer(c, next);
+}
+
+static struct mb_slot *
+slot_of_tid(struct mb_conn *c, uint16_t tid)
+{
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].tid == tid)
+            return &c->slots[i];
+    return NULL;
+}
+
+static void
+take_frame(struct mb_conn *c, const struct mb_frame *f)
+{
+    struct mb_slot *slot = slot_of_tid(c, f->tid);
+    if (!slot) {
+        c->counters->late++;
+        return;
+    }
+    struct mb_result r = { .done = MB_DONE_BAD, .now_us = clock_mono_us() };
+    if (f->unit == slot->unit) {
+        switch (mb_pdu_check(slot->head, f->pdu, f->n, &r.data, &r.n, &r.exception)) {
+        case MB_CHECK_OK:
+            r.done = MB_DONE_OK;
+            break;
+        case MB_CHECK_EXCEPTION:
+            r.done = MB_DONE_EXCEPTION;
+            break;
+        case MB_CHECK_BAD:
+            break;
+        }
+    }
+    if (r.done == MB_DONE_BAD) {
+        c->counters->bad++;
+    } else {
+        *(r.done == MB_DONE_OK ? &c->counters->replies : &c->counters->exceptions) += 1;
+        c->useful = true;
+        c->failures = 0;
+        c->silences = 0;
+    }
+    end_slot(c, slot, &r);
+}
+
+/* All whole frames of what arrived. False: the connection was lost on the way. */
+static bool
+take_frames(struct mb_conn *c)
+{
+    size_t at = 0;
+    while (at < c->n_in) {
+        struct mb_frame f;
+        enum mb_cut cut = mb_frame_cut(c->in + at, c->n_in - at, &f);
+        if (cut == MB_CUT_MORE)
+            break;
+        if (cut == MB_CUT_LOST) {
+            c->counters->lost_framing++;
+            lose(c, MB_DONE_BAD, false);
+            return false;
+        }
+        at += f.size;
+        take_frame(c, &f);
+        if (c->state != MB_CONN_OPEN)
+            return false;
+    }
+    memmove(c->in, c->in + at, c->n_in - at);
+    c->n_in = (uint16_t)(c->n_in - at);
+    return true;
+}
+
+static void
+on_readable(struct mb_conn *c)
+{
+    for (;;) {
+        size_t room = sizeof(c->in) - c->n_in;
+        ssize_t n = recv(c->fd, c->in + c->n_in, room, 0);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0) {
+            lose(c, MB_DONE_LOST, false);
+            return;
+        }
+        c->n_in = (uint16_t)(c->n_in + n);
+        if (!take_frames(c) || (size_t)n < room)
+            return;
+    }
+}
+
+static void
+on_connected(struct mb_conn *c)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+        error = errno;
+    if (error != 0 || loop_io_change(c->io, EPOLLIN) < 0) {
+        log_debug("modbus: cannot connect address=%s port=%u error=%d", c->address.text,
+                  c->address.port, error);
+        c->counters->connect_failures++;
+        lose(c, MB_DONE_LOST, false);
+        return;
+    }
+    loop_timer_cancel(c->loop, &c->timer);
+    c->counters->connects++;
+    c->useful = false;
+    enter(c, MB_CONN_OPEN);
+}
+
+static void
+on_io(void *arg, uint32_t events)
+{
+    struct mb_conn *c = arg;
+    if (c->state == MB_CONN_CONNECTING)
+        on_connected(c);
+    else if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        on_readable(c);
+}
+
+/* All of them only make it quicker, or a dead peer sooner known: failures do not matter. */
+static void
+set_options(struct mb_conn *c)
+{
+    int on = 1, idle_s = 30, unsent_ms = 10000;
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unsent_ms, sizeof(unsent_ms));
+}
+
+static void
+connect_now(struct mb_conn *c)
+{
+    c->fd = socket(c->address.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        goto failed;
+    set_options(c);
+    if (connect(c->fd, &c->address.sa, c->address.len) < 0 && errno != EINPROGRESS)
+        goto failed;
+    if (loop_io_add(c->loop, c->fd, EPOLLOUT, on_io, c, &c->io) < 0)
+        goto failed;
+    set_timer(c, clock_mono_us() + c->connect_timeout_ms * 1000ull);
+    enter(c, MB_CONN_CONNECTING);
+    return;
+failed:
+    c->counters->connect_failures++;
+    lose(c, MB_DONE_LOST, false);
+}
+
+static void
+on_timer(void *arg)
+{
+    struct mb_conn *c = arg;
+    switch (c->state) {
+    case MB_CONN_WAITING:
+        connect_now(c);
+        break;
+    case MB_CONN_CONNECTING:
+        c->counters->connect_failures++;
+        lose(c, MB_DONE_LOST, false);
+        break;
+    case MB_CONN_OPEN:
+        expire(c);
+        break;
+    case MB_CONN_STOPPED:
+        break;
+    }
+}
+
+void
+mb_conn_init(struct mb_conn *c, struct loop *loop, const struct mb_address *address,
+             const struct mb_conn_events *events, struct mb_conn_counters *counters)
+{
+    memset(c, 0, sizeof(*c));
+    c->loop = loop;
+    c->address = *address;
+    c->events = *events;
+    c->counters = counters;
+    c->fd = -1;
+    c->next_tid = 1;
+    /* FNV-1a: every address its own jitter, the same in every run. */
+    c->random = 0x811C9DC5u;
+    for (const char *p = address->text; *p; p++)
+        c->random = (c->random ^ (uint8_t)*p) * 0x01000193u;
+    c->random = (c->random ^ address->port) * 0x01000193u | 1;
+    loop_timer_init(&c->timer, on_timer, c);
+}
+
+void
+mb_conn_start(struct mb_conn *c, uint32_t connect_timeout_ms)
+{
+    c->connect_timeout_ms = connect_timeout_ms;
+    if (c->state != MB_CONN_STOPPED)
+        return;
+    c->failures = 0;
+    c->state = MB_CONN_WAITING;
+    set_timer(c, clock_mono_us());
+}
+
+void
+mb_conn_stop(struct mb_conn *c)
+{
+    close_socket(c);
+    memset(c->slots, 0, sizeof(c->slots));
+    c->n_in_flight = 0;
+    c->state = MB_CONN_STOPPED;
+}
+
+static struct mb_slot *
+free_slot(struct mb_conn *c)
+{
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (!c->slots[i].used)
+            return &c->slots[i];
+    return NULL;
+}
+
+static bool
+others_wait(const struct mb_conn *c, uint8_t unit)
+{
+    for (unsigned i = 0; c->n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].unit != unit)
+            return true;
+    return false;
+}
+
+void
+mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t timeout_us,
+             void *owner)
+{
+    MUST(mb_conn_can_send(c) && n >= MB_HEAD_SIZE);
+    struct mb_slot *slot = free_slot(c);
+    bool crowded = others_wait(c, unit);
+    while (slot_of_tid(c, c->next_tid))
+        c->next_tid++;
+    uint64_t now = clock_mono_us();
+    *slot = (struct mb_slot){ .owner = owner, .used = true, .crowded = crowded, .unit = unit,
+                              .tid = c->next_tid++, .sent_us = now,
+                              .deadline_us = now + timeout_us };
+    memcpy(slot->head, pdu, MB_HEAD_SIZE);
+    c->n_in_flight++;
+    c->counters->requests++;
+    uint8_t frame[MB_ADU_MAX];
+    size_t size = mb_frame_encode(slot->tid, unit, pdu, n, frame);
+    ssize_t sent = send(c->fd, frame, size, MSG_NOSIGNAL);
+    /*
+     * A peer that has left tens of kilobytes of requests unread, or is gone:
+     * the loop will say so at once, outside this call.
+     */
+    if (sent != (ssize_t)size)
+        (void)shutdown(c->fd, SHUT_RDWR);
+    if (!loop_timer_is_set(&c->timer) || slot->deadline_us < c->timer.deadline_us)
+        set_timer(c, slot->deadline_us);
+}
+
+void
+mb_conn_forget(struct mb_conn *c, const void *owner)
+{
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].owner == owner)
+            c->slots[i].owner = NULL;
+}

@@ -1,0 +1,194 @@
+/*
+ * What is asked of which device, when, and what becomes of the answers.
+ *
+ * One link is one connection (address and port), shared by the devices (unit
+ * ids) behind it. A link keeps its commands in a heap by due time. Due times
+ * lie on a grid: phase + n * interval on the monotonic clock, so they neither
+ * drift nor bunch up; periods that could not be kept are skipped whole and
+ * counted. Direct reads and writes go before polls.
+ *
+ * One request is in flight per link, more if a device allows concurrent
+ * transactions. A request that stays unanswered for several round trips is
+ * overtaken by requests to other units, whose answers its transaction id
+ * keeps apart; a peer that cannot bear that (closes, mixes up, drops) is from
+ * then on asked strictly one by one. A unit that timed out is asked again at
+ * growing intervals, so that its neighbours keep their pace.
+ *
+ * Everything runs on the loop thread and nothing blocks.
+ */
+#ifndef FIELDGATE_MB_ENGINE_H
+#define FIELDGATE_MB_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/loop.h"
+#include "libcommon/tagbus.h"
+#include "services/modbusd/mb_conn.h"
+#include "services/modbusd/mb_value.h"
+
+/* Number of a device's status tag on the tag bus: this and the device's id. */
+enum { MB_STATUS_TAG_BASE = 0x40000000, MB_DIRECTS_MAX = 1000 };
+
+/* Value of a device's status tag (int32). */
+enum mb_status {
+    MB_STATUS_OK = 0,
+    MB_STATUS_TIMEOUT = 1,
+    MB_STATUS_NO_CONNECTION = 2,
+    MB_STATUS_EXCEPTION = 3,
+    MB_STATUS_BAD_REPLY = 4,
+};
+
+/* ---- configuration, as the engine wants it ---- */
+
+struct mb_tag_config {
+    uint32_t id; /* its number on the tag bus, below MB_STATUS_TAG_BASE */
+    enum mb_type type;
+    uint8_t access; /* TAG_ACCESS_… wanted; what the command cannot do is dropped */
+    uint16_t data_size;
+    uint16_t offset;
+    const char *name, *unit;
+};
+
+struct mb_cmd_config {
+    uint32_t id;
+    bool enable;
+    bool cyclic; /* of a writing function: repeat the data at each interval */
+    uint8_t func;
+    uint16_t read_addr, read_n, write_addr, write_n;
+    uint32_t interval_ms;
+    uint8_t swap;
+    struct mb_scaling scaling;
+    const struct mb_tag_config *tags; /* by ascending id */
+    size_t n_tags;
+};
+
+struct mb_dev_config {
+    uint32_t id;
+    bool enable;
+    const char *name;
+    uint8_t unit;
+    const char *addr; /* literal; 0.0.0.0 is "none yet" */
+    uint16_t port;
+    unsigned limit; /* requests in flight, 1..MB_IN_FLIGHT_MAX */
+    const struct mb_cmd_config *cmds; /* by ascending id */
+    size_t n_cmds;
+};
+
+struct mb_iface_config {
+    char provider[TAG_NAME_MAX + 1];
+    uint32_t retry_count, timeout_ms, initial_delay_ms;
+};
+
+/*
+ * Can this tag be part of this command? NULL, or what is wrong (static text);
+ * then with what may really be done with it in *ret_access.
+ */
+const char *mb_tag_check(const struct mb_cmd_config *cmd, const struct mb_tag_config *tag,
+                         struct mb_codec *ret_codec, uint8_t *ret_access);
+
+/* ---- the engine ---- */
+
+struct mb_engine;
+
+struct mb_engine_hooks {
+    void (*sample)(void *arg, const struct tag_sample *s);
+    void (*changed)(void *arg); /* the catalogue is another now */
+    void *arg;
+};
+
+/* Returns 0 or -ENOMEM. The first polls wait for the interface's initial delay. */
+int mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
+                  struct mb_engine **ret_engine);
+/* Takes NULL. Direct requests under way end as MB_DIRECT_GONE. */
+void mb_engine_free(struct mb_engine *e);
+
+/* Takes effect for the next requests; no connection is touched. */
+void mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg);
+/*
+ * Adds the device, or puts it in place of the one with this id: values, grid
+ * and connection of what is the same are kept. 'cfg' is copied; it has passed
+ * mb_tag_check. Returns 0 or -ENOMEM (then nothing changed).
+ */
+int mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg);
+void mb_engine_remove_device(struct mb_engine *e, uint32_t id);
+/*
+ * Must follow changes before the loop goes on: the catalogue is made anew.
+ * With 'tell', the group of changes is complete: hooks.changed is called.
+ * Returns 0 or -ENOMEM (then the catalogue is empty).
+ */
+int mb_engine_publish_changes(struct mb_engine *e, bool tell);
+
+/* The catalogue and the last values, for tag_pub_source; 'at' from 0. */
+bool mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def);
+bool mb_engine_last(const struct mb_engine *e, size_t at, struct tag_sample *ret_sample);
+/* Number of a tag by its names; 0: none. */
+uint32_t mb_engine_find(const struct mb_engine *e, const char *provider, const char *source,
+                        const char *name);
+/* Bus type of the tag; 0: no such tag. */
+uint8_t mb_engine_tag_type(const struct mb_engine *e, uint32_t no, uint16_t *ret_size);
+
+/* ---- direct access ---- */
+
+enum mb_direct_status {
+    MB_DIRECT_OK,
+    MB_DIRECT_NOT_FOUND,
+    MB_DIRECT_ACCESS,    /* not readable, or not writable */
+    MB_DIRECT_VALUE,     /* wrong type, or does not fit */
+    MB_DIRECT_DISABLED,  /* device or command is off, or has no address */
+    MB_DIRECT_BUSY,      /* MB_DIRECTS_MAX are waiting */
+    MB_DIRECT_EXCEPTION, /* the device refused, see 'exception' */
+    MB_DIRECT_BAD_REPLY,
+    MB_DIRECT_TIMEOUT,
+    MB_DIRECT_NO_CONNECTION,
+    MB_DIRECT_GONE, /* the device was reconfigured meanwhile */
+};
+
+struct mb_direct_result {
+    enum mb_direct_status status;
+    uint8_t exception;
+    struct tag_sample sample; /* of a read that is OK; bytes valid during the call */
+};
+/* One sentence for a client. */
+const char *mb_direct_text(const struct mb_direct_result *r, char *room, size_t room_size);
+
+typedef void mb_direct_fn(void *arg, const struct mb_direct_result *r);
+/*
+ * Poll the tag's command now, or write the tag now. True: 'fn' will be called
+ * once, later, by deadline_us at the latest. False: *ret_now says why not (or,
+ * for a status tag, is the answer) and fn is not called. A write that was
+ * sent is never sent again.
+ */
+bool mb_engine_read(struct mb_engine *e, uint32_t no, uint64_t deadline_us, mb_direct_fn *fn,
+                    void *arg, struct mb_direct_result *ret_now);
+bool mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
+                     uint64_t deadline_us, mb_direct_fn *fn, void *arg,
+                     struct mb_direct_result *ret_now);
+
+/* ---- looking at it ---- */
+
+struct mb_engine_stats {
+    struct mb_conn_counters conn;
+    uint64_t overruns; /* periods skipped */
+    uint64_t samples;
+    uint64_t directs;
+    uint64_t strict; /* times a link fell back to one request at a time */
+    size_t n_tags, n_devices;
+    size_t n_connecting, n_open, n_waiting; /* connections by state */
+};
+void mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats);
+
+struct mb_dev_stats {
+    const char *name, *addr; /* valid until the next change */
+    uint16_t port;
+    uint8_t unit;
+    enum mb_status status;
+    bool polled; /* enabled, with an address */
+    bool known;  /* status has been seen */
+    uint64_t sent, valid, invalid, exceptions, timeouts;
+};
+/* By order of id; false past the end. */
+bool mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *ret_stats);
+
+#endif

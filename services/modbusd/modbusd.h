@@ -1,0 +1,59 @@
+/*
+ * modbusd: the Modbus master. Configuration (config.c) is kept twice, staged
+ * and running; the engine (mb_engine.c) polls what is running.
+ */
+#ifndef FIELDGATE_MODBUSD_H
+#define FIELDGATE_MODBUSD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/api.h"
+#include "libcommon/loop.h"
+#include "libcommon/svc.h"
+#include "services/modbusd/mb_engine.h"
+
+/* The one TCP master and its one interface. */
+enum { MODBUSD_MASTER_ID = 1, MODBUSD_IFACE_ID = 1, MODBUSD_CONFIG_ID = 1 };
+/* Limits of this implementation. */
+enum {
+    MODBUSD_DEVS_MAX = 1000,
+    MODBUSD_CMDS_MAX = 20000,
+    MODBUSD_TAGS_MAX = 100000,
+    MODBUSD_POST_MAX = 1000, /* items of one request */
+};
+
+struct apply_waiter {
+    struct apply_waiter *next;
+    struct api_call *call;
+};
+
+struct modbusd {
+    struct svc *svc;
+    struct mb_engine *engine;
+    /* devices whose running configuration the engine does not have yet */
+    uint32_t *stale;
+    size_t n_stale, cap_stale;
+    bool iface_stale;
+    struct loop_timer reload_timer;
+    struct apply_waiter *waiters;
+    uint64_t n_spooled; /* names of files given away */
+};
+
+/* TAG_READ and TAG_WRITE of proto/internal.h. */
+void modbusd_serve_tag_read(void *self, struct bus_incoming *in);
+void modbusd_serve_tag_write(void *self, struct bus_incoming *in);
+
+/* Reads the whole running configuration into the engine; 0 or -errno. */
+int modbusd_load(struct modbusd *d);
+/* Sets the level kept in the store; 0 or -errno. */
+int modbusd_load_log_level(struct modbusd *d);
+
+/*
+ * 'json' is the whole body of the reply; consumed. A large one travels as a
+ * file, because the bus has a limit.
+ */
+enum api_status modbusd_reply(struct modbusd *d, struct api_call *call, struct buf *json);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * What the operations of modbusd share.
+ */
+#ifndef FIELDGATE_MODBUSD_OP_H
+#define FIELDGATE_MODBUSD_OP_H
+
+#include "services/modbusd/config.h"
+#include "services/modbusd/modbusd.h"
+
+/* JSON pointer to a member of the i-th object of a body that is one object or a list; NULL: to it. */
+const char *op_pointer(struct api_call *call, size_t i, const char *member);
+/* True when the body is a list. */
+bool op_is_list(const struct api_call *call);
+/* 404 as the original words it. */
+enum api_status op_not_found(struct api_call *call);
+/* For what config.c returned: an error, or a record that must have been there. */
+enum api_status op_store_error(struct api_call *call, int r);
+/* Refuses more than MODBUSD_POST_MAX at once, or more than 'max' with those there are. */
+enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db,
+                              size_t n, uint64_t max);
+
+/* {"data":<the staged record>} of 'key'. */
+enum api_status op_reply_one(struct modbusd *d, struct api_call *call,
+                             const struct config_key *key);
+/* {"count":n,"data":[…]} of all records of 'kind'. */
+enum api_status op_reply_all(struct modbusd *d, struct api_call *call, enum config_kind kind);
+/* The records that a POST made: one as an object, a list as a list. */
+enum api_status op_reply_added(struct modbusd *d, struct api_call *call,
+                               const struct config_key *keys, size_t n);
+
+/* Rules of a tag in its command; 'i' and the body as for op_pointer. */
+enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,
+                             const struct tag_for_mcmds *tag);
+/* Stages a new tag below 'cmd': limits, number, name, rules. */
+enum api_status op_add_tag(struct api_call *call, struct store_txn *txn, size_t i,
+                           const struct config_key *cmd_key, const struct mb_cmd_config *cmd,
+                           struct tag_for_mcmds *tag, struct config_key *ret_key);
+
+#endif

@@ -1,0 +1,436 @@
+/* Apply, undo, log level, and what the master tells about itself. */
+#include "services/modbusd/op.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+#include "libcommon/banned.h"
+
+/* The loop is not held longer than this by exchanging devices. */
+enum { RELOAD_SLICE_US = 4000, LOAD_ARENA_MAX = 256 << 20 };
+
+/* ---- handing devices to the engine ---- */
+
+static int
+add_stale(void *arg, uint32_t dev)
+{
+    struct modbusd *d = arg;
+    if (dev == 0) {
+        d->iface_stale = true;
+        return 0;
+    }
+    /* Touched records come in order of kind, then device: the same one is near the end. */
+    if (d->n_stale > 0 && d->stale[d->n_stale - 1] == dev)
+        return 0;
+    if (d->n_stale == d->cap_stale) {
+        size_t cap = d->cap_stale ? 2 * d->cap_stale : 64;
+        uint32_t *stale = reallocarray(d->stale, cap, sizeof(*stale));
+        if (!stale)
+            return -ENOMEM;
+        d->stale = stale;
+        d->cap_stale = cap;
+    }
+    d->stale[d->n_stale++] = dev;
+    return 0;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void
+sort_stale(struct modbusd *d)
+{
+    if (d->n_stale < 2)
+        return;
+    qsort(d->stale, d->n_stale, sizeof(*d->stale), by_value);
+    size_t n = 1;
+    for (size_t i = 1; i < d->n_stale; i++)
+        if (d->stale[i] != d->stale[n - 1])
+            d->stale[n++] = d->stale[i];
+    d->n_stale = n;
+}
+
+static int
+load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(LOAD_ARENA_MAX);
+    struct mb_dev_config cfg;
+    if (!a)
+        return -ENOMEM;
+    int r = config_load_dev(a, txn, dev, &cfg);
+    if (r == STORE_NOT_FOUND) {
+        mb_engine_remove_device(d->engine, dev);
+        return 0;
+    }
+    return r < 0 ? r : mb_engine_set_device(d->engine, &cfg);
+}
+
+static int
+load_iface(struct modbusd *d, struct store_txn *txn)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(1 << 20);
+    struct mb_iface_config iface;
+    int r = a ? config_load_iface(a, txn, &iface) : -ENOMEM;
+    if (r == 0)
+        mb_engine_set_iface(d->engine, &iface);
+    return r;
+}
+
+/* Devices that are gone first, so that what they freed (address, name) is free. */
+static int
+load_stale(struct modbusd *d, uint64_t until_us)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(d->svc->store, &txn);
+    if (r == 0 && d->iface_stale)
+        r = load_iface(d, txn);
+    if (r < 0)
+        return r;
+    d->iface_stale = false;
+    while (d->n_stale > 0) {
+        r = load_device(d, txn, d->stale[d->n_stale - 1]);
+        if (r < 0)
+            return r;
+        d->n_stale--;
+        if (clock_mono_us() >= until_us)
+            break;
+    }
+    return 0;
+}
+
+static void
+finish_waiters(struct modbusd *d)
+{
+    struct apply_waiter *all = d->waiters;
+    d->waiters = NULL;
+    while (all) {
+        struct apply_waiter *w = all;
+        all = w->next;
+        api_finish(w->call, API_OK);
+    }
+}
+
+static void
+on_reload(void *arg)
+{
+    struct modbusd *d = arg;
+    int r = load_stale(d, clock_mono_us() + RELOAD_SLICE_US);
+    bool done = r < 0 || (d->n_stale == 0 && !d->iface_stale);
+    if (r < 0) {
+        /* The configuration is stored; what is missing follows with the next try. */
+        log_err("modbusd: cannot take over the configuration error=%s", strerror(-r));
+        (void)loop_timer_set(d->svc->loop, &d->reload_timer,
+                             clock_mono_us() + 5000000); /* or with the next apply */
+    }
+    int told = mb_engine_publish_changes(d->engine, done);
+    if (told < 0)
+        log_err("modbusd: no memory for the catalogue");
+    if (done)
+        finish_waiters(d);
+    else
+        (void)loop_timer_set(d->svc->loop, &d->reload_timer,
+                             clock_mono_us()); /* or with the next apply */
+}
+
+static int
+add_all(struct modbusd *d, struct store_txn *txn)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_DEV_RUN, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK)
+        if (it.key_size != 4 || (r = add_stale(d, get_u32(it.key))) < 0)
+            break;
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
+}
+
+int
+modbusd_load(struct modbusd *d)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(1 << 20);
+    struct store_txn *txn = NULL;
+    loop_timer_init(&d->reload_timer, on_reload, d);
+    int r = a ? store_begin(d->svc->store, &txn) : -ENOMEM;
+    if (r < 0)
+        return r;
+    r = config_ensure_defaults(a, txn);
+    if (r == 0)
+        r = add_all(d, txn);
+    if (r < 0) {
+        store_abort(txn);
+        return r;
+    }
+    r = store_commit(txn);
+    d->iface_stale = true;
+    if (r == 0)
+        r = load_stale(d, UINT64_MAX);
+    return r < 0 ? r : mb_engine_publish_changes(d->engine, true);
+}
+
+/* ---- apply and undo ---- */
+
+static void
+after_apply(void *self, void *arg)
+{
+    struct modbusd *d = self;
+    struct apply_waiter *w = arg;
+    sort_stale(d);
+    api_hold(w->call);
+    w->next = d->waiters;
+    d->waiters = w;
+    if (loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us()) < 0)
+        finish_waiters(d);
+}
+
+enum api_status
+modbusd_apply_master_config(struct modbusd *self, struct api_call *call)
+{
+    struct apply_waiter *w = api_alloc(call, sizeof(*w));
+    struct store_txn *txn = api_txn(call);
+    if (!txn || !w)
+        return API_INTERNAL;
+    w->call = call;
+    /* Should the commit fail, devices are loaded again as they were: no harm. */
+    int r = config_apply(txn, add_stale, self);
+    if (r < 0)
+        return op_store_error(call, r);
+    api_after_commit(call, after_apply, w);
+    return API_OK;
+}
+
+enum api_status
+modbusd_undo_master_config(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_undo(txn);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+modbusd_get_master_config_change(struct modbusd *self, struct api_call *call,
+                                 struct config_change *reply)
+{
+    (void)self;
+    uint64_t n;
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_count_touched(txn, &n);
+    if (r < 0)
+        return op_store_error(call, r);
+    reply->result = n > 0;
+    return API_OK;
+}
+
+/* ---- log level ---- */
+
+static const char log_level_key[] = "log-level";
+
+static const struct {
+    const char *name;
+    enum log_level level;
+} levels[] = {
+    { "ALL", LOG_LEVEL_DEBUG }, { "TRACE", LOG_LEVEL_DEBUG }, { "DEBUG", LOG_LEVEL_DEBUG },
+    { "INFO", LOG_LEVEL_INFO }, { "WARN", LOG_LEVEL_WARN },   { "ERROR", LOG_LEVEL_ERR },
+    { "FATAL", LOG_LEVEL_ERR }, { "OFF", LOG_LEVEL_ERR },
+};
+
+/* Index of levels kept in the store, or -1. */
+static int
+stored_level(struct store_txn *txn)
+{
+    const void *value;
+    size_t size;
+    if (store_get(txn, DB_ONE, log_level_key, strlen(log_level_key), &value, &size) != 0 ||
+        size != 1 || *(const uint8_t *)value >= ARRAY_LEN(levels))
+        return -1;
+    return *(const uint8_t *)value;
+}
+
+int
+modbusd_load_log_level(struct modbusd *d)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(d->svc->store, &txn);
+    if (r < 0)
+        return r;
+    int i = stored_level(txn);
+    if (i >= 0)
+        log_set_level(levels[i].level);
+    return 0;
+}
+
+enum api_status
+modbusd_get_master_log_level(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    static const char *const by_level[] = {
+        [LOG_LEVEL_ERR] = "ERROR",
+        [LOG_LEVEL_WARN] = "WARN",
+        [LOG_LEVEL_INFO] = "INFO",
+        [LOG_LEVEL_DEBUG] = "DEBUG",
+    };
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    int i = stored_level(txn);
+    jw_str(api_reply_buf(call), i >= 0 ? levels[i].name : by_level[log_get_level()]);
+    return API_OK;
+}
+
+static void
+set_level(void *self, void *arg)
+{
+    (void)self;
+    log_set_level(levels[*(const uint8_t *)arg].level);
+}
+
+enum api_status
+modbusd_put_master_log_level(struct modbusd *self, struct api_call *call,
+                             const struct log_level_body *body)
+{
+    (void)self;
+    if (!body->log_level)
+        return api_fail(call, API_INVALID, "/logLevel", "get 'level' parameter failed");
+    uint8_t i = 0;
+    while (i < ARRAY_LEN(levels) && !str_eq(levels[i].name, body->log_level))
+        i++;
+    if (i == ARRAY_LEN(levels))
+        return api_fail(call, API_INVALID, "/logLevel",
+                        "invalid 'level' parameter value in level options [ALL, TRACE, DEBUG, "
+                        "INFO, WARN, ERROR, FATAL, OFF]");
+    struct store_txn *txn = api_txn(call);
+    uint8_t *kept = api_alloc(call, 1);
+    if (!txn || !kept)
+        return API_INTERNAL;
+    *kept = i;
+    int r = store_put(txn, DB_ONE, log_level_key, strlen(log_level_key), kept, 1);
+    if (r < 0)
+        return op_store_error(call, r);
+    api_after_commit(call, set_level, kept);
+    return API_OK;
+}
+
+/* ---- what is there, and how it does ---- */
+
+enum api_status
+modbusd_get_master_platform_tags(struct modbusd *self, struct api_call *call)
+{
+    static const char *const access[] = { "", "r", "w", "rw" };
+    struct mb_engine_stats stats;
+    struct tag_def def;
+    struct buf b;
+    mb_engine_get_stats(self->engine, &stats);
+    buf_init(&b, 128 << 20);
+    buf_printf(&b, "{\"count\":%zu,\"data\":[", stats.n_tags);
+    for (size_t at = 0; mb_engine_def(self->engine, at, &def); at++) {
+        jw_open(&b, '{');
+        jw_kstr(&b, "prvdName", def.provider);
+        jw_kstr(&b, "srcName", def.source);
+        jw_kstr(&b, "tagName", def.name);
+        jw_kstr(&b, "dataType", tag_type_text(def.type));
+        jw_kstr(&b, "access", access[def.access & 3]);
+        if (def.size)
+            jw_ki64(&b, "dataSize", def.size);
+        if (def.unit[0])
+            jw_kstr(&b, "dataUnit", def.unit);
+        jw_close(&b, '}');
+    }
+    buf_puts(&b, "]}");
+    return modbusd_reply(self, call, &b);
+}
+
+static const char *
+status_text(const struct mb_dev_stats *s)
+{
+    if (!s->known)
+        return "No communication yet";
+    switch (s->status) {
+    case MB_STATUS_OK:
+        return "OK";
+    case MB_STATUS_TIMEOUT:
+        return "Request timeout";
+    case MB_STATUS_NO_CONNECTION:
+        return "No connection";
+    case MB_STATUS_EXCEPTION:
+        return "Exception response";
+    case MB_STATUS_BAD_REPLY:
+        return "Invalid response";
+    }
+    return "No communication yet";
+}
+
+static void
+write_counters(struct buf *b, const struct mb_dev_stats *s)
+{
+    jw_ku64(b, "sentReqs", s->sent);
+    jw_ku64(b, "recvValidResps", s->valid);
+    jw_ku64(b, "recvInvalidResps", s->invalid);
+    jw_ku64(b, "recvExceptions", s->exceptions);
+    jw_ku64(b, "timeout", s->timeouts);
+}
+
+enum api_status
+modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
+{
+    struct mb_engine_stats stats;
+    struct mb_dev_stats s, sum = { 0 };
+    mb_engine_get_stats(self->engine, &stats);
+    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++) {
+        sum.sent += s.sent;
+        sum.valid += s.valid;
+        sum.invalid += s.invalid;
+        sum.exceptions += s.exceptions;
+        sum.timeouts += s.timeouts;
+    }
+    struct buf b;
+    buf_init(&b, 4 << 20);
+    buf_puts(&b, "{\"data\":{");
+    jw_kstr(&b, "mode", "TCP");
+    jw_ku64(&b, "numConns", stats.n_open);
+    write_counters(&b, &sum);
+    jw_name(&b, "conns");
+    jw_open(&b, '[');
+    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++) {
+        char peer[80];
+        bool v6 = strchr(s.addr, ':') != NULL;
+        (void)snprintf(peer, sizeof(peer), v6 ? "[%s]:%u" : "%s:%u", s.addr, s.port); /* fits */
+        if (!s.polled)
+            continue;
+        jw_open(&b, '{');
+        jw_kstr(&b, "status", status_text(&s));
+        jw_kstr(&b, "remoteIpPort", peer);
+        jw_ku64(&b, "slaveId", s.unit);
+        write_counters(&b, &s);
+        jw_close(&b, '}');
+    }
+    jw_close(&b, ']');
+    buf_puts(&b, "}}");
+    return modbusd_reply(self, call, &b);
+}
+
+enum api_status
+modbusd_get_master_protocol_status(struct modbusd *self, struct api_call *call,
+                                   struct protocol_status *reply)
+{
+    (void)call;
+    struct mb_dev_stats s;
+    reply->status = 1;
+    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++)
+        if (s.polled && s.known && s.status != MB_STATUS_OK)
+            reply->status = 0;
+    return API_OK;
+}

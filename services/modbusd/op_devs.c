@@ -1,0 +1,141 @@
+/* Remote devices. */
+#include <errno.h>
+
+#include "services/modbusd/op.h"
+
+/* Rules a schema cannot say; 'id' is the device's own number. */
+static enum api_status
+check(struct api_call *call, struct store_txn *txn, size_t i, const struct remote_dev *dev,
+      uint32_t id)
+{
+    struct mb_address address;
+    uint32_t other;
+    if (dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "masterTcpIfaceId"),
+                        "Parent's data should exist");
+    if (mb_address_parse(dev->slave_ipaddr, (uint16_t)dev->slave_tcp_port, &address) < 0)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveIpaddr"),
+                        "Input value failed: slaveIpaddr must be an IPv4 or IPv6 address");
+    int r = config_dev_named(txn, dev->name, &other);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (r == STORE_OK && other != id)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "name"), "name exists already");
+    r = config_dev_at(txn, dev, &other);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (r == STORE_OK && other != id)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveId"),
+                        "slaveId exists already");
+    return API_OK;
+}
+
+static enum api_status
+save(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
+     struct remote_dev dev)
+{
+    uint32_t id = config_key_id(key);
+    enum api_status status = check(call, txn, i, &dev, id);
+    if (status != API_OK)
+        return status;
+    dev.has_remote_dev_id = true;
+    dev.remote_dev_id = id;
+    dev.n_mcmds = 0;
+    int r = config_put(api_call_arena(call), txn, key, &dev);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+modbusd_get_remote_devs(struct modbusd *self, struct api_call *call)
+{
+    return op_reply_all(self, call, KIND_DEV);
+}
+
+enum api_status
+modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
+                         const struct remote_dev *body, size_t n_body)
+{
+    struct store_txn *txn = api_txn(call);
+    struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
+    if (!txn || !keys)
+        return txn ? API_TOO_LARGE : API_INTERNAL;
+    enum api_status status = op_check_room(call, txn, DB_DEV, n_body, MODBUSD_DEVS_MAX);
+    for (size_t i = 0; i < n_body && status == API_OK; i++) {
+        uint32_t id;
+        int r = config_next_id(txn, KIND_DEV, &id);
+        if (r != 0)
+            return op_store_error(call, r);
+        keys[i] = config_key_dev(id);
+        status = save(call, txn, i, &keys[i], body[i]);
+    }
+    return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
+}
+
+enum api_status
+modbusd_delete_remote_devs(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_del_all(txn, KIND_DEV);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+modbusd_get_remote_dev(struct modbusd *self, struct api_call *call,
+                       const struct modbusd_get_remote_dev_path *path)
+{
+    struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
+    return op_reply_one(self, call, &key);
+}
+
+enum api_status
+modbusd_put_remote_dev(struct modbusd *self, struct api_call *call,
+                       const struct modbusd_put_remote_dev_path *path,
+                       const struct remote_dev *body)
+{
+    struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
+    struct remote_dev old;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, &key, &old);
+    if (r != 0)
+        return r < 0 ? op_store_error(call, r) : op_not_found(call);
+    enum api_status status = save(call, txn, 0, &key, *body);
+    return status == API_OK ? op_reply_one(self, call, &key) : status;
+}
+
+enum api_status
+modbusd_patch_remote_dev(struct modbusd *self, struct api_call *call,
+                         const struct modbusd_patch_remote_dev_path *path)
+{
+    struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
+    struct remote_dev dev;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, &key, &dev);
+    if (r != 0)
+        return r < 0 ? op_store_error(call, r) : op_not_found(call);
+    enum api_status status = api_merge(call, &remote_dev_desc, &dev);
+    if (status == API_OK)
+        status = save(call, txn, 0, &key, dev);
+    return status == API_OK ? op_reply_one(self, call, &key) : status;
+}
+
+enum api_status
+modbusd_delete_remote_dev(struct modbusd *self, struct api_call *call,
+                          const struct modbusd_delete_remote_dev_path *path)
+{
+    (void)self;
+    struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_del(api_call_arena(call), txn, &key);
+    if (r != 0)
+        return r < 0 ? op_store_error(call, r) : op_not_found(call);
+    return API_OK;
+}

@@ -1,0 +1,144 @@
+/* The TCP master and its interface: one of each, there from the first start on. */
+#include "services/modbusd/op.h"
+
+static enum api_status
+reply_list(struct modbusd *d, struct api_call *call, uint32_t which)
+{
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    struct config_key key = config_key_one(which);
+    struct buf b;
+    buf_init(&b, 128 << 20);
+    buf_puts(&b, "{\"count\":1,\"data\":[");
+    int r = config_write(txn, &key, &b);
+    buf_puts(&b, "]}");
+    if (r == 0)
+        return modbusd_reply(d, call, &b);
+    buf_done(&b);
+    return op_store_error(call, r);
+}
+
+static enum api_status
+save(struct modbusd *d, struct api_call *call, uint32_t which, const void *record)
+{
+    struct config_key key = config_key_one(which);
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_put(api_call_arena(call), txn, &key, record);
+    return r < 0 ? op_store_error(call, r) : op_reply_one(d, call, &key);
+}
+
+/* ---- interface ---- */
+
+enum api_status
+modbusd_get_master_tcp_ifaces(struct modbusd *self, struct api_call *call)
+{
+    return reply_list(self, call, ONE_IFACE);
+}
+
+enum api_status
+modbusd_get_master_tcp_iface(struct modbusd *self, struct api_call *call,
+                             const struct modbusd_get_master_tcp_iface_path *path)
+{
+    struct config_key key = config_key_one(ONE_IFACE);
+    if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
+        return op_not_found(call);
+    return op_reply_one(self, call, &key);
+}
+
+static enum api_status
+save_iface(struct modbusd *self, struct api_call *call, struct master_tcp_iface iface)
+{
+    if (iface.tcp_master_id != MODBUSD_MASTER_ID)
+        return api_fail(call, API_INVALID, "/tcpMasterId", "Parent's data should exist");
+    iface.has_master_tcp_iface_id = true;
+    iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
+    iface.n_remote_devs = 0;
+    return save(self, call, ONE_IFACE, &iface);
+}
+
+enum api_status
+modbusd_put_master_tcp_iface(struct modbusd *self, struct api_call *call,
+                             const struct modbusd_put_master_tcp_iface_path *path,
+                             const struct master_tcp_iface *body)
+{
+    if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
+        return op_not_found(call);
+    return save_iface(self, call, *body);
+}
+
+enum api_status
+modbusd_patch_master_tcp_iface(struct modbusd *self, struct api_call *call,
+                               const struct modbusd_patch_master_tcp_iface_path *path)
+{
+    if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
+        return op_not_found(call);
+    struct config_key key = config_key_one(ONE_IFACE);
+    struct master_tcp_iface iface = { 0 };
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, &key, &iface);
+    if (r != 0)
+        return op_store_error(call, r);
+    enum api_status status = api_merge(call, &master_tcp_iface_desc, &iface);
+    return status == API_OK ? save_iface(self, call, iface) : status;
+}
+
+/* ---- master ---- */
+
+enum api_status
+modbusd_get_tcp_masters(struct modbusd *self, struct api_call *call)
+{
+    return reply_list(self, call, ONE_MASTER);
+}
+
+enum api_status
+modbusd_get_tcp_master(struct modbusd *self, struct api_call *call,
+                       const struct modbusd_get_tcp_master_path *path)
+{
+    struct config_key key = config_key_one(ONE_MASTER);
+    if (path->tcp_master_id != MODBUSD_MASTER_ID)
+        return op_not_found(call);
+    return op_reply_one(self, call, &key);
+}
+
+static enum api_status
+save_master(struct modbusd *self, struct api_call *call, struct tcp_master master)
+{
+    master.has_tcp_master_id = master.has_config_id = true;
+    master.tcp_master_id = MODBUSD_MASTER_ID;
+    master.config_id = MODBUSD_CONFIG_ID;
+    master.n_master_tcp_ifaces = 0;
+    return save(self, call, ONE_MASTER, &master);
+}
+
+enum api_status
+modbusd_put_tcp_master(struct modbusd *self, struct api_call *call,
+                       const struct modbusd_put_tcp_master_path *path,
+                       const struct tcp_master *body)
+{
+    if (path->tcp_master_id != MODBUSD_MASTER_ID)
+        return op_not_found(call);
+    return save_master(self, call, *body);
+}
+
+enum api_status
+modbusd_patch_tcp_master(struct modbusd *self, struct api_call *call,
+                         const struct modbusd_patch_tcp_master_path *path)
+{
+    if (path->tcp_master_id != MODBUSD_MASTER_ID)
+        return op_not_found(call);
+    struct config_key key = config_key_one(ONE_MASTER);
+    struct tcp_master master = { 0 };
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, &key, &master);
+    if (r != 0)
+        return op_store_error(call, r);
+    enum api_status status = api_merge(call, &tcp_master_desc, &master);
+    return status == API_OK ? save_master(self, call, master) : status;
+}

@@ -1,0 +1,282 @@
+/* Commands, and the tags made with them. */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "services/modbusd/op.h"
+
+static enum api_status
+wrong(struct api_call *call, size_t i, const char *member, const char *text)
+{
+    return api_fail(call, API_INVALID, op_pointer(call, i, member), "Input value failed: %s %s",
+                    member, text);
+}
+
+static enum api_status
+check_range(struct api_call *call, size_t i, const struct mcmd *cmd)
+{
+    unsigned func = (unsigned)cmd->func;
+    if (mb_func_reads(func)) {
+        if (cmd->read_quantity > mb_func_read_max(func))
+            return wrong(call, i, "readQuantity", "is more than the function can read");
+        if (cmd->read_address + cmd->read_quantity > 65536)
+            return wrong(call, i, "readQuantity", "reaches past address 65535");
+    }
+    if (mb_func_writes(func)) {
+        if (cmd->write_quantity > mb_func_write_max(func))
+            return wrong(call, i, "writeQuantity", "is more than the function can write");
+        if (cmd->write_address + cmd->write_quantity > 65536)
+            return wrong(call, i, "writeQuantity", "reaches past address 65535");
+    } else if (cmd->mode != 0) {
+        return wrong(call, i, "mode", "1 is for functions that write");
+    }
+    return API_OK;
+}
+
+/* What the record says by itself. */
+static enum api_status
+check_values(struct api_call *call, size_t i, const struct mcmd *cmd)
+{
+    struct mb_cmd_config config;
+    if (cmd->fp_func != 0)
+        return wrong(call, i, "fpFunc", "must be 0: fault protection is not supported");
+    if (cmd->st_func != 0)
+        return wrong(call, i, "stFunc", "must be 0: status terms are not supported");
+    if (cmd->scaling_func == 2 && cmd->point_source_min == cmd->point_source_max)
+        return wrong(call, i, "pointSourceMax", "must differ from pointSourceMin");
+    config_to_cmd(cmd, &config);
+    if (config.scaling.on && (!isfinite(config.scaling.slope) || !isfinite(config.scaling.offset)))
+        return wrong(call, i, "scalingFunc", "leads to a slope that is no finite number");
+    return check_range(call, i, cmd);
+}
+
+static enum api_status
+check_name(struct api_call *call, struct store_txn *txn, size_t i, uint32_t dev,
+           const struct mcmd *cmd, uint32_t id)
+{
+    uint32_t other;
+    int r = config_cmd_named(txn, dev, cmd->name, &other);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (r == STORE_OK && other != id)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "name"), "name exists already");
+    return API_OK;
+}
+
+/* The tags that the command has already must still fit. */
+static enum api_status
+check_tags(struct api_call *call, struct store_txn *txn, const struct config_key *key,
+           const struct mcmd *cmd)
+{
+    struct store_iter it;
+    struct mb_cmd_config config;
+    enum api_status status = API_OK;
+    config_to_cmd(cmd, &config);
+    int r = store_iter_init(&it, txn, DB_TAG, key->bytes, key->size, false);
+    if (r < 0)
+        return op_store_error(call, r);
+    while (status == API_OK && (r = store_iter_next(&it)) == STORE_OK &&
+           it.key_size >= key->size && memcmp(it.key, key->bytes, key->size) == 0) {
+        struct tag_for_mcmds tag;
+        struct mb_tag_config tag_config;
+        struct mb_codec codec;
+        uint8_t access;
+        r = api_store_value(api_call_arena(call), it.value, it.size, &tag_for_mcmds_desc, &tag);
+        if (r < 0)
+            break;
+        config_to_tag(&tag, &tag_config);
+        const char *text = mb_tag_check(&config, &tag_config, &codec, &access);
+        if (text)
+            status = api_fail(call, API_INVALID, NULL, "Input value failed: tag %s: %s", tag.name,
+                              text);
+    }
+    store_iter_done(&it);
+    return r < 0 ? op_store_error(call, r) : status;
+}
+
+static enum api_status
+save(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
+     struct mcmd cmd)
+{
+    uint32_t id = config_key_id(key), dev = config_key_part(key, 0);
+    enum api_status status = check_values(call, i, &cmd);
+    if (status == API_OK)
+        status = check_name(call, txn, i, dev, &cmd, id);
+    if (status == API_OK)
+        status = check_tags(call, txn, key, &cmd);
+    if (status != API_OK)
+        return status;
+    cmd.has_mcmd_id = true;
+    cmd.mcmd_id = id;
+    cmd.remote_dev_id = dev;
+    cmd.n_tags = 0;
+    int r = config_put(api_call_arena(call), txn, key, &cmd);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+/* ---- autoCreate=tags ---- */
+
+static enum api_status
+auto_create(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
+            const struct mcmd *cmd)
+{
+    struct mb_cmd_config config;
+    struct tag_for_mcmds tag;
+    config_to_cmd(cmd, &config);
+    bool bits = mb_func_bits(config.func), reads = mb_func_reads(config.func);
+    int r = api_defaults(api_call_arena(call), &tag_for_mcmds_desc, &tag);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (cmd->has_data_type)
+        tag.data_type = cmd->data_type;
+    enum mb_type type = (enum mb_type)tag.data_type;
+    unsigned units = reads ? config.read_n : config.write_n;
+    unsigned size = bits ? units : units * 2;
+    if (mb_type_sized(type)) {
+        tag.has_data_size = true;
+        tag.data_size = bits ? size / 8 : size;
+    }
+    unsigned one = mb_type_size(type, bits, (unsigned)tag.data_size);
+    unsigned n = one ? size / one : 0;
+    if (n == 0)
+        return wrong(call, i, "dataType", "does not fit into the data of the command");
+    for (unsigned k = 0; k < n; k++) {
+        struct config_key tag_key;
+        tag.offset = k * one;
+        tag.name = n == 1 ? cmd->name : api_printf(call, "%s_t%u", cmd->name, k + 1);
+        if (!tag.name)
+            return API_TOO_LARGE;
+        enum api_status status = op_add_tag(call, txn, i, key, &config, &tag, &tag_key);
+        if (status != API_OK)
+            return status;
+    }
+    return API_OK;
+}
+
+/* ---- operations ---- */
+
+enum api_status
+modbusd_get_mcmds(struct modbusd *self, struct api_call *call)
+{
+    return op_reply_all(self, call, KIND_CMD);
+}
+
+static enum api_status
+add(struct api_call *call, struct store_txn *txn, size_t i, const struct mcmd *cmd,
+    bool with_tags, struct config_key *ret_key)
+{
+    struct remote_dev dev;
+    uint32_t dev_id = (uint32_t)cmd->remote_dev_id, id;
+    struct config_key dev_key = config_key_dev(dev_id);
+    int r = config_get(api_call_arena(call), txn, &dev_key, &dev);
+    if (r == STORE_NOT_FOUND)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "remoteDevId"),
+                        "Parent's data should exist");
+    if (r == 0)
+        r = config_next_id(txn, KIND_CMD, &id);
+    if (r != 0)
+        return op_store_error(call, r);
+    *ret_key = config_key_cmd(dev_id, id);
+    enum api_status status = save(call, txn, i, ret_key, *cmd);
+    if (status == API_OK && with_tags)
+        status = auto_create(call, txn, i, ret_key, cmd);
+    return status;
+}
+
+enum api_status
+modbusd_post_mcmds(struct modbusd *self, struct api_call *call,
+                   const struct modbusd_post_mcmds_query *query, const struct mcmd *body,
+                   size_t n_body)
+{
+    struct store_txn *txn = api_txn(call);
+    struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
+    if (!txn || !keys)
+        return txn ? API_TOO_LARGE : API_INTERNAL;
+    enum api_status status = op_check_room(call, txn, DB_CMD, n_body, MODBUSD_CMDS_MAX);
+    for (size_t i = 0; i < n_body && status == API_OK; i++)
+        status = add(call, txn, i, &body[i], query->has_auto_create, &keys[i]);
+    return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
+}
+
+enum api_status
+modbusd_delete_mcmds(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_del_all(txn, KIND_CMD);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+/* The key of an existing command; otherwise refused. */
+static enum api_status
+find(struct api_call *call, struct store_txn *txn, int64_t id, struct config_key *ret_key)
+{
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_find_cmd(txn, (uint32_t)id, ret_key);
+    if (r == STORE_NOT_FOUND)
+        return op_not_found(call);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+modbusd_get_mcmd(struct modbusd *self, struct api_call *call,
+                 const struct modbusd_get_mcmd_path *path)
+{
+    struct config_key key;
+    enum api_status status = find(call, api_view(call), path->mcmd_id, &key);
+    return status == API_OK ? op_reply_one(self, call, &key) : status;
+}
+
+static enum api_status
+replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
+        const struct config_key *key, const struct mcmd *cmd)
+{
+    if (cmd->remote_dev_id != config_key_part(key, 0))
+        return wrong(call, 0, "remoteDevId", "cannot change");
+    enum api_status status = save(call, txn, 0, key, *cmd);
+    return status == API_OK ? op_reply_one(self, call, key) : status;
+}
+
+enum api_status
+modbusd_put_mcmd(struct modbusd *self, struct api_call *call,
+                 const struct modbusd_put_mcmd_path *path, const struct mcmd *body)
+{
+    struct config_key key;
+    struct store_txn *txn = api_txn(call);
+    enum api_status status = find(call, txn, path->mcmd_id, &key);
+    return status == API_OK ? replace(self, call, txn, &key, body) : status;
+}
+
+enum api_status
+modbusd_patch_mcmd(struct modbusd *self, struct api_call *call,
+                   const struct modbusd_patch_mcmd_path *path)
+{
+    struct config_key key;
+    struct mcmd cmd;
+    struct store_txn *txn = api_txn(call);
+    enum api_status status = find(call, txn, path->mcmd_id, &key);
+    if (status != API_OK)
+        return status;
+    int r = config_get(api_call_arena(call), txn, &key, &cmd);
+    if (r != 0)
+        return op_store_error(call, r);
+    status = api_merge(call, &mcmd_desc, &cmd);
+    return status == API_OK ? replace(self, call, txn, &key, &cmd) : status;
+}
+
+enum api_status
+modbusd_delete_mcmd(struct modbusd *self, struct api_call *call,
+                    const struct modbusd_delete_mcmd_path *path)
+{
+    (void)self;
+    struct config_key key;
+    struct store_txn *txn = api_txn(call);
+    enum api_status status = find(call, txn, path->mcmd_id, &key);
+    if (status != API_OK)
+        return status;
+    int r = config_del(api_call_arena(call), txn, &key);
+    return r != 0 ? op_store_error(call, r) : API_OK;
+}
