@@ -1,0 +1,215 @@
+/* cloudd: what it is made of. */
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/api.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/metrics.h"
+#include "services/cloudd/cloudd.h"
+#include "services/cloudd/sys_linux.h"
+#include "libcommon/banned.h"
+
+enum {
+    STOP_WAIT_US = 1000000,
+    /* Names are looked up beside the loop: one slow server must not hold up the others. */
+    LOOKUP_THREADS = 4,
+    PURGE_PAUSE_US = 20000,
+    PURGE_RETRY_US = 5000000,
+};
+
+/* Who provides tags. A provider that is not installed costs nothing but its line. */
+static struct cloudd_provider providers[] = {
+    { .daemon = "modbusd" },
+};
+
+/* name, metric, help, is it a gauge */
+#define METRIC_TABLE(X)                                                                        \
+    X(tags, "fieldgate_tags", "Tags listed by the providers", true)                            \
+    X(samples, "fieldgate_cloud_samples_total", "Samples taken from the tag bus", false)       \
+    X(lost, "fieldgate_cloud_lost_batches_total", "Batches missing in a sequence", false)      \
+    X(clients, "fieldgate_mqtt_clients", "Clients configured", true)                           \
+    X(connected, "fieldgate_mqtt_connected", "Clients connected", true)                        \
+    X(messages, "fieldgate_mqtt_messages_total", "Messages made", false)                       \
+    X(acknowledged, "fieldgate_mqtt_acknowledged_total", "Messages taken by a broker", false)  \
+    X(dropped, "fieldgate_mqtt_dropped_total", "Messages lost to a bound", false)              \
+    X(expired, "fieldgate_mqtt_expired_total", "Messages lost to their time to live", false)   \
+    X(queued, "fieldgate_mqtt_queued_messages", "Messages not yet acknowledged", true)         \
+    X(queued_bytes, "fieldgate_mqtt_queued_bytes", "Bytes not yet acknowledged", true)
+
+#define X(id, metric, text, is_gauge) \
+    static struct metric_counter m_##id = { .name = metric, .help = text, .gauge = is_gauge };
+METRIC_TABLE(X)
+#undef X
+
+static void
+update_metrics(void *arg)
+{
+    const struct cloudd *d = arg;
+    struct tagview_stats v;
+    struct cloudd_counts n;
+    uint64_t lost = 0;
+    tagview_get_stats(d->view, &v);
+    cloudd_count(d, &n);
+    for (size_t i = 0; i < d->n_providers; i++) {
+        struct tag_sub_stats s;
+        tag_sub_get_stats(d->providers[i].sub, &s);
+        lost += s.lost_batches;
+    }
+    metric_set(&m_tags, v.tags);
+    metric_set(&m_samples, v.samples);
+    metric_set(&m_lost, lost);
+    metric_set(&m_clients, n.clients);
+    metric_set(&m_connected, n.connected);
+    metric_set(&m_messages, n.messages);
+    metric_set(&m_acknowledged, n.acknowledged);
+    metric_set(&m_dropped, n.dropped);
+    metric_set(&m_expired, n.expired);
+    metric_set(&m_queued, n.queued);
+    metric_set(&m_queued_bytes, n.queued_bytes);
+}
+
+static void
+before_sleep(void *arg)
+{
+    struct cloudd *d = arg;
+    cloudd_run_policies(d);
+    cloudd_commit_messages(d);
+}
+
+static void
+on_commit_timer(void *arg)
+{
+    cloudd_commit_messages(arg);
+}
+
+/* ---- messages of clients that are gone ---- */
+
+static void
+on_purge_timer(void *arg)
+{
+    struct cloudd *d = arg;
+    if (d->n_purge == 0)
+        return;
+    int r = forward_purge(d->forward, d->purge[d->n_purge - 1]);
+    if (r == STORE_NOT_FOUND)
+        d->n_purge--;
+    else if (r < 0)
+        log_err("cloudd: cannot remove messages error=%s", strerror(-r));
+    uint64_t pause = r < 0 ? PURGE_RETRY_US : PURGE_PAUSE_US;
+    if (d->n_purge > 0 &&
+        loop_timer_set(d->svc->loop, &d->purge_timer, clock_mono_us() + pause) < 0)
+        log_err("cloudd: no memory for a timer");
+}
+
+/* Finds messages whose client was deleted before a restart. */
+static int
+find_orphans(struct cloudd *d)
+{
+    uint32_t client = 0;
+    int r = STORE_OK;
+    while (r == STORE_OK && d->n_purge < ARRAY_LEN(d->purge)) {
+        struct store_txn *txn = NULL;
+        struct store_iter it;
+        uint8_t from[4];
+        bool found = false;
+        r = store_read(d->svc->store, &txn);
+        if (r < 0)
+            return r;
+        r = store_iter_init(&it, txn, CLOUDD_DB_MESSAGES, cloudd_key(from, client), sizeof(from),
+                            false);
+        if (r == 0) {
+            r = store_iter_next(&it);
+            found = r == STORE_OK && it.key_size >= 4;
+            client = found ? get_u32(it.key) : client;
+            store_iter_done(&it);
+        }
+        store_abort(txn);
+        if (found && cloudd_client(d, client) == NULL)
+            d->purge[d->n_purge++] = client;
+        if (!found || client == UINT32_MAX)
+            break;
+        client++;
+    }
+    if (d->n_purge > 0)
+        return loop_timer_set(d->svc->loop, &d->purge_timer, clock_mono_us());
+    return r < 0 ? r : 0;
+}
+
+/* ---- life ---- */
+
+static int
+cloudd_open(void *self, struct svc *svc)
+{
+    struct cloudd *d = self;
+    d->svc = svc;
+    d->providers = providers;
+    d->n_providers = ARRAY_LEN(providers);
+    loop_timer_init(&d->commit_timer, on_commit_timer, d);
+    loop_timer_init(&d->purge_timer, on_purge_timer, d);
+    loop_set_workers(svc->loop, LOOKUP_THREADS, CLOUDD_CLIENTS_MAX * 4);
+    struct forward_clock clock = { .mono_us = clock_mono_us,
+                                   .wall_us = clock_wall_us,
+                                   .boot = sys_boot_id() };
+#define X(id, metric, text, is_gauge) metric_register(&m_##id);
+    METRIC_TABLE(X)
+#undef X
+    int r = tagview_new(&d->view);
+    return r == 0 ? forward_new(svc->store, CLOUDD_DB_MESSAGES, &clock, &d->forward) : r;
+}
+
+static int
+cloudd_start(void *self, struct svc *svc)
+{
+    struct cloudd *d = self;
+    struct tag_sub_events events = { .catalogue = tagview_catalogue,
+                                     .samples = tagview_samples,
+                                     .presence = tagview_presence,
+                                     .arg = d->view };
+    for (size_t i = 0; i < d->n_providers; i++) {
+        struct cloudd_provider *p = &d->providers[i];
+        int r = tag_sub_open(svc->bus, svc->loop, p->daemon, &events, &p->sub);
+        if (r < 0) {
+            log_err("cloudd: cannot follow a provider daemon=%s", p->daemon);
+            return r;
+        }
+    }
+    int r = cloudd_load_clients(d);
+    if (r == 0)
+        r = find_orphans(d);
+    metric_on_dump(update_metrics, d);
+    return r == 0 ? loop_before_sleep(svc->loop, before_sleep, d) : r;
+}
+
+static void
+cloudd_stop(void *self, struct svc *svc)
+{
+    struct cloudd *d = self;
+    (void)svc;
+    if (d->forward != NULL)
+        cloudd_stop_clients(d, STOP_WAIT_US);
+}
+
+int
+main(int argc, char **argv)
+{
+    static const char *const dbs[CLOUDD_N_DBS] = {
+        [CLOUDD_DB_META] = "meta",     [CLOUDD_DB_CLIENTS] = "mqtt",
+        [CLOUDD_DB_FORWARD] = "forward", [CLOUDD_DB_GROUPS] = "groups",
+        [CLOUDD_DB_CERTS] = "certs",   [CLOUDD_DB_MESSAGES] = "messages",
+        [CLOUDD_DB_OUTBOX] = "outbox",
+    };
+    static const struct svc_info info = {
+        .name = "cloudd",
+        .ops = cloudd_ops,
+        .n_ops = &cloudd_n_ops,
+        .dbs = dbs,
+        .n_dbs = CLOUDD_N_DBS,
+        .schema = 1,
+        .open = cloudd_open,
+        .start = cloudd_start,
+        .stop = cloudd_stop,
+    };
+    static struct cloudd cloudd;
+    return svc_main(&info, &cloudd, argc, argv);
+}

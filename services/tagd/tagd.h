@@ -1,0 +1,83 @@
+/*
+ * tagd: the tag hub. Subscribes to every provider on the tag bus, lists and
+ * shows tags, streams their updates, and passes direct reads and writes to
+ * the daemon that owns the tag.
+ */
+#ifndef FIELDGATE_TAGD_H
+#define FIELDGATE_TAGD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/svc.h"
+#include "libcommon/tagbus.h"
+#include "libcommon/tagview.h"
+
+struct api_call;
+
+/* Tables of the store; the audit outbox is the last. */
+enum { TAGD_DB_WRITES, TAGD_DB_OUTBOX, TAGD_N_DBS };
+
+enum {
+    TAGD_FOLLOWS_MAX = 64,        /* event streams */
+    TAGD_MONITOR_TAGS_MAX = 1000, /* tags of one monitor request */
+    TAGD_LINE_MAX = 64 << 10,     /* bytes of one tag as JSON */
+    TAGD_BACKLOG_MAX = 1 << 20,   /* bytes a stream may be behind */
+    TAGD_PATIENCE_US = 1000000,   /* how long after the start a missing catalogue is awaited */
+};
+
+/* A daemon that provides tags. */
+struct tagd_provider {
+    const char *daemon;
+    struct tag_sub *sub;
+    struct bus_peer *peer;
+};
+
+struct follow;
+
+struct tagd {
+    struct svc *svc;
+    struct tagview *view;
+    struct tagd_provider *providers; /* a table in main.c */
+    size_t n_providers;
+    uint64_t started_us;
+    struct follow *follows;
+    struct follow *dirty; /* have text to send at the end of this round */
+    struct follow *sending; /* whose text is being handed over; NULL: it closed meanwhile */
+    unsigned n_follows;
+    uint64_t writes;  /* makes the keys of TAGD_DB_WRITES */
+};
+
+/* Has every provider told its catalogue, or been given the time to? */
+bool tagd_is_ready(const struct tagd *d);
+struct tagd_provider *tagd_provider_of(struct tagd *d, const struct tagview_tag *t);
+
+/* ---- line.c ---- */
+
+/* Puts {"prvdName":…} of the tag's last value. */
+void tagd_put_json(struct buf *b, const struct tagview_tag *t);
+/* The event block of the last value of a held tag; NULL without memory. */
+const char *tagd_line(struct tagview_tag *t, size_t *ret_len);
+
+/* ---- op_access.c ---- */
+
+/* Writes that a crash cut off become audit records. 0 or -errno. */
+int tagd_settle_writes(struct tagd *d);
+
+/* ---- follow.c ---- */
+
+/*
+ * Opens an event stream on 'names' as the reply of 'call'. 'interval_ms' 0:
+ * every update. Returns an enum api_status.
+ */
+int tagd_follow(struct tagd *d, struct api_call *call, const char *provider,
+                const char *source, const char *const *names, size_t n, uint32_t interval_ms);
+/* Before the loop sleeps: what gathered leaves. */
+void tagd_follow_flush(void *tagd);
+struct follow_stats {
+    uint64_t streams, backlog, backlog_max;
+};
+void tagd_follow_get_stats(const struct tagd *d, struct follow_stats *ret_stats);
+
+#endif
