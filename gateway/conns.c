@@ -1,0 +1,232 @@
+/*
+ * The table of connections, and the accept() that fills it. See conns.h and
+ * proto/decisions/tls-with-civetweb.md on why accept() is here.
+ */
+#include "gateway/conns.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libcommon/base.h"
+#include "libcommon/clock.h"
+
+struct conns {
+    pthread_mutex_t lock;
+    struct conns_limits limits;
+    struct conns_stats stats;
+    unsigned n_slots; /* slots used so far: the rest was never touched */
+    bool stopping;
+    struct conn slots[CONNS_MAX];
+};
+
+static _Atomic(struct conns *) the_conns;
+
+int
+conns_new(const struct conns_limits *limits, struct conns **ret_conns)
+{
+    struct conns *c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return -ENOMEM;
+    pthread_mutex_init(&c->lock, NULL);
+    c->limits = *limits;
+    atomic_store(&the_conns, c);
+    *ret_conns = c;
+    return 0;
+}
+
+/* Its worker sees end of file, cleans up and calls conns_leave. */
+static void
+end(struct conns *c, struct conn *conn)
+{
+    conn->ended = true;
+    c->stats.open[conn->group]--;
+    (void)shutdown(conn->fd, SHUT_RDWR); /* fails when the peer was faster: as good */
+}
+
+static void
+end_oldest_idle(struct conns *c, unsigned group, uint64_t now_us)
+{
+    struct conn *oldest = NULL;
+    uint64_t oldest_us = now_us - CONNS_IDLE_LEAST_US;
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        struct conn *conn = &c->slots[i];
+        if (!conn->used || conn->ended || conn->group != group)
+            continue;
+        uint64_t since = atomic_load_explicit(&conn->idle_since_us, memory_order_relaxed);
+        if (since != 0 && since < oldest_us) {
+            oldest = conn;
+            oldest_us = since;
+        }
+    }
+    if (oldest != NULL) {
+        c->stats.shed++;
+        end(c, oldest);
+    }
+}
+
+static struct conn *
+free_slot(struct conns *c)
+{
+    for (unsigned i = 0; i < c->n_slots; i++)
+        if (!c->slots[i].used)
+            return &c->slots[i];
+    return c->n_slots < CONNS_MAX ? &c->slots[c->n_slots++] : NULL;
+}
+
+static unsigned
+count_address(const struct conns *c, uint32_t ip)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        const struct conn *conn = &c->slots[i];
+        n += conn->used && !conn->ended && conn->group == CONN_SECURE && conn->ip == ip;
+    }
+    return n;
+}
+
+static int
+enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
+{
+    if (c->stopping)
+        return -ECONNREFUSED;
+    if (want->group == CONN_SECURE && c->limits.per_address != 0
+        && count_address(c, want->ip) >= c->limits.per_address)
+        return -ECONNREFUSED;
+    struct conn *conn = free_slot(c);
+    if (conn == NULL)
+        return -ECONNREFUSED;
+    if (c->stats.open[want->group] + CONNS_SPARE >= c->limits.workers[want->group])
+        end_oldest_idle(c, want->group, now_us);
+    conn->ip = want->ip;
+    conn->port = want->port;
+    conn->local_port = want->local_port;
+    conn->fd = fd;
+    conn->group = want->group;
+    conn->used = true;
+    conn->ended = false;
+    conn_idle(conn, now_us);
+    c->stats.open[conn->group]++;
+    return 0;
+}
+
+int
+conns_enter(struct conns *c, int fd, const struct sockaddr_in *peer,
+            const struct sockaddr_in *local, uint64_t now_us)
+{
+    struct conn want = {
+        .ip = peer->sin_addr.s_addr,
+        .port = ntohs(peer->sin_port),
+        .local_port = ntohs(local->sin_port),
+    };
+    want.group = want.local_port == c->limits.plain_port ? CONN_PLAIN : CONN_SECURE;
+    pthread_mutex_lock(&c->lock);
+    int r = enter(c, fd, &want, now_us);
+    if (r < 0)
+        c->stats.refused++;
+    pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+struct conn *
+conns_find(struct conns *c, uint32_t ip, uint16_t port, uint16_t local_port)
+{
+    struct conn *found = NULL;
+    pthread_mutex_lock(&c->lock);
+    for (unsigned i = 0; i < c->n_slots && found == NULL; i++) {
+        struct conn *conn = &c->slots[i];
+        if (conn->used && conn->port == port && conn->ip == ip && conn->local_port == local_port)
+            found = conn;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return found;
+}
+
+void
+conns_leave(struct conns *c, struct conn *conn)
+{
+    if (conn == NULL)
+        return;
+    pthread_mutex_lock(&c->lock);
+    if (!conn->ended)
+        c->stats.open[conn->group]--;
+    conn->used = false;
+    conn->fd = -1;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void
+conns_check(struct conns *c, uint64_t now_us)
+{
+    pthread_mutex_lock(&c->lock);
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        struct conn *conn = &c->slots[i];
+        uint64_t deadline = atomic_load_explicit(&conn->deadline_us, memory_order_relaxed);
+        if (conn->used && !conn->ended && deadline != 0 && deadline < now_us) {
+            c->stats.late++;
+            end(c, conn);
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void
+conns_stop(struct conns *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->stopping = true;
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        struct conn *conn = &c->slots[i];
+        if (conn->used && !conn->ended
+            && atomic_load_explicit(&conn->idle_since_us, memory_order_relaxed) != 0)
+            end(c, conn);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+void
+conns_get_stats(struct conns *c, struct conns_stats *ret_stats)
+{
+    pthread_mutex_lock(&c->lock);
+    *ret_stats = c->stats;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/*
+ * accept() for the libraries of this process: civetweb has no hook between
+ * accepting a connection and giving it a thread. TCP connections go through
+ * the table, all others pass.
+ */
+int
+accept(int listener, __SOCKADDR_ARG addr, socklen_t *restrict addr_len)
+{
+    struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
+    struct sockaddr_in local;
+    socklen_t peer_len = sizeof(peer), local_len = sizeof(local);
+    int fd = accept4(listener, (struct sockaddr *)&peer, &peer_len, SOCK_CLOEXEC);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            (void)usleep(10000); /* the listener stays readable: do not spin */
+        return -1;
+    }
+    struct conns *c = atomic_load(&the_conns);
+    if (c != NULL && peer.ss_family == AF_INET) {
+        if (getsockname(fd, (struct sockaddr *)&local, &local_len) < 0
+            || conns_enter(c, fd, (struct sockaddr_in *)&peer, &local, clock_mono_us()) < 0) {
+            close(fd);
+            errno = ECONNABORTED;
+            return -1;
+        }
+    }
+    struct sockaddr *out = addr.__sockaddr__;
+    if (out != NULL && addr_len != NULL) {
+        socklen_t n = peer_len < *addr_len ? peer_len : *addr_len;
+        const char *from = (const char *)&peer;
+        for (socklen_t i = 0; i < n; i++)
+            ((char *)out)[i] = from[i];
+        *addr_len = peer_len;
+    }
+    return fd;
+}

@@ -1,0 +1,87 @@
+/*
+ * The open connections of both listeners, so that none of them can keep
+ * others out: civetweb gives each connection a thread for as long as it is
+ * open, idle or not. What is here decides which may come in (per-address
+ * limit), which idle one must go when threads run short, and which one is
+ * past its deadline.
+ *
+ * A connection enters at accept (civetweb's master thread), is worked on by
+ * one worker thread, and leaves just before its descriptor is closed: while
+ * it is in the table its descriptor is open.
+ */
+#ifndef FIELDGATE_GATEWAY_CONNS_H
+#define FIELDGATE_GATEWAY_CONNS_H
+
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum conn_group { CONN_SECURE, CONN_PLAIN, CONN_N_GROUPS };
+enum {
+    CONNS_MAX = 1024,
+    CONNS_SPARE = 8,               /* threads kept free by closing idle connections */
+    CONNS_IDLE_LEAST_US = 20000,   /* one that has just come is not idle */
+};
+
+struct conn {
+    uint32_t ip;               /* network order */
+    uint16_t port, local_port; /* host order */
+    int fd;
+    uint8_t group; /* enum conn_group */
+    bool used, ended;
+    _Atomic uint64_t idle_since_us; /* 0: a request is running */
+    _Atomic uint64_t deadline_us;   /* 0: none */
+};
+
+struct conns_limits {
+    unsigned workers[CONN_N_GROUPS]; /* threads of each listener */
+    unsigned per_address;            /* connections of one address to CONN_SECURE; 0: no limit */
+    uint16_t plain_port;             /* every other local port is CONN_SECURE */
+};
+
+struct conns_stats {
+    unsigned open[CONN_N_GROUPS];
+    uint64_t refused, shed, late;
+};
+
+struct conns;
+/* 0 or -ENOMEM. The one table of the process (accept finds it by itself). */
+int conns_new(const struct conns_limits *limits, struct conns **ret_conns);
+
+/*
+ * A connection was accepted. Returns 0, or -ECONNREFUSED (limit reached,
+ * stopping): then the caller closes the descriptor. May end an idle one.
+ */
+int conns_enter(struct conns *c, int fd, const struct sockaddr_in *peer,
+                const struct sockaddr_in *local, uint64_t now_us);
+/* By addresses; NULL when it is not there. */
+struct conn *conns_find(struct conns *c, uint32_t ip, uint16_t port, uint16_t local_port);
+/* Before the descriptor is closed. NULL does nothing. */
+void conns_leave(struct conns *c, struct conn *conn);
+
+static inline void
+conn_busy(struct conn *conn)
+{
+    atomic_store_explicit(&conn->idle_since_us, 0, memory_order_relaxed);
+}
+static inline void
+conn_idle(struct conn *conn, uint64_t now_us)
+{
+    atomic_store_explicit(&conn->deadline_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&conn->idle_since_us, now_us, memory_order_relaxed);
+}
+/* What the connection does now must be done by then; 0: no limit. */
+static inline void
+conn_deadline(struct conn *conn, uint64_t deadline_us)
+{
+    atomic_store_explicit(&conn->deadline_us, deadline_us, memory_order_relaxed);
+}
+
+/* Ends those past their deadline. Call about once a second. */
+void conns_check(struct conns *c, uint64_t now_us);
+/* From now on nothing enters, and idle connections end. */
+void conns_stop(struct conns *c);
+void conns_get_stats(struct conns *c, struct conns_stats *ret_stats);
+
+#endif

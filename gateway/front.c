@@ -1,0 +1,219 @@
+/*
+ * The way of a request through the gateway: own pages, route, sign-in,
+ * permission, and on to its daemon. It knows no operation by name.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "gateway/auth.h"
+#include "gateway/docs.h"
+#include "gateway/forward.h"
+#include "gateway/gateway.h"
+#include "gateway/http.h"
+#include "gateway/metrics.h"
+#include "gateway/route.h"
+#include "libcommon/api.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+
+#include "gen/permissions.h"
+
+#include "libcommon/banned.h"
+
+static const char base[] = "/api/v1/";
+
+/* "Allow: GET, HEAD, OPTIONS\r\n" */
+static void
+write_allow(unsigned methods, char out[96])
+{
+    struct buf b;
+    buf_init(&b, 95);
+    buf_puts(&b, "Allow: ");
+    for (int m = METHOD_GET; m < METHOD_N_ROUTED; m++) {
+        if ((methods & 1u << m) == 0)
+            continue;
+        buf_puts(&b, method_name((enum http_method)m));
+        buf_puts(&b, m == METHOD_GET ? ", HEAD, " : ", ");
+    }
+    buf_puts(&b, "OPTIONS\r\n");
+    const char *text = buf_text(&b);
+    (void)str_copy(out, 96, text != NULL ? text : ""); /* all methods fit */
+    buf_done(&b);
+}
+
+static void
+answer_other_method(struct http_call *call, unsigned methods)
+{
+    char allow[96];
+    static const char body[] = "{\"error\":{\"code\":405,\"message\":\"method not allowed\"}}";
+    write_allow(methods, allow);
+    struct http_reply options = { .status = 204, .headers = allow };
+    struct http_reply refusal = { .status = 405,
+                                  .content_type = "application/json",
+                                  .body = body,
+                                  .len = sizeof(body) - 1,
+                                  .headers = allow };
+    (void)http_answer(call, call->method == METHOD_OPTIONS ? &options : &refusal);
+}
+
+/* True when the caller may go on; else it is answered. */
+static bool
+sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret_grant)
+{
+    if (call->token == NULL) {
+        (void)http_fail(call, 401, "authentication required");
+        return false;
+    }
+    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr,
+                       ret_grant)) {
+    case AUTH_OK:
+        break;
+    case AUTH_BUSY:
+        (void)http_fail(call, 503, "too many sign-ins are being checked");
+        return false;
+    case AUTH_AWAY:
+        (void)http_fail_away(call, "authd");
+        return false;
+    case AUTH_REFUSED:
+    default:
+        (void)http_fail(call, 401, "authentication required");
+        return false;
+    }
+    if (permission == API_PERMISSION_TOKEN)
+        return true;
+    if (ret_grant->must_change) {
+        (void)http_fail(call, 403, "password must be changed");
+        return false;
+    }
+    if ((ret_grant->who.permissions >> permission & 1) == 0) {
+        (void)http_fail(call, 403, "permission denied");
+        return false;
+    }
+    return true;
+}
+
+static void
+refuse_query(struct http_call *call, int error, const char *reason)
+{
+    char message[160];
+    char safe[96];
+    if (error == -EEXIST)
+        (void)snprintf(message, sizeof(message), "invalid input, err: %s is given twice",
+                       log_safe(reason, safe, sizeof(safe)));
+    else
+        (void)snprintf(message, sizeof(message), "invalid input, err: %s", reason);
+    (void)http_fail(call, 400, message);
+}
+
+static void
+handle_route(struct http_call *call, const struct route_match *match)
+{
+    struct bus_str name[BUS_QUERY_MAX], value[BUS_QUERY_MAX];
+    struct auth_grant grant = { .who = { .kind = BUS_WHO_NOBODY } };
+    struct forward f = { .match = match, .query_name = name, .query_value = value,
+                         .grant = &grant };
+    uint8_t permission = match->route->permission;
+    if (permission == API_PERMISSION_OPEN)
+        (void)str_copy(grant.who.addr, sizeof(grant.who.addr), call->addr); /* fits */
+    else if (!sign_in_check(call, permission, &grant))
+        return;
+    if (call->query != NULL) {
+        const char *reason = NULL;
+        int n = route_query(call->query, call->worker->query, name, value, &reason);
+        if (n < 0) {
+            refuse_query(call, n, reason);
+            return;
+        }
+        f.n_query = (unsigned)n;
+    }
+    forward_run(call, &f);
+}
+
+static void
+redirect_to_https(struct http_call *call)
+{
+    char host[256], location[ROUTE_TARGET_MAX + 300];
+    size_t len = call->host == NULL ? 0 : strcspn(call->host, ":");
+    static const char allowed[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
+    if (len == 0 || str_copy_len(host, sizeof(host), call->host, len) < 0
+        || strspn(host, allowed) != len
+        || snprintf(location, sizeof(location), "Location: https://%s:%u%s%s%s\r\n", host,
+                    call->gateway->https_port, call->path, call->query != NULL ? "?" : "",
+                    call->query != NULL ? call->query : "")
+               >= (int)sizeof(location)) {
+        (void)http_fail(call, 400, "use https");
+        return;
+    }
+    struct http_reply reply = { .status = 308, .headers = location };
+    (void)http_answer(call, &reply);
+}
+
+/* /metrics: for signed-in or local scrapers. */
+static void
+handle_metrics(struct http_call *call)
+{
+    struct auth_grant grant;
+    if (call->method != METHOD_GET && call->method != METHOD_HEAD)
+        answer_other_method(call, 1u << METHOD_GET);
+    else if ((!call->secure && call->loopback && call->token == NULL)
+             || sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
+        gateway_metrics_answer(call);
+}
+
+static bool
+handle_own_page(struct http_call *call)
+{
+    bool metrics = str_eq(call->path, "/metrics");
+    bool health = str_eq(call->path, "/healthz") && !call->secure;
+    if (!metrics && !health && !docs_has(call->path))
+        return false;
+    if (metrics)
+        handle_metrics(call);
+    else if (call->method != METHOD_GET && call->method != METHOD_HEAD)
+        answer_other_method(call, 1u << METHOD_GET);
+    else if (health)
+        gateway_metrics_answer_health(call);
+    else
+        docs_answer(call);
+    return true;
+}
+
+void
+front_handle(struct http_call *call)
+{
+    struct gateway *g = call->gateway;
+    if (call->method == METHOD_OTHER) {
+        (void)http_fail(call, 501, "method not implemented");
+        return;
+    }
+    if (g->redirect_port != 0 && call->local_port == g->redirect_port) {
+        redirect_to_https(call);
+        return;
+    }
+    if (handle_own_page(call))
+        return;
+
+    struct route_path path;
+    struct route_match match;
+    const char *reason = NULL;
+    if (route_split(call->path, call->worker->path, &path, &reason) < 0) {
+        (void)http_fail(call, 400, reason);
+        return;
+    }
+    if (strncmp(call->path, base, sizeof(base) - 1) != 0) {
+        (void)http_fail(call, 404, "not found");
+        return;
+    }
+    switch (route_find(g->routes, call->method, &path, 2, &match)) {
+    case ROUTE_FOUND:
+        handle_route(call, &match);
+        break;
+    case ROUTE_OTHER_METHOD:
+        answer_other_method(call, match.methods);
+        break;
+    default:
+        (void)http_fail(call, 404, "not found");
+        break;
+    }
+}

@@ -1,0 +1,51 @@
+/*
+ * What the gateway's parts share: made in main.c before the listeners open,
+ * read by all workers afterwards.
+ */
+#ifndef FIELDGATE_GATEWAY_GATEWAY_H
+#define FIELDGATE_GATEWAY_GATEWAY_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libcommon/loop.h"
+
+struct auth;
+struct bus_peer;
+struct conns;
+struct http;
+struct route_tree;
+struct svc;
+struct tls;
+
+enum {
+    GATEWAY_STREAMS_MAX = 64,
+    GATEWAY_STOP_MS = 5000, /* running requests may take so long to end */
+};
+
+struct gateway {
+    struct svc *svc;
+    struct conns *conns;
+    struct route_tree *routes;
+    struct auth *auth;
+    struct tls *tls;
+    struct http *http;
+    struct bus_peer **peers; /* by index of route_daemons */
+    struct loop_timer second;
+    _Atomic bool stopping;
+    _Atomic unsigned n_running; /* requests, streams included */
+    _Atomic unsigned n_streams;
+    _Atomic uint64_t next_request_id;
+    uint32_t https_port, http_port, redirect_port; /* 0: off (the first cannot be) */
+    uint32_t per_address;                          /* connections; 0: no limit */
+};
+
+static inline bool
+gateway_is_stopping(const struct gateway *g)
+{
+    return atomic_load_explicit(&g->stopping, memory_order_relaxed);
+}
+
+#endif

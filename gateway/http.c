@@ -1,0 +1,814 @@
+/*
+ * The HTTP server library's only user. It opens the listeners, checks what
+ * the library lets pass (framing, repeated or broken headers), and turns a
+ * request into a struct http_call. Options and guards answer to traps that
+ * proto/decisions/tls-with-civetweb.md lists.
+ */
+#include "gateway/http.h"
+
+#include <civetweb.h>
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "gateway/conns.h"
+#include "gateway/gateway.h"
+#include "gateway/metrics.h"
+#include "gateway/tls.h"
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+#include "libcommon/svc.h"
+
+#include "libcommon/banned.h"
+
+enum {
+    OUT_MAX = 16 << 20,     /* header and body; a bus message is smaller */
+    WRITE_ONCE_MAX = 256 * 1024, /* larger bodies are not copied behind their header */
+    DRAIN_MS = 500,
+};
+
+struct http {
+    struct mg_context *secure, *plain;
+    /* headers that never change: [0] plain, [1] over TLS */
+    char fixed[2][256];
+};
+
+/* ---- requests: what the library lets pass ---- */
+
+struct headers {
+    unsigned n_host, n_length, n_encoding, n_token;
+    const char *connection;
+};
+
+static bool
+is_number(const char *text)
+{
+    size_t n = strspn(text, "0123456789");
+    return n > 0 && n < 19 && text[n] == '\0';
+}
+
+/* "Bearer <token>", or any other scheme: no token. */
+static void
+read_authorization(struct http_call *call, struct headers *h, const char *value)
+{
+    if (strncasecmp(value, "Bearer", 6) != 0 || (value[6] != ' ' && value[6] != '\t'))
+        return;
+    value += 7;
+    value += strspn(value, " \t");
+    call->token = value;
+    h->n_token++;
+}
+
+static const char *
+read_header(struct http_call *call, struct headers *h, const char *name, const char *value)
+{
+    switch (strlen(name)) {
+    case 4:
+        if (strcasecmp(name, "Host") == 0) {
+            call->host = value;
+            h->n_host++;
+        }
+        break;
+    case 6:
+        if (strcasecmp(name, "Expect") == 0) {
+            if (strcasecmp(value, "100-continue") != 0)
+                return "only 100-continue can be expected";
+            call->expects_continue = true;
+        }
+        break;
+    case 10:
+        if (strcasecmp(name, "Connection") == 0)
+            h->connection = value;
+        break;
+    case 12:
+        if (strcasecmp(name, "Content-Type") == 0)
+            call->content_type = value;
+        else if (strcasecmp(name, "mx-api-token") == 0) {
+            if (call->token != NULL && !str_eq(call->token, value))
+                return "two different tokens";
+            call->token = value;
+        }
+        break;
+    case 13:
+        if (strcasecmp(name, "Authorization") == 0) {
+            const char *before = call->token;
+            read_authorization(call, h, value);
+            if (h->n_token > 1 || (before != NULL && !str_eq(before, call->token)))
+                return "two different tokens";
+        }
+        break;
+    case 14:
+        if (strcasecmp(name, "Content-Length") == 0) {
+            h->n_length++;
+            if (!is_number(value))
+                return "Content-Length is not a number";
+        }
+        break;
+    case 17:
+        if (strcasecmp(name, "Transfer-Encoding") == 0) {
+            h->n_encoding++;
+            if (strcasecmp(value, "chunked") != 0)
+                return "only chunked is a known transfer encoding";
+            call->chunked = true;
+        }
+        break;
+    default:
+        break;
+    }
+    return NULL;
+}
+
+/*
+ * Each header as the library split it: a blank before the colon left a second
+ * NUL behind the name, a line that continues another or a bare line feed ended
+ * its parsing early. Each would let two parties read two different requests.
+ */
+static const char *
+check_shape(const struct mg_request_info *ri)
+{
+    for (int i = 0; i < ri->num_headers; i++) {
+        const struct mg_header *h = &ri->http_headers[i];
+        const char *end = h->name + strlen(h->name);
+        if (h->value > end + 1 && end[1] == '\0')
+            return "blank before the colon of a header";
+        const char *p = h->value;
+        for (; *p != '\0'; p++)
+            if ((*p < 0x20 && *p != '\t') || *p == 0x7f)
+                return "control character in a header";
+        /* NUL NUL and the next name where CR LF was, at the end NUL NUL CR. */
+        bool last = i == ri->num_headers - 1;
+        if (p + 2 - ri->request_method >= HTTP_HEAD_MAX || p[1] != '\0'
+            || (last ? p[2] != '\r' : ri->http_headers[i + 1].name != p + 2))
+            return "headers must be ended by CR LF, without continuation lines";
+    }
+    return NULL;
+}
+
+/* NULL, or why the request is refused; all of these end the connection. */
+static const char *
+read_request(struct http_call *call, const struct mg_request_info *ri)
+{
+    struct headers h = { 0 };
+    if (ri->num_headers > HTTP_HEADERS_MAX)
+        return "too many headers";
+    const char *fault = check_shape(ri);
+    for (int i = 0; i < ri->num_headers && fault == NULL; i++)
+        fault = read_header(call, &h, ri->http_headers[i].name, ri->http_headers[i].value);
+    if (fault != NULL)
+        return fault;
+    if (h.n_host > 1 || (h.n_host == 0 && !call->http10))
+        return "exactly one Host is needed";
+    if (h.n_length > 1)
+        return "Content-Length is given twice";
+    if (h.n_encoding > 1 || (h.n_encoding == 1 && (h.n_length > 0 || call->http10)))
+        return "Transfer-Encoding cannot be used so";
+    call->content_length = call->chunked ? -1 : h.n_length == 1 ? ri->content_length : 0;
+    call->body_done = call->content_length == 0;
+    if (call->token != NULL)
+        call->token_len = strlen(call->token);
+    /* The library closes unless asked to keep; so say what it will do. */
+    if (h.connection != NULL ? strcasestr(h.connection, "keep-alive") == NULL : call->http10)
+        call->close = true;
+    return NULL;
+}
+
+/* ---- replies ---- */
+
+static const struct {
+    int status;
+    const char *text;
+} reasons[] = {
+    { 200, "OK" },
+    { 201, "Created" },
+    { 202, "Accepted" },
+    { 204, "No Content" },
+    { 302, "Found" },
+    { 304, "Not Modified" },
+    { 308, "Permanent Redirect" },
+    { 400, "Bad Request" },
+    { 401, "Unauthorized" },
+    { 403, "Forbidden" },
+    { 404, "Not Found" },
+    { 405, "Method Not Allowed" },
+    { 408, "Request Timeout" },
+    { 409, "Conflict" },
+    { 411, "Length Required" },
+    { 413, "Content Too Large" },
+    { 414, "URI Too Long" },
+    { 415, "Unsupported Media Type" },
+    { 417, "Expectation Failed" },
+    { 423, "Locked" },
+    { 429, "Too Many Requests" },
+    { 431, "Request Header Fields Too Large" },
+    { 500, "Internal Server Error" },
+    { 501, "Not Implemented" },
+    { 503, "Service Unavailable" },
+    { 504, "Gateway Timeout" },
+    { 505, "HTTP Version Not Supported" },
+    { 507, "Insufficient Storage" },
+};
+
+static const char *
+reason(int status)
+{
+    for (size_t i = 0; i < ARRAY_LEN(reasons); i++)
+        if (reasons[i].status == status)
+            return reasons[i].text;
+    return "-";
+}
+
+static void
+put_u64_text(struct buf *b, uint64_t v)
+{
+    char digits[20];
+    size_t n = sizeof(digits);
+    do {
+        digits[--n] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v != 0);
+    buf_put(b, digits + n, sizeof(digits) - n);
+}
+
+static void
+put_date(struct worker *w)
+{
+    int64_t now_s = clock_wall_us() / 1000000;
+    if (now_s != w->date_s) {
+        struct tm tm;
+        time_t t = (time_t)now_s;
+        w->date_s = now_s;
+        if (gmtime_r(&t, &tm) == NULL
+            || strftime(w->date, sizeof(w->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm) == 0)
+            w->date[0] = '\0';
+    }
+    buf_puts(&w->out, w->date);
+}
+
+/* Everything up to and with the empty line; 'body_len' < 0: no Content-Length. */
+static void
+put_head(struct http_call *call, const struct http_reply *reply, int64_t body_len)
+{
+    struct worker *w = call->worker;
+    struct buf *b = &w->out;
+    buf_reset(b);
+    buf_puts(b, "HTTP/1.1 ");
+    put_u64_text(b, (uint64_t)reply->status);
+    buf_putc(b, ' ');
+    buf_puts(b, reason(reply->status));
+    buf_puts(b, "\r\n");
+    put_date(w);
+    if (reply->content_type != NULL) {
+        buf_puts(b, "Content-Type: ");
+        buf_puts(b, reply->content_type);
+        buf_puts(b, "\r\n");
+    }
+    if (body_len >= 0 && reply->status != 204 && reply->status != 304) {
+        buf_puts(b, "Content-Length: ");
+        put_u64_text(b, (uint64_t)body_len);
+        buf_puts(b, "\r\n");
+    }
+    static const char digits[] = "0123456789abcdef";
+    char id[16];
+    for (int i = 0; i < 16; i++)
+        id[i] = digits[call->id >> (60 - 4 * i) & 15];
+    buf_puts(b, "X-Request-Id: ");
+    buf_put(b, id, sizeof(id));
+    buf_puts(b, reply->may_cache ? "\r\n" : "\r\nCache-Control: no-store\r\n");
+    buf_puts(b, call->gateway->http->fixed[call->secure]);
+    if (reply->retry_after_s != 0)
+        buf_printf(b, "Retry-After: %u\r\n", reply->retry_after_s);
+    if (reply->headers != NULL)
+        buf_puts(b, reply->headers);
+    if (call->close)
+        buf_puts(b, "Connection: close\r\n");
+    else if (call->http10)
+        buf_puts(b, "Connection: keep-alive\r\n");
+    buf_puts(b, "\r\n");
+    call->status = reply->status;
+}
+
+static uint64_t
+deadline_for(size_t n)
+{
+    return clock_mono_us() + HTTP_TIMEOUT_MS * 1000ull + n * 1000000ull / HTTP_BYTES_PER_S;
+}
+
+static int
+write_all(struct http_call *call, const void *bytes, size_t n, uint64_t deadline_us)
+{
+    if (call->conn != NULL)
+        conn_deadline(call->conn, deadline_us);
+    int r = mg_write(call->server_conn, bytes, n) == (int)n ? 0 : -EPIPE;
+    if (call->conn != NULL)
+        conn_deadline(call->conn, 0);
+    if (r < 0) {
+        call->close = true;
+        mg_disable_connection_keep_alive(call->server_conn);
+    }
+    return r;
+}
+
+/* A body that stays unread, and more of it than is worth reading, ends the connection. */
+static void
+settle_body(struct http_call *call)
+{
+    if (!call->body_done
+        && (call->chunked
+            || (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
+        call->close = true;
+}
+
+int
+http_answer(struct http_call *call, const struct http_reply *reply)
+{
+    settle_body(call);
+    bool head = call->method == METHOD_HEAD;
+    put_head(call, reply, (int64_t)reply->len);
+    struct buf *b = &call->worker->out;
+    bool at_once = reply->len <= WRITE_ONCE_MAX;
+    if (!head && at_once)
+        buf_put(b, reply->body, reply->len);
+    if (b->err != 0) {
+        call->close = true;
+        return -EPIPE;
+    }
+    int r = write_all(call, b->data, b->len, deadline_for(b->len));
+    if (r == 0 && !head && !at_once)
+        r = write_all(call, reply->body, reply->len, deadline_for(reply->len));
+    return r;
+}
+
+static int
+fail(struct http_call *call, int status, const char *message, const char *daemon)
+{
+    struct buf b;
+    buf_init(&b, 4096);
+    jw_open(&b, '{');
+    jw_name(&b, "error");
+    jw_open(&b, '{');
+    jw_ki64(&b, "code", status);
+    jw_kstr(&b, "message", message);
+    if (daemon != NULL) {
+        jw_name(&b, "details");
+        jw_open(&b, '[');
+        jw_open(&b, '{');
+        jw_kstr(&b, "pointer", "");
+        jw_kstr(&b, "message", daemon);
+        jw_close(&b, '}');
+        jw_close(&b, ']');
+    }
+    jw_close(&b, '}');
+    jw_close(&b, '}');
+    struct http_reply reply = {
+        .status = status,
+        .content_type = "application/json",
+        .body = b.data,
+        .len = b.len,
+        .headers = status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL,
+        .retry_after_s = status == 503 ? 1 : 0,
+    };
+    int r = http_answer(call, &reply);
+    buf_done(&b);
+    return r;
+}
+
+int
+http_fail(struct http_call *call, int status, const char *message)
+{
+    return fail(call, status, message, NULL);
+}
+
+int
+http_fail_away(struct http_call *call, const char *name)
+{
+    return fail(call, 503, "service unavailable", name);
+}
+
+int
+http_begin(struct http_call *call, const struct http_reply *reply, uint64_t body_len)
+{
+    settle_body(call);
+    put_head(call, reply, (int64_t)body_len);
+    struct buf *b = &call->worker->out;
+    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, deadline_for(b->len));
+}
+
+int
+http_put(struct http_call *call, const void *bytes, size_t n)
+{
+    return write_all(call, bytes, n, deadline_for(n));
+}
+
+/* ---- event streams ---- */
+
+int
+http_stream_begin(struct http_call *call)
+{
+    call->is_stream = true;
+    call->close = true;
+    if (call->conn != NULL) {
+        /* What a slow client has not read yet waits here, not in megabytes of the kernel's. */
+        int bytes = 128 * 1024;
+        (void)setsockopt(call->conn->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    }
+    struct http_reply reply = {
+        .status = 200,
+        .content_type = "text/event-stream",
+        .headers = call->http10 ? "X-Accel-Buffering: no\r\n"
+                                : "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n",
+    };
+    put_head(call, &reply, -1);
+    struct buf *b = &call->worker->out;
+    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, deadline_for(0));
+}
+
+int
+http_stream_put(struct http_call *call, const void *bytes, size_t n, unsigned timeout_ms)
+{
+    struct buf *b = &call->worker->out;
+    buf_reset(b);
+    if (!call->http10)
+        buf_printf(b, "%zx\r\n", n);
+    buf_put(b, bytes, n);
+    if (!call->http10)
+        buf_puts(b, "\r\n");
+    if (b->err != 0)
+        return -EPIPE;
+    return write_all(call, b->data, b->len, clock_mono_us() + timeout_ms * 1000ull);
+}
+
+int
+http_stream_end(struct http_call *call)
+{
+    return call->http10 ? 0 : write_all(call, "0\r\n\r\n", 5, deadline_for(0));
+}
+
+bool
+http_client_is_gone(struct http_call *call)
+{
+    if (call->conn == NULL)
+        return false;
+    struct pollfd p = { .fd = call->conn->fd, .events = POLLRDHUP };
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/* ---- bodies ---- */
+
+int
+http_read(struct http_call *call, char *out, size_t n)
+{
+    if (call->body_done)
+        return 0;
+    if (call->expects_continue) {
+        call->expects_continue = false;
+        static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        if (write_all(call, go_on, sizeof(go_on) - 1, deadline_for(0)) < 0)
+            return -EPIPE;
+    }
+    if (call->conn != NULL)
+        conn_deadline(call->conn, deadline_for(n));
+    int got = mg_read(call->server_conn, out, n);
+    if (call->conn != NULL)
+        conn_deadline(call->conn, 0);
+    if (got > 0) {
+        call->body_read += (size_t)got;
+        if (!call->chunked && call->body_read == (size_t)call->content_length)
+            call->body_done = true;
+        return got;
+    }
+    if (got == 0 && call->chunked) {
+        call->body_done = true;
+        return 0;
+    }
+    call->close = true;
+    mg_disable_connection_keep_alive(call->server_conn);
+    return -EPIPE;
+}
+
+int
+http_read_body(struct http_call *call, size_t max)
+{
+    struct buf *b = &call->worker->body;
+    buf_reset(b);
+    b->max = max + 1; /* one more, to see that there is more */
+    if (call->content_length > (int64_t)max) {
+        (void)http_fail(call, 413, "request too large"); /* a client that is gone gets nothing */
+        return -E2BIG;
+    }
+    while (!call->body_done) {
+        size_t n = call->chunked ? 16384 : (size_t)call->content_length - call->body_read;
+        if (n > max + 1 - b->len)
+            n = max + 1 - b->len;
+        char *at = buf_reserve(b, n);
+        if (at == NULL) {
+            (void)http_fail(call, 503, "out of memory");
+            return -ENOMEM;
+        }
+        int got = http_read(call, at, n);
+        if (got < 0) {
+            (void)http_fail(call, 400, "the request body is incomplete");
+            return got;
+        }
+        b->len += (size_t)got;
+        if (b->len > max) {
+            (void)http_fail(call, 413, "request too large");
+            return -E2BIG;
+        }
+    }
+    return 0;
+}
+
+/* ---- the library's callbacks ---- */
+
+static struct worker *
+worker_get(struct mg_connection *server_conn)
+{
+    /* Made at the thread's first request: most threads never see one. */
+    struct worker **slot = mg_get_thread_pointer(server_conn);
+    if (slot == NULL)
+        return NULL;
+    if (*slot == NULL) {
+        struct worker *w = malloc(sizeof(*w));
+        if (w == NULL)
+            return NULL;
+        buf_init(&w->out, OUT_MAX);
+        buf_init(&w->body, 0);
+        w->date_s = -1;
+        *slot = w;
+    }
+    return *slot;
+}
+
+static void *
+on_thread(const struct mg_context *ctx, int kind)
+{
+    (void)ctx;
+    return kind == 1 ? calloc(1, sizeof(struct worker *)) : NULL;
+}
+
+/* Unread rest of a refused request: taken for a moment, so that the reply is not lost to a reset. */
+static void
+drain(struct http_call *call)
+{
+    uint64_t until_us = clock_mono_us() + DRAIN_MS * 1000;
+    size_t left = 1 << 20;
+    char *bytes = buf_reserve(&call->worker->out, 16384);
+    struct pollfd p = { .fd = call->conn->fd, .events = POLLIN };
+    while (bytes != NULL && left > 0 && clock_mono_us() < until_us
+           && poll(&p, 1, DRAIN_MS / 2) > 0) {
+        /* Not through the library: it would wait for all of the length asked for. */
+        ssize_t n = recv(call->conn->fd, bytes, 16384, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+        left -= (size_t)n < left ? (size_t)n : left;
+    }
+}
+
+static void
+finish(struct http_call *call, struct mg_connection *server_conn)
+{
+    if (call->close)
+        mg_disable_connection_keep_alive(server_conn);
+    if (call->close && !call->body_done && call->conn != NULL)
+        drain(call);
+    struct worker *w = call->worker;
+    if (w->out.cap > HTTP_KEEP_BUFFER) {
+        buf_done(&w->out);
+        buf_init(&w->out, OUT_MAX);
+    }
+    if (w->body.cap > HTTP_KEEP_BUFFER)
+        buf_done(&w->body);
+}
+
+static bool
+is_loopback(const char *addr)
+{
+    return strncmp(addr, "127.", 4) == 0;
+}
+
+static void
+run(struct gateway *g, struct mg_connection *server_conn, struct http_call *call)
+{
+    const struct mg_request_info *ri = mg_get_request_info(server_conn);
+    const char *fault = NULL;
+    *call = (struct http_call){
+        .gateway = g,
+        .worker = worker_get(server_conn),
+        .server_conn = server_conn,
+        .conn = ri->conn_data,
+        .id = atomic_fetch_add_explicit(&g->next_request_id, 1, memory_order_relaxed),
+        .start_us = clock_mono_us(),
+        .method = method_parse(ri->request_method),
+        .secure = ri->is_ssl != 0,
+        .loopback = is_loopback(ri->remote_addr),
+        .http10 = str_eq(ri->http_version, "1.0"),
+        .local_port = (uint16_t)ri->server_port,
+        .path = ri->local_uri_raw,
+        .query = ri->query_string,
+    };
+    if (call->worker == NULL) {
+        mg_disable_connection_keep_alive(server_conn);
+        call->status = 500;
+        return;
+    }
+    (void)str_copy(call->addr, sizeof(call->addr), ri->remote_addr); /* IPv4: fits */
+    if (call->conn != NULL)
+        conn_busy(call->conn);
+    log_set_request(call->id);
+    fault = read_request(call, ri);
+    if (gateway_is_stopping(g)) {
+        call->close = true;
+        (void)http_fail(call, 503, "service unavailable");
+    } else if (fault != NULL) {
+        call->close = true;
+        (void)http_fail(call, 400, fault);
+    } else {
+        front_handle(call);
+    }
+    finish(call, server_conn);
+    log_set_request(0);
+}
+
+static int
+on_request(struct mg_connection *server_conn)
+{
+    struct gateway *g = mg_get_user_context_data(server_conn);
+    struct http_call call;
+    atomic_fetch_add_explicit(&g->n_running, 1, memory_order_relaxed);
+    run(g, server_conn, &call);
+    uint64_t now_us = clock_mono_us();
+    gateway_metrics_count(call.method, call.status, call.is_stream ? 0 : now_us - call.start_us);
+    if (call.conn != NULL)
+        conn_idle(call.conn, now_us);
+    atomic_fetch_sub_explicit(&g->n_running, 1, memory_order_relaxed);
+    return call.status != 0 ? call.status : 499;
+}
+
+/* Errors that the library finds before a request is one: same form as ours. */
+static int
+on_library_error(struct mg_connection *server_conn, int status, const char *message)
+{
+    char text[512];
+    char body[256];
+    (void)message; /* may quote the client */
+    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":%d,\"message\":\"%s\"}}", status,
+                       status == 413 ? "request headers too large" : "bad request");
+    int n = snprintf(text, sizeof(text),
+                     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+                     "Connection: close\r\n\r\n%s",
+                     status, reason(status), len, body);
+    (void)mg_write(server_conn, text, (size_t)n); /* the connection ends either way */
+    gateway_metrics_count(METHOD_OTHER, status, 0);
+    return 0;
+}
+
+static int
+on_library_log(const struct mg_connection *server_conn, const char *message)
+{
+    char safe[256];
+    (void)server_conn;
+    log_debug("http: %s", log_safe(message, safe, sizeof(safe)));
+    return 1;
+}
+
+static struct conn *
+lookup(const struct mg_connection *server_conn)
+{
+    struct gateway *g = mg_get_user_context_data(server_conn);
+    const struct mg_request_info *ri = mg_get_request_info(server_conn);
+    struct in_addr ip;
+    if (ri == NULL || inet_pton(AF_INET, ri->remote_addr, &ip) != 1)
+        return NULL;
+    return conns_find(g->conns, ip.s_addr, (uint16_t)ri->remote_port, (uint16_t)ri->server_port);
+}
+
+static int
+on_connection(const struct mg_connection *server_conn, void **ret_data)
+{
+    *ret_data = lookup(server_conn);
+    return 0;
+}
+
+static void
+on_connection_close(const struct mg_connection *server_conn)
+{
+    struct gateway *g = mg_get_user_context_data(server_conn);
+    struct conn *conn = mg_get_user_connection_data(server_conn);
+    if (conn == NULL) /* no request was ever begun: a failed handshake */
+        conn = lookup(server_conn);
+    conns_leave(g->conns, conn);
+}
+
+static int
+on_tls_context(void **ret_ctx, void *arg)
+{
+    struct gateway *g = arg;
+    *ret_ctx = tls_context(g->tls);
+    return 1;
+}
+
+/* ---- start ---- */
+
+static struct mg_context *
+listen_on(struct gateway *g, const char *ports, unsigned n_workers)
+{
+    static const struct mg_callbacks callbacks = {
+        .begin_request = on_request,
+        .log_message = on_library_log,
+        .external_ssl_ctx = on_tls_context,
+        .connection_close = on_connection_close,
+        .http_error = on_library_error,
+        .init_thread = on_thread,
+        .init_connection = on_connection,
+    };
+    char workers[16], head_max[16], timeout[16], keep_alive[16];
+    (void)snprintf(workers, sizeof(workers), "%u", n_workers);
+    (void)snprintf(head_max, sizeof(head_max), "%d", HTTP_HEAD_MAX);
+    (void)snprintf(timeout, sizeof(timeout), "%d", HTTP_TIMEOUT_MS);
+    (void)snprintf(keep_alive, sizeof(keep_alive), "%d", HTTP_KEEP_ALIVE_MS);
+    const char *options[] = {
+        "listening_ports", ports,
+        "num_threads", workers,
+        "max_request_size", head_max,
+        "request_timeout_ms", timeout,
+        "enable_keep_alive", "yes",
+        "keep_alive_timeout_ms", keep_alive,
+        "tcp_nodelay", "1",
+        "connection_queue", "128",
+        "listen_backlog", "1024",
+        "decode_url", "no",
+        "decode_query_string", "no",
+        "enable_directory_listing", "no",
+        "cgi_pattern", "",
+        "ssi_pattern", "",
+        "access_control_allow_origin", "",
+        "access_control_allow_methods", "",
+        "access_control_allow_headers", "",
+        NULL,
+    };
+    struct mg_context *ctx = mg_start(&callbacks, g, options);
+    if (ctx == NULL)
+        log_err("http: cannot listen ports=%s", ports);
+    return ctx;
+}
+
+static void
+fill_fixed_headers(struct http *h, const struct svc *svc)
+{
+    const char *profile =
+        svc->profile == SVC_PROFILE_BENCH ? "X-Fieldgate-Profile: bench\r\n" : "";
+    (void)snprintf(h->fixed[0], sizeof(h->fixed[0]), "X-Content-Type-Options: nosniff\r\n%s",
+                   profile);
+    (void)snprintf(h->fixed[1], sizeof(h->fixed[1]),
+                   "X-Content-Type-Options: nosniff\r\n"
+                   "Strict-Transport-Security: max-age=31536000\r\n%s",
+                   profile);
+}
+
+/* Descriptors: connections, spooled files and the bus. */
+static void
+raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 4096) {
+        limit.rlim_cur = limit.rlim_max < 4096 ? limit.rlim_max : 4096;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer connections then */
+    }
+}
+
+int
+http_start(struct gateway *g)
+{
+    char ports[64];
+    struct http *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return -ENOMEM;
+    g->http = h;
+    raise_file_limit();
+    fill_fixed_headers(h, g->svc);
+    if ((mg_init_library(MG_FEATURES_TLS) & MG_FEATURES_TLS) == 0) {
+        log_err("http: the HTTP library cannot use OpenSSL; are libssl.so and libcrypto.so beside it?");
+        return -EOPNOTSUPP;
+    }
+    if (g->http_port != 0) {
+        (void)snprintf(ports, sizeof(ports), "127.0.0.1:%u", g->http_port);
+        h->plain = listen_on(g, ports, HTTP_WORKERS_PLAIN);
+        if (h->plain == NULL)
+            return -EADDRINUSE;
+    }
+    if (g->redirect_port != 0)
+        (void)snprintf(ports, sizeof(ports), "%us,%u", g->https_port, g->redirect_port);
+    else
+        (void)snprintf(ports, sizeof(ports), "%us", g->https_port);
+    h->secure = listen_on(g, ports, HTTP_WORKERS_SECURE);
+    return h->secure == NULL ? -EADDRINUSE : 0;
+}

@@ -1,0 +1,422 @@
+/*
+ * TLS certificate and context. See tls.h.
+ */
+#include "gateway/tls.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <limits.h>
+#include <net/if.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libcommon/base.h"
+#include "libcommon/buf.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/loop.h"
+#include "libcommon/str.h"
+
+#include "libcommon/banned.h"
+
+enum {
+    CERT_DAYS = 3653,
+    CHAIN_MAX = 8,
+    SECURITY_BITS_MIN = 112,  /* RSA 2048, P-224 */
+    SETTLE_US = 300000, /* both files of a pair are written within this */
+};
+
+struct pair {
+    X509 *cert;
+    EVP_PKEY *key;
+    STACK_OF(X509) *chain;
+};
+
+struct tls {
+    SSL_CTX *ctx;
+    pthread_rwlock_t lock; /* of 'pair' */
+    struct pair pair;
+    char cert_path[PATH_MAX], key_path[PATH_MAX];
+    char dir[PATH_MAX];
+    int inotify_fd;
+    struct loop *loop;
+    struct loop_io *io;
+    struct loop_timer settle;
+};
+
+static void
+pair_done(struct pair *p)
+{
+    X509_free(p->cert);
+    EVP_PKEY_free(p->key);
+    sk_X509_pop_free(p->chain, X509_free);
+    *p = (struct pair){ 0 };
+}
+
+/* What OpenSSL says went wrong; empties its queue. */
+static const char *
+openssl_error(void)
+{
+    unsigned long code = ERR_get_error();
+    const char *text = code == 0 ? NULL : ERR_reason_error_string(code);
+    ERR_clear_error();
+    return text == NULL ? "unknown error" : text;
+}
+
+/* ---- a certificate for this machine ---- */
+
+static void
+add_addresses(struct buf *names)
+{
+    struct ifaddrs *list = NULL;
+    if (getifaddrs(&list) < 0)
+        return; /* the names alone, then */
+    for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
+        char text[INET6_ADDRSTRLEN];
+        if (i->ifa_addr == NULL || (i->ifa_flags & IFF_LOOPBACK) != 0)
+            continue;
+        if (i->ifa_addr->sa_family == AF_INET) {
+            const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)i->ifa_addr;
+            if (inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) != NULL)
+                buf_printf(names, ",IP:%s", text);
+        } else if (i->ifa_addr->sa_family == AF_INET6) {
+            const struct sockaddr_in6 *in6 =
+                (const struct sockaddr_in6 *)(const void *)i->ifa_addr;
+            if (!IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr)
+                && inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)) != NULL)
+                buf_printf(names, ",IP:%s", text);
+        }
+    }
+    freeifaddrs(list);
+}
+
+static bool
+is_dns_name(const char *name)
+{
+    return name[0] != '\0' && strlen(name) <= 63
+           && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
+                  == strlen(name);
+}
+
+static bool
+add_extension(X509 *cert, int nid, const char *value)
+{
+    X509V3_CTX ctx;
+    X509V3_set_ctx_nodb(&ctx);
+    X509V3_set_ctx(&ctx, cert, cert, NULL, NULL, 0);
+    X509_EXTENSION *ext = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    bool ok = ext != NULL && X509_add_ext(cert, ext, -1) == 1;
+    X509_EXTENSION_free(ext);
+    return ok;
+}
+
+static bool
+add_serial(X509 *cert)
+{
+    BIGNUM *n = BN_new();
+    bool ok = n != NULL && BN_rand(n, 127, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1
+              && BN_to_ASN1_INTEGER(n, X509_get_serialNumber(cert)) != NULL;
+    BN_free(n);
+    return ok;
+}
+
+static bool
+fill_certificate(X509 *cert, EVP_PKEY *key)
+{
+    char host[HOST_NAME_MAX + 1] = "";
+    if (gethostname(host, sizeof(host) - 1) < 0 || !is_dns_name(host))
+        (void)str_copy(host, sizeof(host), "fieldgate"); /* fits */
+    struct buf names;
+    buf_init(&names, 8192);
+    buf_printf(&names, "DNS:%s,DNS:localhost,IP:127.0.0.1,IP:::1", host);
+    add_addresses(&names);
+    const char *san = buf_text(&names);
+    X509_NAME *subject = X509_get_subject_name(cert);
+    bool ok = san != NULL && X509_set_version(cert, X509_VERSION_3) == 1 && add_serial(cert)
+              && X509_gmtime_adj(X509_getm_notBefore(cert), -24L * 3600) != NULL
+              && X509_time_adj_ex(X509_getm_notAfter(cert), CERT_DAYS, 0, NULL) != NULL
+              && X509_set_pubkey(cert, key) == 1
+              && X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8,
+                                            (const unsigned char *)"Fieldgate", -1, -1, 0) == 1
+              && X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
+                                            (const unsigned char *)host, -1, -1, 0) == 1
+              && X509_set_issuer_name(cert, subject) == 1
+              && add_extension(cert, NID_basic_constraints, "critical,CA:FALSE")
+              && add_extension(cert, NID_key_usage, "critical,digitalSignature")
+              && add_extension(cert, NID_ext_key_usage, "serverAuth")
+              && add_extension(cert, NID_subject_key_identifier, "hash")
+              && add_extension(cert, NID_subject_alt_name, san)
+              && X509_sign(cert, key, EVP_sha256()) > 0;
+    buf_done(&names);
+    return ok;
+}
+
+/* A new file under a temporary name. The stream, or NULL with errno. */
+static FILE *
+create(const char *path, mode_t mode, char *temp, size_t temp_size)
+{
+    if (snprintf(temp, temp_size, "%s.new", path) >= (int)temp_size) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    (void)unlink(temp); /* left by a start that was cut short */
+    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (fd < 0)
+        return NULL;
+    FILE *f = fdopen(fd, "w");
+    if (f == NULL)
+        close(fd);
+    return f;
+}
+
+static int
+finish(FILE *f, bool written, const char *temp, const char *path)
+{
+    bool ok = written && fflush(f) == 0 && fsync(fileno(f)) == 0;
+    if (fclose(f) != 0)
+        ok = false;
+    if (ok && rename(temp, path) == 0)
+        return 0;
+    int r = errno != 0 ? -errno : -EIO;
+    (void)unlink(temp);
+    return r;
+}
+
+static int
+write_pair(const struct tls *t, const struct pair *p)
+{
+    char temp[PATH_MAX + 8];
+    FILE *f = create(t->key_path, 0600, temp, sizeof(temp));
+    if (f == NULL)
+        return -errno;
+    int r = finish(f, PEM_write_PrivateKey(f, p->key, NULL, NULL, 0, NULL, NULL) == 1, temp,
+                   t->key_path);
+    if (r < 0)
+        return r;
+    f = create(t->cert_path, 0644, temp, sizeof(temp));
+    if (f == NULL)
+        return -errno;
+    return finish(f, PEM_write_X509(f, p->cert) == 1, temp, t->cert_path);
+}
+
+static int
+make_pair(const struct tls *t)
+{
+    struct pair p = { .cert = X509_new(), .key = EVP_EC_gen("P-256") };
+    int r = -EIO;
+    if (p.cert != NULL && p.key != NULL && fill_certificate(p.cert, p.key))
+        r = write_pair(t, &p);
+    else
+        log_err("tls: cannot make a certificate error=%s", openssl_error());
+    pair_done(&p);
+    if (r == 0)
+        log_info("tls: certificate made file=%s", t->cert_path);
+    return r;
+}
+
+/* ---- loading ---- */
+
+static bool
+read_certificates(FILE *f, struct pair *p)
+{
+    p->cert = PEM_read_X509(f, NULL, NULL, NULL);
+    p->chain = sk_X509_new_null();
+    if (p->cert == NULL || p->chain == NULL)
+        return false;
+    for (X509 *x; (x = PEM_read_X509(f, NULL, NULL, NULL)) != NULL;) {
+        if (sk_X509_num(p->chain) == CHAIN_MAX || sk_X509_push(p->chain, x) <= 0) {
+            X509_free(x);
+            return false;
+        }
+    }
+    ERR_clear_error(); /* the end of the file is one */
+    return true;
+}
+
+/* Nobody is asked for a pass phrase. */
+static int
+no_password(char *buf, int size, int rwflag, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)rwflag;
+    (void)arg;
+    return 0;
+}
+
+static int
+load_pair(const struct tls *t, struct pair *ret_pair)
+{
+    struct pair p = { 0 };
+    const char *fault = NULL;
+    FILE *f = fopen(t->cert_path, "re");
+    if (f == NULL || !read_certificates(f, &p))
+        fault = "the certificate cannot be read";
+    if (f != NULL)
+        (void)fclose(f); /* was only read */
+    if (fault == NULL) {
+        f = fopen(t->key_path, "re");
+        p.key = f == NULL ? NULL : PEM_read_PrivateKey(f, NULL, no_password, NULL);
+        if (f != NULL)
+            (void)fclose(f); /* as above */
+        if (p.key == NULL)
+            fault = "the key cannot be read";
+        else if (X509_check_private_key(p.cert, p.key) != 1)
+            fault = "certificate and key are no pair";
+        else if (EVP_PKEY_get_security_bits(p.key) < SECURITY_BITS_MIN)
+            fault = "the key is too short";
+    }
+    ERR_clear_error();
+    if (fault != NULL) {
+        log_warn("tls: pair not used file=%s reason=%s", t->cert_path, fault);
+        pair_done(&p);
+        return -EINVAL;
+    }
+    *ret_pair = p;
+    return 0;
+}
+
+int
+tls_reload(struct tls *t)
+{
+    struct pair fresh, old;
+    int r = load_pair(t, &fresh);
+    if (r < 0)
+        return r;
+    pthread_rwlock_wrlock(&t->lock);
+    old = t->pair;
+    t->pair = fresh;
+    pthread_rwlock_unlock(&t->lock);
+    pair_done(&old); /* handshakes under way hold references of their own */
+    return 0;
+}
+
+/* Each handshake takes the pair of this moment. */
+static int
+on_handshake(SSL *ssl, void *arg)
+{
+    struct tls *t = arg;
+    pthread_rwlock_rdlock(&t->lock);
+    int ok = SSL_use_cert_and_key(ssl, t->pair.cert, t->pair.key, t->pair.chain, 1);
+    pthread_rwlock_unlock(&t->lock);
+    return ok;
+}
+
+static SSL_CTX *
+make_context(struct tls *t)
+{
+    static const unsigned char session_name[] = "fieldgate";
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    if (ctx == NULL)
+        return NULL;
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
+        || SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1
+        || SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") != 1
+        || SSL_CTX_set_session_id_context(ctx, session_name, sizeof(session_name) - 1) != 1) {
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
+                                 | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS); /* idle connections need no 34 KB each */
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, without memory */
+    SSL_CTX_set_num_tickets(ctx, 1);
+    SSL_CTX_set_cert_cb(ctx, on_handshake, t);
+    return ctx;
+}
+
+int
+tls_new(const char *dir, struct tls **ret_tls)
+{
+    struct tls *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return -ENOMEM;
+    t->inotify_fd = -1;
+    pthread_rwlock_init(&t->lock, NULL);
+    int r = 0;
+    if (str_copy(t->dir, sizeof(t->dir), dir) < 0
+        || snprintf(t->cert_path, sizeof(t->cert_path), "%s/" TLS_CERT_FILE, dir) >= PATH_MAX
+        || snprintf(t->key_path, sizeof(t->key_path), "%s/" TLS_KEY_FILE, dir) >= PATH_MAX)
+        r = -ENAMETOOLONG;
+    /* The certificate is written last: without it there was no complete pair. */
+    if (r == 0 && access(t->cert_path, F_OK) < 0)
+        r = make_pair(t);
+    if (r == 0)
+        r = load_pair(t, &t->pair);
+    if (r == 0) {
+        t->ctx = make_context(t);
+        if (t->ctx == NULL) {
+            log_err("tls: no context error=%s", openssl_error());
+            r = -EIO;
+        }
+    }
+    if (r < 0) {
+        log_err("tls: cannot start dir=%s error=%s", dir, strerror(-r));
+        pair_done(&t->pair);
+        free(t);
+        return r;
+    }
+    *ret_tls = t;
+    return 0;
+}
+
+void *
+tls_context(struct tls *t)
+{
+    return t->ctx;
+}
+
+/* ---- the files change ---- */
+
+static void
+settled(void *arg)
+{
+    struct tls *t = arg;
+    if (tls_reload(t) == 0)
+        log_info("tls: certificate replaced file=%s", t->cert_path);
+}
+
+static void
+on_change(void *arg, uint32_t events)
+{
+    struct tls *t = arg;
+    (void)events;
+    _Alignas(struct inotify_event) char bytes[4096];
+    bool ours = false;
+    ssize_t n;
+    while ((n = read(t->inotify_fd, bytes, sizeof(bytes))) > 0) {
+        for (const char *p = bytes; p < bytes + n;) {
+            const struct inotify_event *e = (const struct inotify_event *)(const void *)p;
+            ours = ours
+                   || (e->len > 0
+                       && (str_eq(e->name, TLS_CERT_FILE) || str_eq(e->name, TLS_KEY_FILE)));
+            p += sizeof(*e) + e->len;
+        }
+    }
+    if (ours)
+        (void)loop_timer_set(t->loop, &t->settle, clock_mono_us() + SETTLE_US); /* else: at HUP */
+}
+
+int
+tls_watch(struct tls *t, struct loop *loop)
+{
+    t->loop = loop;
+    loop_timer_init(&t->settle, settled, t);
+    t->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (t->inotify_fd < 0)
+        return -errno;
+    if (inotify_add_watch(t->inotify_fd, t->dir, IN_CLOSE_WRITE | IN_MOVED_TO) < 0)
+        return -errno;
+    return loop_io_add(loop, t->inotify_fd, EPOLLIN, on_change, t, &t->io);
+}
