@@ -1,4 +1,25 @@
-# Unit tests: tests/unit/test_<module>.c, one program each. What a test needs of
-# a service is named here.
+# Unit tests: tests/unit/test_<module>.c, one program each. Fuzzers:
+# tests/fuzz/fuzz_<what>.c with LLVMFuzzerTestOneInput, corpus in
+# tests/fuzz/corpus/fuzz_<what>/. What one needs of a service or the gateway is
+# said by that component's module.mk: <name>.extra (sources), <name>.gen,
+# <name>.libs.
 tests += $(basename $(notdir $(sort $(wildcard tests/unit/test_*.c))))
 $(foreach t,$(tests),$(eval $(t).srcs := tests/unit/$(t).c $($(t).extra)))
+# Those that let allocations fail (tests/unit/fail_alloc.h) take them over.
+failing := $(basename $(notdir $(shell grep -l fail_alloc.h tests/unit/test_*.c)))
+$(foreach t,$(failing),$(eval $(t).libs += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc))
+
+fuzzers += $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz_*.c))))
+$(foreach f,$(fuzzers),$(eval $(f).srcs := tests/fuzz/$(f).c $($(f).extra)))
+
+# What the bench measures against: the libraries with nothing of ours.
+benches += bare_http bare_backend bare_pubsub
+bare_http.srcs    := tests/bench/bare_http.c
+bare_http.libs    := -lcivetweb
+bare_backend.srcs := tests/bench/bare_backend.c
+bare_pubsub.srcs  := tests/bench/bare_pubsub.c
+# The tag bus between processes, and a device that notes when it answered.
+benches += tb_pub tb_sub bench_plant
+tb_pub.srcs       := tests/bench/tb_pub.c
+tb_sub.srcs       := tests/bench/tb_sub.c
+bench_plant.srcs  := tests/bench/bench_plant.c

@@ -1,0 +1,167 @@
+#!/bin/bash
+# Sets up, builds and runs the whole suite on the bench profile: what `make run`
+# calls. Ctrl-C stops all of it; a second start carries on from the state
+# directory. Needs no root once the packages are there, and no systemd.
+#
+# Options, from the environment (make run NAME=value):
+#   STATE       directory of all state and logs        (./state)
+#   HTTPS_PORT  HTTPS, all addresses                   (8443)
+#   HTTP_PORT   plain HTTP, 127.0.0.1                  (59000)
+#   MQTT_PORT   the broker, 127.0.0.1                  (18830)
+#   PLANT_PORT  the demo plant (Modbus TCP), 127.0.0.1 (15020)
+set -u
+cd "$(dirname "$0")/.."
+STATE=${STATE:-$PWD/state}
+HTTPS_PORT=${HTTPS_PORT:-8443}
+HTTP_PORT=${HTTP_PORT:-59000}
+MQTT_PORT=${MQTT_PORT:-18830}
+PLANT_PORT=${PLANT_PORT:-15020}
+BUILD=${BUILD:-build/release}
+
+die() {
+    echo "run: $*" >&2
+    exit 1
+}
+for name in HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT; do
+    [[ ${!name} =~ ^[0-9]{1,5}$ && ${!name} -ge 1 && ${!name} -le 65535 ]] ||
+        die "$name=${!name} is no port"
+done
+
+deploy/deps.sh build run || exit 1
+echo "run: building"
+${MAKE:-make} --no-print-directory -j"$(nproc)" B="$BUILD" programs >"$BUILD.log" 2>&1 || {
+    tail -n 40 "$BUILD.log" >&2
+    die "the build failed, see $BUILD.log"
+}
+
+umask 027
+mkdir -p "$STATE/log" || die "cannot make $STATE"
+STATE=$(cd "$STATE" && pwd)
+exec 9>"$STATE/lock"
+flock -n 9 || die "another run uses $STATE (or choose STATE=...)"
+# Sockets want a short path, whatever the state directory is called.
+RUN=$(mktemp -d "${XDG_RUNTIME_DIR:-/tmp}/fieldgate.XXXXXX") || die "cannot make a run directory"
+mkdir -p "$RUN/bus" "$RUN/spool"
+
+busy() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+for name in HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT; do
+    busy "${!name}" && { rm -rf "$RUN"; die "port ${!name} is in use: make run $name=..."; }
+done
+
+cat >"$STATE/mosquitto.conf" <<EOC
+# The bench broker: this machine only, nobody signs in, nothing is kept.
+listener $MQTT_PORT 127.0.0.1
+allow_anonymous true
+persistence false
+log_dest stderr
+user $(id -un)
+EOC
+MOSQUITTO=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "no mosquitto"
+
+suite="--profile bench --state $STATE --run $RUN"
+declare -A argv=(
+    [mosquitto]="$MOSQUITTO -c $STATE/mosquitto.conf"
+    [demoplant]="$BUILD/bin/demoplant --port $PLANT_PORT"
+    [auditd]="$BUILD/bin/auditd $suite"
+    [authd]="$BUILD/bin/authd $suite"
+    [tagd]="$BUILD/bin/tagd $suite"
+    [modbusd]="$BUILD/bin/modbusd $suite"
+    [cloudd]="$BUILD/bin/cloudd $suite"
+    [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT"
+)
+order=(mosquitto demoplant auditd authd tagd modbusd cloudd gateway)
+declare -A pid_of name_of since
+stopping=
+
+# Each in a session of its own, so that Ctrl-C reaches only us and we stop them
+# in order; and told to end should we be killed.
+start() {
+    local name=$1
+    read -ra words <<<"${argv[$name]}"
+    setpriv --pdeathsig TERM setsid "${words[@]}" </dev/null >>"$STATE/log/$name.log" 2>&1 9>&- &
+    pid_of[$name]=$!
+    name_of[$!]=$name
+    since[$name]=$SECONDS
+}
+
+stop_all() {
+    stopping=yes
+    trap '' INT TERM HUP
+    echo
+    echo "run: stopping"
+    for ((i = ${#order[@]} - 1; i >= 0; i--)); do
+        local pid=${pid_of[${order[i]}]:-}
+        [ -n "$pid" ] || continue
+        kill -TERM "$pid" 2>/dev/null
+        for ((n = 0; n < 100; n++)); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null && echo "run: ${order[i]} had to be killed"
+        wait "$pid" 2>/dev/null
+    done
+    rm -rf "$RUN"
+    echo "run: stopped; state is in $STATE"
+    exit 0
+}
+trap stop_all INT TERM HUP
+
+for name in "${order[@]}"; do start "$name"; done
+
+answers() { # a sign-in without a name: authd refuses it, so both are there
+    [ "$(curl -s -o /dev/null -w '%{http_code}' --max-time 2 -d '{}' \
+        "http://127.0.0.1:$HTTP_PORT/api/v1/auth")" = 400 ]
+}
+for ((n = 0; n < 200; n++)); do
+    answers && break
+    for name in "${order[@]}"; do
+        kill -0 "${pid_of[$name]}" 2>/dev/null && continue
+        echo "run: $name ended at once; the end of $STATE/log/$name.log:" >&2
+        tail -n 5 "$STATE/log/$name.log" >&2
+        stop_all
+    done
+    sleep 0.1
+done
+answers || { echo "run: the gateway does not answer, see $STATE/log" >&2; stop_all; }
+
+A=http://127.0.0.1:$HTTP_PORT/api/v1
+cat <<EOT
+
+Fieldgate runs (bench profile).
+
+  from outside     https://$(hostname):$HTTPS_PORT/api/v1   certificate made at first start: curl -k
+  on this machine  $A
+  documentation    https://$(hostname):$HTTPS_PORT/api/docs
+  broker           127.0.0.1:$MQTT_PORT        demo plant (Modbus TCP)  127.0.0.1:$PLANT_PORT
+  state and logs   $STATE
+
+Sign in. The account is admin, its first password admin@123; that one only lets you set your own:
+
+  A=$A
+  sign_in() { curl -s \$A/auth -d "{\"name\":\"admin\",\"password\":\"\$1\"}" | sed 's/.*"token":"\([^"]*\)".*/\1/'; }
+  T=\$(sign_in 'admin@123'); curl -s -X PUT \$A/users/me/password -H "Authorization: Bearer \$T" -d '{"newPassword":"Plant-floor-7"}'
+  T=\$(sign_in 'Plant-floor-7'); H="Authorization: Bearer \$T"
+
+Then, once a device is configured (README.md, "The walk"):
+
+  list tags           curl -s -H "\$H" \$A/tags/list
+  follow them live    curl -sN -H "\$H" "\$A/tags/monitor/modbus_tcp_master/plant?onChanged"
+  write a set-point   curl -s -X PUT -H "\$H" \$A/tags/access/modbus_tcp_master/plant/setpoint -d '{"dataType":"uint16","dataValue":42}'
+  watch the broker    mosquitto_sub -p $MQTT_PORT -t '#' -v
+
+Ctrl-C stops everything.
+EOT
+
+# Whatever ends while we run is started again; what ends at once, every 5 s.
+while [ -z "$stopping" ]; do
+    wait -n -p gone
+    code=$?
+    [ -n "${gone:-}" ] || continue
+    name=${name_of[$gone]:-}
+    [ -n "$name" ] && [ "${pid_of[$name]}" = "$gone" ] || continue
+    echo "run: $name ended ($code), starting it again; log: $STATE/log/$name.log"
+    if ((SECONDS - since[$name] < 3)); then sleep 5; else sleep 0.2; fi
+    start "$name"
+done

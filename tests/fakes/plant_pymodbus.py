@@ -1,0 +1,48 @@
+#!/usr/bin/python3
+"""A Modbus TCP server of pymodbus, an implementation that shares nothing with ours.
+
+usage: plant_pymodbus.py PORT
+
+Answers every unit id. Lines of JSON on standard input change and read its
+registers: {"do": "set"|"get", "kind": "holding"|"input"|"coil"|"discrete",
+"address": n, "values": [...] | "count": n}; each is answered by a line.
+"""
+import asyncio
+import json
+import os
+import sys
+import threading
+
+from pymodbus.datastore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
+from pymodbus.server import StartAsyncTcpServer
+
+CODE = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+
+
+def commands(slave):
+    for line in sys.stdin:
+        ask = json.loads(line)
+        code = CODE[ask["kind"]]
+        if ask["do"] == "set":
+            slave.setValues(code, ask["address"], ask["values"])
+            answer = True
+        else:
+            answer = [int(v) for v in slave.getValues(code, ask["address"], ask["count"])]
+        print(json.dumps(answer), flush=True)
+    os._exit(0)  # our parent is gone
+
+
+async def main():
+    block = lambda: ModbusSequentialDataBlock(0, [0] * 65536)
+    slave = ModbusSlaveContext(co=block(), di=block(), hr=block(), ir=block(), zero_mode=True)
+    context = ModbusServerContext(slaves=slave, single=True)
+    server = await StartAsyncTcpServer(context=context, address=("127.0.0.1", int(sys.argv[1])),
+                                       allow_reuse_address=True, defer_start=True)
+    task = asyncio.create_task(server.serve_forever())
+    await server.serving
+    print("ready", flush=True)
+    threading.Thread(target=commands, args=(slave,), daemon=True).start()
+    await task
+
+
+asyncio.run(main())

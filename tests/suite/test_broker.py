@@ -1,0 +1,87 @@
+"""A broker that goes, comes back, refuses."""
+import json
+import time
+
+import harness
+from harness import Broker, Plant, Subscriber, Suite, wait_for
+
+TEST_SECONDS = 180
+P = "modbus_tcp_master"
+
+
+class Brokers(Suite):
+    @classmethod
+    def prepare(cls):
+        cls.plant = Plant(cls.fleet)
+        cls.add_device("pump", cls.plant.port, [("flow", 3, 0, 1, 100, [("flow", "uint16", 0)])])
+        cls.apply()
+        wait_for("the tag", lambda: cls.values("pump").get("flow"))
+
+    def status(self, client):
+        return next(c["status"] for c in self.admin.get("/mqtt").data if c["id"] == client)
+
+    def wait_status(self, client, *wanted, timeout=30.0):
+        return wait_for(f"the client to be {'/'.join(wanted)}, is {self.status(client)}",
+                        lambda: self.status(client) in wanted, timeout)
+
+    def has(self, value):
+        return lambda topic, payload: any(
+            v["value"] == value for v in
+            json.loads(payload)["tags"][P]["pump"]["flow"]["values"])
+
+    def test_a_broker_that_goes_and_comes_back(self):
+        broker = Broker(self.fleet).start()
+        client = self.add_mqtt(broker.port, retryInterval=10)
+        self.add_group(client, {P: {"pump": ["flow"]}})
+        subscriber = Subscriber(broker.port)
+        self.plant.set(0, 1)
+        subscriber.wait_message(self.has(1))
+        for round_ in range(2):
+            broker.stop()
+            self.wait_status(client, "disconnect", "connecting", "connectFailure")
+            self.assert_ok(self.admin.get("/tags/list"))  # nobody else cares
+            broker.start()
+            self.wait_status(client, "connected")
+            mark = len(subscriber.messages)
+            self.plant.set(0, 100 + round_)
+            subscriber.wait_message(self.has(100 + round_), since=mark, timeout=30)
+        subscriber.close()
+
+    def test_a_broker_that_refuses_and_then_lets_in(self):
+        broker = Broker(self.fleet, refuse=True).start()
+        client = self.add_mqtt(broker.port, retryInterval=10)
+        self.add_group(client, {P: {"pump": ["flow"]}})
+        self.wait_status(client, "connectFailure")
+        broker.stop()
+        broker = Broker(self.fleet, port=broker.port).start()
+        self.wait_status(client, "connected", timeout=40)
+        subscriber = Subscriber(broker.port)
+        self.plant.set(0, 55)
+        subscriber.wait_message(self.has(55))
+        subscriber.close()
+
+    def test_a_wrong_password_is_told_and_the_right_one_connects_at_once(self):
+        broker = Broker(self.fleet, users={"gw": "right-Password-1"}).start()
+        client = self.add_mqtt(broker.port, userName="gw", password="wrong", retryInterval=3600)
+        self.add_group(client, {P: {"pump": ["flow"]}})
+        self.wait_status(client, "connectFailure")
+        settings = next(c for c in self.admin.get("/mqtt").data if c["id"] == client)
+        self.assertNotIn("wrong", json.dumps(settings))
+        settings["password"] = "right-Password-1"
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", settings))
+        self.wait_status(client, "connected")
+        subscriber = Subscriber(broker.port, user="gw", password="right-Password-1")
+        self.plant.set(0, 66)
+        subscriber.wait_message(self.has(66))
+        subscriber.close()
+        self.assertNotIn("right-Password-1", json.dumps(self.audits()))
+
+    def test_nobody_listening_at_all_costs_no_processor(self):
+        port = harness.free_port()
+        client = self.add_mqtt(port, retryInterval=10)
+        self.wait_status(client, "connectFailure")
+        d = self.fleet.d["cloudd"]
+        before, began = d.cpu_seconds(), time.monotonic()
+        wait_for("three seconds", lambda: time.monotonic() - began > 3)
+        self.assertLess((d.cpu_seconds() - before) / 3, 0.1 * harness.SLOW)
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))

@@ -1,0 +1,294 @@
+"""Who may do what, and what a wrong request costs."""
+import concurrent.futures
+import json
+import re
+import threading
+
+import harness
+from harness import Client, Suite, Unanswered, wait_for
+
+TEST_SECONDS = 240
+
+
+def fill(path):
+    return re.sub(r"\{(\w+)\}", "1", path)
+
+
+class Permissions(Suite):
+    """Walks all operations of the contract."""
+
+    @classmethod
+    def prepare(cls):
+        cls.api = cls.anyone.get("/openapi.json").json
+        cls.ops = [(method.upper(), fill(path), op) for path, methods in cls.api["paths"].items()
+                   for method, op in methods.items()]
+
+    def test_every_operation_but_sign_in_needs_a_token(self):
+        opened = []
+        for method, path, op in self.ops:
+            reply = self.anyone.request(method, path, {} if method in ("POST", "PUT", "PATCH")
+                                        and "requestBody" in op else None)
+            if op["x-permission"] == "open":
+                opened.append(op["operationId"])
+                self.assertIn(reply.status, (200, 400), repr(reply))
+            else:
+                self.assert_refused(reply, 401)
+        self.assertEqual(len(opened), 1, opened)
+
+    def test_until_the_first_password_is_changed_only_the_own_account_opens(self):
+        other = harness.Fleet(("auditd", "authd", "tagd", "modbusd", "cloudd", "gateway"))
+        try:
+            other.start()
+            other.wait_ready()
+            token = Client(other).post("/auth", {"name": "admin",
+                                                 "password": harness.FIRST_PASSWORD}).data["token"]
+            first = Client(other, token=token)
+            for method, path, op in self.ops:
+                if op["x-permission"] in ("open", "token"):
+                    continue
+                self.assert_refused(first.request(method, path), 403)
+            self.assert_ok(first.get("/users/me"))
+        finally:
+            complaints = other.stop()
+            other.remove()
+        self.assertEqual(complaints, [])
+
+    def test_a_declared_operation_is_served_by_its_daemon(self):
+        for method, path, op in self.ops:
+            if method != "GET":
+                continue
+            reply = self.admin.get(path)
+            self.assertNotIn(reply.status, (401, 403, 405, 500, 501, 502, 503, 504), repr(reply))
+
+    def test_every_operation_says_what_it_needs_and_records(self):
+        for method, path, op in self.ops:
+            self.assertTrue(op["summary"], path)
+            self.assertIn(op["x-audit"], ("none", "read", "change"), path)
+            if method != "GET" and "direct-read" not in path:
+                self.assertEqual(op["x-audit"], "change", f"{method} {path}")
+
+
+class SignIn(Suite):
+    daemons = ("auditd", "authd", "gateway")
+
+    def test_wrong_name_and_wrong_password_look_alike(self):
+        replies = [self.anyone.post("/auth", {"name": n, "password": p})
+                   for n, p in (("admin", "wrong-password"), ("nobody", "wrong-password"))]
+        for reply in replies:
+            self.assert_refused(reply, 401)
+        self.assertEqual(replies[0].json["error"]["message"], replies[1].json["error"]["message"])
+        fast, slow = sorted(r.took for r in replies)
+        self.assertLess(slow - fast, 0.25 * harness.SLOW, "the time tells whether the name exists")
+
+    def test_a_storm_of_sign_ins_does_not_hold_up_the_signed_in(self):
+        done = threading.Event()
+        took = []
+
+        def storm():
+            client = Client(self.fleet)
+            while not done.is_set():
+                try:
+                    client.post("/auth", {"name": f"n{threading.get_ident() % 97}",
+                                          "password": "wrong-password"})
+                except Unanswered:
+                    pass
+        threads = [threading.Thread(target=storm) for _ in range(6)]
+        for t in threads:
+            t.start()
+        try:
+            for _ in range(200):
+                took.append(self.assert_ok(self.admin.get("/users/me")).took)
+        finally:
+            done.set()
+            for t in threads:
+                t.join()
+        took.sort()
+        self.assertLess(took[int(len(took) * 0.95)], 0.25 * harness.SLOW, took[-10:])
+
+
+class BadBodies(Suite):
+    """10,000 requests with bodies nobody should send."""
+
+    COUNT = 10000
+
+    @staticmethod
+    def bodies():
+        """(path, method, body) over and over."""
+        deep = b"[" * 2000
+        nested = b'{"a":' * 600 + b"1" + b"}" * 600
+        wrong = [
+            b"", b"{", b"}", b"nonsense", b"\x00\x01\x02", b'{"name":"a"', b"[1,2", b'"text"', b"12",
+            b"null", b"true", b"{'name':'a'}", b'{"name":}', b'{"name":"a",}', b'{"name" "a"}',
+            b'\xef\xbb\xbf{"name":1}', b'{"name":"\xff"}', b'{"name":"a"} trailing', deep, nested,
+            b'{"name":1}', b'{"name":null}', b'{"name":["a"]}', b'{"name":{"a":1}}',
+            b'{"name":"' + b"x" * 70000 + b'"}', b'{"name":"a","name":"b"}',
+            b'{"masterTcpIfaceId":"one"}', b'{"masterTcpIfaceId":1e400}',
+            b'{"masterTcpIfaceId":99999999999999999999}', b'{"masterTcpIfaceId":1.5}',
+            b'{"masterTcpIfaceId":-1}', b'{"enable":"yes","server":5,"port":"x"}',
+            b'{"server":"h","port":70000}', b'{"server":"h","port":-1}',
+            b'{"description":' + b"[" * 100 + b"]" * 100 + b"}", b'{"newPassword":"\\u0000abcdefgh"}',
+        ]
+        targets = [("POST", "/auth"), ("PUT", "/users/me"), ("PUT", "/users/me/password"),
+                   ("POST", "/modbusmaster/config/remote-devs"), ("POST", "/mqtt"),
+                   ("PATCH", "/modbusmaster/config/master-tcp-ifaces/1")]
+        n = 0
+        while True:
+            method, path = targets[n % len(targets)]
+            yield method, path, wrong[(n // len(targets)) % len(wrong)]
+            n += 1
+
+    def hammer(self, n):
+        source, lock = self.bodies(), threading.Lock()
+        left, bad, statuses = [n], [], {}
+
+        def work():
+            client = Client(self.fleet, token=self.admin.token)
+            while True:
+                with lock:
+                    if left[0] == 0:
+                        return
+                    left[0] -= 1
+                    method, path, body = next(source)
+                try:
+                    reply = client.request(method, path, raw=body,
+                                           headers={"Content-Type": "application/json"})
+                except Unanswered as e:
+                    if len(body) < 60000:  # a big one may be cut off after the answer
+                        bad.append(f"{method} {path} {body[:60]!r}: {e}")
+                    continue
+                with lock:
+                    statuses[reply.status] = statuses.get(reply.status, 0) + 1
+                ok = reply.status in (400, 401, 403, 413, 429)
+                try:
+                    ok = ok and bool(reply.json["error"]["message"])
+                except (ValueError, KeyError, TypeError):
+                    ok = False
+                if not ok and not (reply.status == 200 and path != "/auth"):
+                    bad.append(f"{method} {path} {body[:60]!r}: {reply}")
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(bad[:5], [], f"{len(bad)} bad answers")
+        return statuses
+
+    def test_ten_thousand_bad_bodies_get_clear_errors_and_leave_memory_flat(self):
+        if harness.SANITIZED:
+            self.COUNT = 1500
+        memory = lambda: {n: d.memory_kib() for n, d in self.fleet.d.items()}
+        before = memory()
+        for _ in range(10):  # until every worker thread has had its turn
+            self.hammer(self.COUNT // 5)
+            last, before = before, memory()
+            if all(before[n] - last[n] < 128 for n in before):
+                break
+        statuses = self.hammer(self.COUNT)
+        after = memory()
+        self.assertGreater(statuses.get(400, 0), self.COUNT // 2, statuses)
+        if not harness.SANITIZED:
+            grown = {n: after[n] - before[n] for n in after if after[n] - before[n] > 1024}
+            self.assertEqual(grown, {}, f"KiB; before {before}, after {after}")
+        self.assert_ok(self.admin.get("/users/me"))
+        self.assertEqual(self.admin.get("/modbusmaster/config/remote-devs").data, [])
+
+    def test_the_error_names_the_member_at_fault(self):
+        cases = [("PUT", "/users/me/password", {"newPassword": 5}, "/newPassword"),
+                 ("POST", "/auth", {"name": "admin"}, "/password"),
+                 ("POST", "/mqtt", {"server": "h", "port": "x"}, "/port")]
+        for method, path, body, pointer in cases:
+            self.assert_refused(self.admin.request(method, path, body), 400, pointer=pointer)
+
+
+class Crowd(Suite):
+    """Clients that hold on to what they have."""
+
+    daemons = ("auditd", "authd", "tagd", "modbusd", "gateway")
+
+    @classmethod
+    def prepare(cls):
+        cls.plant = harness.Plant(cls.fleet)
+        tags = [(f"t{i}", "uint16", 2 * i) for i in range(100)]
+        cls.add_device("wide", cls.plant.port, [("all", 3, 0, 100, 100, tags)])
+        cls.apply()
+        wait_for("the values", lambda: len(cls.values("wide")) >= 100)
+
+    def latency(self, n=200):
+        took = sorted(self.assert_ok(self.admin.get("/users/me")).took for _ in range(n))
+        return took[n * 99 // 100]
+
+    def test_200_idle_connections_keep_nobody_out(self):
+        import socket
+        idle = [socket.create_connection(("127.0.0.1", port), 5)
+                for _ in range(100) for port in (self.fleet.http_port, self.fleet.https_port)]
+        try:
+            fresh = Client(self.fleet, token=self.admin.token)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 1.0 * harness.SLOW)
+            self.assertLess(self.latency(), 0.25 * harness.SLOW)
+            # half of them with half a request
+            for s in idle[::2]:
+                s.send(b"GET /api/v1/users/me HTTP/1.1\r\nHo")
+            fresh = Client(self.fleet, token=self.admin.token)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 1.0 * harness.SLOW)
+        finally:
+            for s in idle:
+                s.close()
+
+    def test_a_client_that_reads_a_stream_at_a_byte_a_second_holds_up_nobody(self):
+        import socket
+        quiet = self.latency()
+        before = self.fleet.d["gateway"].memory_kib() + self.fleet.d["tagd"].memory_kib()
+        slow = []
+        for _ in range(4):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            s.connect(("127.0.0.1", self.fleet.http_port))
+            s.sendall(f"GET /api/v1/tags/monitor/modbus_tcp_master/wide?streamInterval=100 HTTP/1.1"
+                      f"\r\nHost: x\r\nAuthorization: Bearer {self.admin.token}\r\n\r\n".encode())
+            slow.append(s)
+        good = self.admin.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1&streamInterval=100")
+        import time
+        end, worst, reads = time.monotonic() + 25, 0.0, 0
+        while time.monotonic() < end:
+            for s in slow:
+                s.settimeout(0.01)
+                try:
+                    s.recv(1)
+                except OSError:
+                    pass
+            n = len(good.events)
+            second = time.monotonic() + 1
+            while time.monotonic() < second:
+                worst = max(worst, self.assert_ok(self.admin.get("/users/me")).took)
+                reads += 1
+            self.assertGreater(len(good.events), n + 4 / harness.SLOW, "the good stream stalled")
+        after = self.fleet.d["gateway"].memory_kib() + self.fleet.d["tagd"].memory_kib()
+        self.assertLess(worst, max(0.25, 20 * quiet) * harness.SLOW)
+        if not harness.SANITIZED:
+            self.assertLess(after - before, 16 * 1024, "KiB grown for four slow readers")
+        for s in slow:
+            s.close()
+        good.close()
+
+    def test_streams_are_bounded_and_the_next_is_refused_at_once(self):
+        streams = []
+        try:
+            for _ in range(400):
+                s = self.admin.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1&onChanged")
+                if s.status != 200:
+                    self.assertEqual(s.status, 503)
+                    break
+                streams.append(s)
+            else:
+                self.fail("400 streams and no bound")
+            self.assertGreaterEqual(len(streams), 50)
+            self.assert_ok(self.admin.get("/users/me"))
+        finally:
+            for s in streams:
+                s.close()
+
+        def room():
+            s = self.admin.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1&onChanged")
+            s.close() if s.status == 200 else None
+            return s.status == 200
+        wait_for("room for a stream again", room, 15)

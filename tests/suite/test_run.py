@@ -1,0 +1,132 @@
+"""make run, and the walk of README.md exactly as it is printed there."""
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import unittest
+
+import harness
+from harness import free_port, wait_for
+
+TEST_SECONDS = 240
+
+
+class Run:
+    """deploy/run.sh on ports of ours, with what is built already."""
+
+    def __init__(self, state, ports):
+        env = dict(os.environ, STATE=state, BUILD=os.path.relpath(harness.BUILD, harness.ROOT),
+                   MAKE="true", **{k: str(v) for k, v in ports.items()})
+        self.lines = []
+        self.process = subprocess.Popen([f"{harness.ROOT}/deploy/run.sh"], env=env,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True, cwd=harness.ROOT)
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    @property
+    def text(self):
+        return "".join(self.lines)
+
+    def wait(self, word, timeout=30):
+        def there():
+            if self.process.poll() is not None:
+                raise AssertionError(f"run.sh ended: {self.text}")
+            return word in self.text
+        wait_for(f"{word!r} in {self.text}", there, timeout)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        self.thread.join(5)
+        return self.process.returncode
+
+
+class MakeRun(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp(prefix="fg-")
+        cls.ports = {n: free_port() for n in ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT",
+                                              "PLANT_PORT")}
+        cls.state = os.path.join(cls.dir, "state")
+        cls.run_ = None
+
+    def setUp(self):
+        self.r = Run(self.state, self.ports)
+        self.addCleanup(lambda: self.r.process.poll() is None and self.r.stop())
+        self.r.wait("Ctrl-C stops everything")
+
+    def processes(self):
+        out = subprocess.run(["pgrep", "-fa", self.state], capture_output=True, text=True).stdout
+        return [line for line in out.splitlines() if "run.sh" not in line and "pgrep" not in line]
+
+    def walk(self):
+        """The shell blocks of README.md's walk, with our ports; [(block, output)]"""
+        with open(f"{harness.ROOT}/README.md", encoding="utf-8") as f:
+            text = f.read()
+        text = text[text.index("## The walk"):text.index("## Map of the code")]
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+        self.assertEqual(len(blocks), 6)
+        script = ""
+        for block in blocks:
+            for old, name in (("59000", "HTTP_PORT"), ("18830", "MQTT_PORT"),
+                              ("15020", "PLANT_PORT")):
+                block = block.replace(old, str(self.ports[name]))
+            script += block.replace("-C 3", "-C 3 -W 20") + "\necho; echo '@@@@'\n"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True,
+                              timeout=120 * harness.SLOW)
+        return done.stdout.split("@@@@")
+
+    def test_1_the_walk_of_the_readme_works_word_for_word(self):
+        for name in ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT", "PLANT_PORT"):
+            self.assertIn(str(self.ports[name]), self.r.text)
+        out = self.walk()
+        self.assertNotIn('"error"', "".join(out[:5]))
+        self.assertIn('"name":"admin"', out[0])
+        self.assertIn('"plant"', out[1])
+        self.assertIn('"tagName":"flow"', out[2])
+        self.assertGreaterEqual(out[2].count("data:{"), 4, out[2])
+        self.assertIn('"dataValue":42', out[2])
+        self.assertEqual(out[3].count('"flow"') + out[3].count('"level"') >= 3, True, out[3])
+        for event in ("signIn", "passwordChange", "modbusMasterUpdate", "modbusMasterApply",
+                      "tagWrite", "mqttClientUpdate", "mqttMessageGroupUpdate"):
+            self.assertIn(event, out[4])
+        self.assertIn("authentication required", out[5])
+        # what dies is started again, with a line that says so
+        pid = next(p for p in self.processes() if "/tagd " in p).split()[0]
+        os.kill(int(pid), signal.SIGKILL)
+        self.r.wait("tagd ended")
+        wait_for("tagd back", lambda: any("/tagd " in p for p in self.processes()), 15)
+        self.assertEqual(self.r.stop(), 0)
+        self.assertEqual(self.processes(), [])
+
+    def test_2_a_second_start_carries_on(self):
+        class Fleet:
+            http_port = self.ports["HTTP_PORT"]
+        client = harness.Client(Fleet)
+        reply = wait_for("sign-in", lambda: next(
+            (r for r in [client.post("/auth", {"name": "admin", "password": "Plant-floor-7"})]
+             if r.status == 200), None))
+        client = client.with_token(reply.data["token"])
+        wait_for("the tags of before", lambda: (r := client.get("/tags/list")).status == 200
+                 and [t for t in r.data if t["tagName"] == "flow"])
+        self.assertEqual(client.get("/tags/list").headers["X-Fieldgate-Profile"], "bench")
+
+    def test_3_a_port_in_use_and_a_second_run_are_told_plainly(self):
+        other = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
+                               env=dict(os.environ, STATE=self.state + "2", MAKE="true",
+                                        BUILD=os.path.relpath(harness.BUILD, harness.ROOT),
+                                        **{k: str(v) for k, v in self.ports.items()}))
+        self.assertNotEqual(other.returncode, 0)
+        self.assertIn("in use", other.stderr)
+        other = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
+                               env=dict(os.environ, STATE=self.state, MAKE="true",
+                                        BUILD=os.path.relpath(harness.BUILD, harness.ROOT)))
+        self.assertNotEqual(other.returncode, 0)
+        self.assertIn("another run uses", other.stderr)

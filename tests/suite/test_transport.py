@@ -1,0 +1,240 @@
+"""Listeners, certificates, carriers of the token, limits of HTTP."""
+import glob
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+
+import harness
+from harness import Client, Suite, wait_for
+
+
+class Transport(Suite):
+    daemons = ("auditd", "authd", "tagd", "gateway")
+
+    def s_client(self, *args):
+        # @SECLEVEL=0: let our side offer what the other must refuse
+        done = subprocess.run(
+            ["openssl", "s_client", "-connect", f"127.0.0.1:{self.fleet.https_port}",
+             "-cipher", "ALL:@SECLEVEL=0", *args],
+            input=b"", capture_output=True, timeout=20)
+        return done.returncode, (done.stdout + done.stderr).decode(errors="replace")
+
+    def certificate(self):
+        _, text = self.s_client()
+        return re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text,
+                         re.S).group(0)
+
+    def key_and_certificate(self):
+        keys, certs = [], []
+        for path in glob.glob(f"{self.fleet.state}/gateway/**", recursive=True):
+            if os.path.isfile(path):
+                with open(path, "rb") as f:
+                    head = f.read(65536)
+                if b"PRIVATE KEY" in head:
+                    keys.append(path)
+                if b"BEGIN CERTIFICATE" in head:
+                    certs.append(path)
+        self.assertEqual((len(keys), len(certs)), (1, 1), (keys, certs))
+        return keys[0], certs[0]
+
+    def test_https_and_plain_http_answer_with_both_carriers(self):
+        for tls in (True, False):
+            for carrier in ("bearer", "mx-api-token"):
+                client = Client(self.fleet, tls, self.admin.token, carrier)
+                reply = self.assert_ok(client.get("/users/me"))
+                self.assertEqual(reply.data["name"], "admin")
+                self.assertEqual(reply.headers.get("X-Fieldgate-Profile"), "bench")
+                self.assertTrue(reply.body.startswith(b'{"data":'), reply.body)
+
+    def test_every_request_has_an_id_of_its_own(self):
+        ids = {self.admin.get("/users/me").headers.get("X-Request-Id") for _ in range(5)}
+        self.assertEqual(len(ids), 5, ids)
+        self.assertNotIn(None, ids)
+
+    def test_no_token_a_bad_one_and_a_changed_one_are_refused(self):
+        head, body, signature = self.admin.token.split(".")
+        flipped = signature[:-2] + ("A" if signature[-2] != "A" else "B") + signature[-1]
+        bad = [None, "x", "..", f"{head}.{body}.", f"{head}.{body}.{flipped}",
+               f"{head}.{body[:-2]}AA.{signature}", "A" * 5000]
+        for token in bad:
+            for carrier in ("bearer", "mx-api-token"):
+                reply = Client(self.fleet, False, token, carrier).get("/users/me")
+                if token and len(token) > 4000 and reply.status in (400, 431):
+                    continue
+                self.assert_refused(reply, 401, word="authentication required")
+
+    def test_plain_http_listens_on_this_machine_only(self):
+        listening = {}
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            with open(table, encoding="ascii") as f:
+                for line in f.readlines()[1:]:
+                    fields = line.split()
+                    if fields[3] == "0A":
+                        address, port = fields[1].rsplit(":", 1)
+                        listening.setdefault(int(port, 16), set()).add(address)
+        self.assertEqual(listening[self.fleet.http_port], {"0100007F"})
+        self.assertIn("00000000", listening[self.fleet.https_port])
+
+    def test_tls_below_1_2_is_refused_and_1_2_and_1_3_are_spoken(self):
+        for version in ("-tls1", "-tls1_1"):
+            _, text = self.s_client(version)
+            self.assertRegex(text, r"Cipher is \(NONE\)|alert protocol version", version)
+        for version, name in (("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")):
+            _, text = self.s_client(version)
+            self.assertRegex(text, rf"{name}, Cipher is [A-Z]", version)
+
+    def test_a_certificate_was_made_at_first_start_with_a_private_key(self):
+        key, _ = self.key_and_certificate()
+        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
+        text = subprocess.run(["openssl", "x509", "-noout", "-text"], capture_output=True,
+                              input=self.certificate().encode(), check=True).stdout.decode()
+        self.assertIn("id-ecPublicKey", text)
+        self.assertIn("Subject Alternative Name", text)
+        # and stays the same over a restart
+        before = self.certificate()
+        self.restart("gateway")
+        self.assertEqual(self.certificate(), before)
+
+    def test_a_new_certificate_is_taken_without_dropping_connections(self):
+        key, cert = self.key_and_certificate()
+        old = Client(self.fleet, True, self.admin.token)
+        conn = old.connect()
+        ask = lambda: (conn.request("GET", "/api/v1/users/me", headers=old.headers()),
+                       conn.getresponse())[1]
+        got = ask()
+        got.read()
+        self.assertEqual(got.status, 200)
+        sock = conn.sock
+        before = self.certificate()
+        new = os.path.join(self.fleet.dir, "new")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", new + ".key",
+                        "-out", new + ".crt", "-days", "30", "-subj", "/CN=renewed"],
+                       check=True, capture_output=True)
+        if key == cert:
+            with open(key + ".tmp", "wb") as out:
+                os.fchmod(out.fileno(), 0o600)
+                for part in (new + ".crt", new + ".key"):
+                    with open(part, "rb") as f:
+                        out.write(f.read())
+            os.rename(key + ".tmp", key)
+        else:
+            for target, part in ((key, new + ".key"), (cert, new + ".crt")):
+                os.chmod(part, 0o600)
+                os.rename(part, target)
+        self.fleet.d["gateway"].process.send_signal(signal.SIGHUP)
+
+        def renewed():
+            got = ask()  # the old connection is used all along
+            got.read()
+            self.assertEqual(got.status, 200)
+            return self.certificate() != before
+        wait_for("the new certificate", renewed)
+        self.assertIs(conn.sock, sock, "the old connection was dropped")
+        got = ask()
+        got.read()
+        self.assertEqual(got.status, 200)
+        self.assertIs(conn.sock, sock)
+
+    def test_a_broken_certificate_is_refused_and_the_old_one_stays(self):
+        key, cert = self.key_and_certificate()
+        with open(cert, "rb") as f:
+            good = f.read()
+        before = self.certificate()
+        try:
+            with open(cert, "wb") as f:
+                f.write(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            self.fleet.d["gateway"].process.send_signal(signal.SIGHUP)
+            wait_for("a word about it in the log", lambda: "reload" in self.fleet.tail("gateway"))
+            self.assertEqual(self.certificate(), before)
+        finally:
+            with open(cert, "wb") as f:
+                f.write(good)
+            self.fleet.d["gateway"].process.send_signal(signal.SIGHUP)
+
+    def test_unknown_paths_and_methods_get_a_clean_answer(self):
+        self.assert_refused(self.admin.get("/no/such/thing"), 404)
+        reply = self.admin.request("PATCH", "/users/me")
+        self.assert_refused(reply, 405)
+        self.assertIn("GET", reply.headers.get("Allow", ""))
+        self.assert_refused(self.admin.get("/nothing", base="/elsewhere"), 404)
+
+    def raw(self, data, n=65536):
+        with socket.create_connection(("127.0.0.1", self.fleet.http_port), 10) as s:
+            s.sendall(data)
+            s.settimeout(10 * harness.SLOW)
+            out = b""
+            while len(out) < n:
+                try:
+                    got = s.recv(n)
+                except socket.timeout:
+                    break
+                if not got:
+                    break
+                out += got
+                if b"\r\n\r\n" in out:
+                    break
+            return out
+
+    def test_ambiguous_requests_are_refused(self):
+        path = f"POST /api/v1/auth HTTP/1.1\r\nHost: x\r\n"
+        bad = ["Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+               "Content-Length: 5\r\nContent-Length: 6\r\n",
+               "Content-Length: +5\r\n", "Content-Length: 5abc\r\n",
+               "Content-Length: 99999999999999999999999\r\n"]
+        for headers in bad:
+            got = self.raw((path + headers + "\r\nhello").encode())
+            self.assertRegex(got, rb"^HTTP/1\.[01] 4\d\d |^$", headers)
+
+    def test_a_body_above_the_limit_is_refused_before_it_is_read(self):
+        got = self.raw(b"POST /api/v1/auth HTTP/1.1\r\nHost: x\r\n"
+                       b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
+        self.assertRegex(got, rb"^HTTP/1\.1 413 ")
+
+    def test_head_has_no_body_and_options_needs_no_token(self):
+        conn = self.admin.connect()
+        conn.request("HEAD", "/api/v1/users/me", headers=self.admin.headers())
+        got = conn.getresponse()
+        self.assertEqual(got.read(), b"")
+        self.assertIn(got.status, (200, 405))
+
+    def test_the_contract_and_its_page_are_served_and_load_nothing_from_outside(self):
+        api = self.assert_ok(self.anyone.get("/openapi.json")).json
+        self.assertTrue(api["openapi"].startswith("3.1"))
+        self.assertIn("/tags/list", api["paths"])
+        page = self.anyone.get("/docs", base="/api")
+        self.assert_ok(page)
+        self.assertIn("text/html", page.headers["Content-Type"])
+        for url in re.findall(rb"(?:src|href|url|import|fetch)\s*[=(]\s*[\"']?(https?://[^\"')\s>]+)",
+                              page.body):
+            self.fail(f"the page loads {url}")
+        self.assertIn("Content-Security-Policy", page.headers)
+
+    def test_metrics_are_for_the_signed_in_and_for_this_machine(self):
+        reply = self.anyone.request("GET", "/metrics", base="")
+        if reply.status == 404:
+            reply = self.anyone.get("/metrics")
+        self.assert_ok(reply)
+        text = reply.body.decode()
+        for daemon in self.fleet.names:
+            self.assertIn(f'daemon="{daemon}"', text)
+        for line in text.splitlines():
+            self.assertRegex(line, r'^(#.*|[a-z_]+(\{[^}]*\})? [-+0-9.eE]+|)$')
+        self.assertIn("fieldgate_", text)
+
+    def test_numbers_and_text_come_through_unchanged(self):
+        for text in ("plain", "Grüße, 東京, 🏭", "quote\" back\\slash / tab\t", "\u0001\u001f\u007f",
+                     "x" * 512):
+            reply = self.admin.put("/users/me", {"description": text})
+            self.assert_ok(reply)
+            self.assertEqual(self.admin.get("/users/me").data["description"], text)
+        for raw in (b'{"description":"\xff\xfe"}', b'{"description":"\\ud800"}',
+                    b'{"description":"a\x00b"}', b'{"description":"\xc0\x80"}'):
+            self.assert_refused(self.admin.put(
+                "/users/me", raw=raw, headers={"Content-Type": "application/json"}), 400)
