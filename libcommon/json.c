@@ -200,13 +200,14 @@ name_equal(const struct scan *s, const struct name *a, const struct name *b)
     if (!a->escaped && !b->escaped)
         return a->len == b->len && memcmp(s->text + a->at, s->text + b->at, a->len) == 0;
 
-    CLEANUP(freep) char *a_text = malloc((size_t)a->len + 1);
-    CLEANUP(freep) char *b_text = malloc((size_t)b->len + 1);
-    if (a_text == NULL || b_text == NULL)
+    char *both = malloc((size_t)a->len + b->len + 1);
+    if (both == NULL)
         return -ENOMEM;
-    size_t a_len = name_decode(s, a, a_text);
-    size_t b_len = name_decode(s, b, b_text);
-    return a_len == b_len && memcmp(a_text, b_text, a_len) == 0;
+    size_t a_len = name_decode(s, a, both);
+    size_t b_len = name_decode(s, b, both + a_len);
+    bool equal = a_len == b_len && memcmp(both, both + a_len, a_len) == 0;
+    free(both);
+    return equal;
 }
 
 /* 1 when 'name' is in the level's table; 0 with its place there if not; or -ENOMEM. */
@@ -665,6 +666,7 @@ restore_numbers(const struct scan *s, cJSON *item, size_t *next)
 {
     for (; item != NULL; item = item->next) {
         if (item->type == cJSON_Number) {
+            MUST(*next < s->n_numbers); /* cJSON sees the numbers that the scan saw */
             const struct number *number = &s->numbers[(*next)++];
             char *text = cJSON_malloc((size_t)number->len + 1);
             if (text == NULL)
@@ -685,7 +687,7 @@ restore_numbers(const struct scan *s, cJSON *item, size_t *next)
 int
 json_parse(const char *text, size_t len, struct cJSON **ret_tree, struct json_error *ret_error)
 {
-    CLEANUP(freep) char *copy = malloc(len + 1);
+    char *copy = malloc(len + 1);
     CLEANUP(json_freep) cJSON *tree = NULL;
     struct scan s;
 
@@ -706,6 +708,7 @@ json_parse(const char *text, size_t len, struct cJSON **ret_tree, struct json_er
             MUST(next == s.n_numbers);
     }
     scan_done(&s);
+    free(copy);
     if (r == 0)
         *ret_tree = MOVE_PTR(tree);
     return r;

@@ -49,7 +49,8 @@ int json_u64(const struct cJSON *item, uint64_t *ret_value);
 
 /*
  * The writer. Commas are put by jw_sep: every value and every name first adds
- * a comma unless it follows '{', '[' or ':'. Invalid UTF-8 becomes U+FFFD.
+ * a comma unless it follows '{', '[', ':', white space (of a frame around the
+ * text, such as an event's "data: ") or nothing. Invalid UTF-8 becomes U+FFFD.
  */
 void jw_open(struct buf *b, char bracket); /* '{' or '[' */
 void jw_close(struct buf *b, char bracket); /* '}' or ']' */

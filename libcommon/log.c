@@ -191,7 +191,7 @@ log_safe(const char *text, char *out, size_t out_size)
 {
     MUST(out_size > 0);
     size_t n = 0;
-    for (; text[n] != '\0' && n < out_size - 1; n++) {
+    for (; n < out_size - 1 && text[n] != '\0'; n++) {
         char c = text[n];
         out[n] = '?';
         if (c >= ' ' && c <= '~')

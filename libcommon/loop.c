@@ -537,7 +537,7 @@ loop_work(struct loop *loop, loop_work_fn *work, loop_work_fn *done, void *arg)
         (void)pthread_cond_signal(&loop->work_ready);
     }
     (void)pthread_mutex_unlock(&loop->lock);
-    if (r < 0)
+    if (r != 0)
         free(job);
     return r;
 }

@@ -345,7 +345,7 @@ found_store(struct store_txn *txn, uint32_t schema)
 static int
 settle_schema(struct store_txn *txn, uint32_t schema, store_migrate_fn *migrate)
 {
-    uint8_t bytes[4];
+    uint8_t bytes[4] = { 0 };
     int r = get_meta(txn, META_UUID, txn->store->uuid, UUID_SIZE);
     if (r == STORE_NOT_FOUND)
         return found_store(txn, schema);
@@ -451,7 +451,7 @@ store_uuid(const struct store *s)
 
 /* ---- transactions ---- */
 
-/* One try to begin or renew; LMDB's code. */
+/* A view that is kept, or a new one; LMDB's code. */
 static int
 try_read(struct store *s, struct store_txn **ret_txn)
 {
@@ -478,18 +478,18 @@ try_read(struct store *s, struct store_txn **ret_txn)
 }
 
 static int
-try_write(struct store *s, struct store_txn **ret_txn)
+try_write(struct store *s)
 {
     s->writer = (struct store_txn){ .store = s, .writing = true };
-    int code = mdb_txn_begin(s->env, NULL, 0, &s->writer.txn);
-    if (code == 0)
-        *ret_txn = &s->writer;
-    return code;
+    return mdb_txn_begin(s->env, NULL, 0, &s->writer.txn);
 }
 
-/* Begins, after opening the environment again where LMDB has given up on it. */
+/*
+ * Begins, after opening the environment again where LMDB has given up on it.
+ * A view goes to *ret_txn, the writing transaction (NULL) is s->writer.
+ */
 static int
-begin(struct store *s, bool writing, struct store_txn **ret_txn)
+begin(struct store *s, struct store_txn **ret_txn)
 {
     enum { TRIES = 3 }; /* a map that cannot grow costs one, a given-up environment another */
     int code = MDB_PANIC;
@@ -500,11 +500,11 @@ begin(struct store *s, bool writing, struct store_txn **ret_txn)
             if (r < 0)
                 return r;
         }
-        if (writing && s->n_reading == 0)
+        if (ret_txn == NULL && s->n_reading == 0)
             make_room(s);
         if (s->reopen)
             continue;
-        code = writing ? try_write(s, ret_txn) : try_read(s, ret_txn);
+        code = ret_txn == NULL ? try_write(s) : try_read(s, ret_txn);
         s->reopen |= code == MDB_PANIC;
     }
     return map_error(code);
@@ -513,36 +513,36 @@ begin(struct store *s, bool writing, struct store_txn **ret_txn)
 int
 store_read(struct store *s, struct store_txn **ret_txn)
 {
-    int r = begin(s, false, ret_txn);
-    if (r == 0)
-        s->n_reading++;
-    return r;
+    struct store_txn *txn = NULL;
+    int r = begin(s, &txn);
+    if (r < 0)
+        return r;
+    s->n_reading++;
+    *ret_txn = txn;
+    return 0;
 }
 
 int
 store_begin(struct store *s, struct store_txn **ret_txn)
 {
     MUST(!s->writing);
-    int r = begin(s, true, ret_txn);
-    s->writing = r == 0;
-    return r;
-}
-
-static void
-walk_free(struct walk *w)
-{
-    mdb_cursor_close(w->cursor);
-    *w->link = w->next;
-    if (w->next != NULL)
-        w->next->link = w->link;
-    free(w);
+    int r = begin(s, NULL);
+    if (r < 0)
+        return r;
+    s->writing = true;
+    *ret_txn = &s->writer;
+    return 0;
 }
 
 static void
 end_walks(struct store_txn *txn)
 {
-    while (txn->walks != NULL)
-        walk_free(txn->walks);
+    while (txn->walks != NULL) {
+        struct walk *w = txn->walks;
+        txn->walks = w->next;
+        mdb_cursor_close(w->cursor);
+        free(w);
+    }
 }
 
 /*
@@ -804,9 +804,15 @@ store_iter_del(struct store_iter *it)
 void
 store_iter_done(struct store_iter *it)
 {
-    if (it->cursor != NULL)
-        walk_free(it->cursor);
+    struct walk *w = it->cursor;
+    if (w == NULL)
+        return;
     it->cursor = NULL;
+    mdb_cursor_close(w->cursor);
+    *w->link = w->next;
+    if (w->next != NULL)
+        w->next->link = w->link;
+    free(w);
 }
 
 /* ---- statistics ---- */

@@ -63,9 +63,10 @@ int store_count(struct store_txn *txn, unsigned db, uint64_t *ret_n);
 
 /*
  * Walk in key order (memcmp). Start at the first key >= 'from' (NULL: the
- * first; with 'backwards' the last key <= 'from'). The walk ends with
- * its transaction or with store_iter_done; deleting the current record with
- * store_iter_del is allowed, other writes to the table are not.
+ * first; with 'backwards' the last key <= 'from'). The walk ends with its
+ * transaction or with store_iter_done, which comes before that or not at all.
+ * Deleting the current record with store_iter_del is allowed, other writes to
+ * the table are not.
  */
 struct store_iter {
     void *cursor;

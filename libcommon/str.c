@@ -254,6 +254,7 @@ hex_decode(const char *text, size_t len, uint8_t *out, size_t out_size)
         if (hex_digit(text[i]) < 0)
             return -EINVAL;
     for (size_t i = 0; i < len / 2; i++)
-        out[i] = (uint8_t)(hex_digit(text[2 * i]) << 4 | hex_digit(text[2 * i + 1]));
+        out[i] = (uint8_t)((unsigned)hex_digit(text[2 * i]) << 4 |
+                           (unsigned)hex_digit(text[2 * i + 1]));
     return (int)(len / 2);
 }

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -98,6 +99,21 @@ fdatasync(int fd)
     return fault_now() ? -1 : fn(fd);
 }
 
+static size_t refused_map_bytes = SIZE_MAX; /* maps of this size and above */
+
+void *
+mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    static void *(*fn)(void *, size_t, int, int, int, off_t);
+    if (fn == NULL)
+        *(void **)&fn = real("mmap");
+    if (fd >= 0 && size >= refused_map_bytes) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return fn(at, size, protection, flags, fd, offset);
+}
+
 /* ---- the stores under test ---- */
 
 enum { ALPHA, BETA, N_DBS };
@@ -135,6 +151,7 @@ tear_down(void **state)
 {
     (void)state;
     fault_in = -1;
+    refused_map_bytes = SIZE_MAX;
     store_close(s);
     s = NULL;
     (void)umount2(dir, MNT_DETACH); /* where a test mounted something */
@@ -593,6 +610,36 @@ test_a_transaction_that_is_too_big_fails_whole_and_alone(void **state)
     assert_text(BETA, "k", "v");
 }
 
+static void
+test_a_map_that_cannot_grow_ends_in_a_full_store(void **state)
+{
+    (void)state;
+    enum { SIZE = 8 << 20 };
+    char *value = calloc(1, SIZE);
+    int r = 0;
+    uint64_t n = 0;
+    assert_non_null(value);
+    assert_int_equal(put_text(BETA, "k", "v"), 0);
+    refused_map_bytes = (size_t)256 << 20;
+    while (r == 0 && n < 100) {
+        struct store_txn *txn = NULL;
+        uint8_t key[8];
+        assert_int_equal(store_begin(s, &txn), 0);
+        r = store_put(txn, ALPHA, store_key_u64(key, n), 8, value, SIZE);
+        int committed = store_commit(txn);
+        assert_int_equal(committed, r);
+        n += r == 0;
+        assert_text(BETA, "k", "v");
+    }
+    free(value);
+    assert_int_equal(r, -ENOSPC);
+    assert_true(n >= 5 && n < 32);
+    refused_map_bytes = SIZE_MAX;
+    reopen();
+    assert_int_equal(put_text(BETA, "k", "w"), 0);
+    assert_text(BETA, "k", "w");
+}
+
 /* ---- schemas ---- */
 
 static uint32_t migrated_from[8];
@@ -664,6 +711,23 @@ test_a_new_table_comes_empty(void **state)
 }
 
 /* ---- failing disks ---- */
+
+static void
+test_a_file_that_is_no_store_is_an_error(void **state)
+{
+    (void)state;
+    char path[96];
+    static const char junk[16384] = "not a store";
+    store_close(s);
+    s = NULL;
+    (void)snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    assert_int_equal(fwrite(junk, 1, sizeof(junk), f), sizeof(junk));
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(open_store(), -EIO);
+    assert_null(s);
+}
 
 static void
 test_every_write_that_fails_loses_only_its_own_commit(void **state)
@@ -852,8 +916,10 @@ main(void)
         TEST(test_a_view_costs_next_to_nothing),
         TEST(test_the_map_grows_with_the_records),
         TEST(test_a_transaction_that_is_too_big_fails_whole_and_alone),
+        TEST(test_a_map_that_cannot_grow_ends_in_a_full_store),
         TEST(test_older_schemas_are_brought_up_newer_ones_refused),
         TEST(test_a_new_table_comes_empty),
+        TEST(test_a_file_that_is_no_store_is_an_error),
         TEST(test_every_write_that_fails_loses_only_its_own_commit),
         TEST(test_a_store_given_up_on_comes_back_when_its_views_are_closed),
         TEST(test_a_file_that_may_not_grow_is_a_full_disk),

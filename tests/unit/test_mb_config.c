@@ -1,0 +1,352 @@
+/* Staged and running configuration in a store: indexes, apply, undo. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "services/modbusd/config.h"
+
+static char dir[64];
+static struct store *store;
+static struct store_txn *txn;
+static struct api_arena *arena;
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    memcpy(dir, "/tmp/test_mb_config.XXXXXX", sizeof("/tmp/test_mb_config.XXXXXX"));
+    arena = api_arena_new(64 << 20);
+    if (!mkdtemp(dir) || !arena || store_open(dir, config_dbs, N_DBS, 1, NULL, &store) < 0)
+        return -1;
+    return store_begin(store, &txn);
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    store_abort(txn);
+    txn = NULL;
+    store_close(store);
+    api_arena_free(arena);
+    static const char *const names[] = { "data.mdb", "lock.mdb", "lock.owner" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        (void)unlink(path); /* not all are there */
+    }
+    return rmdir(dir);
+}
+
+/* ---- a device, a command, a tag ---- */
+
+static void
+put_dev(uint32_t id, const char *name)
+{
+    struct remote_dev dev;
+    struct config_key key = config_key_dev(id);
+    assert_int_equal(api_defaults(arena, &remote_dev_desc, &dev), 0);
+    dev.has_remote_dev_id = true;
+    dev.remote_dev_id = id;
+    dev.master_tcp_iface_id = 1;
+    dev.name = name;
+    dev.slave_id = id;
+    dev.slave_ipaddr = "10.0.0.1";
+    assert_int_equal(config_put(arena, txn, &key, &dev), 0);
+}
+
+static void
+put_cmd(uint32_t dev, uint32_t id, const char *name)
+{
+    struct mcmd cmd;
+    struct config_key key = config_key_cmd(dev, id);
+    assert_int_equal(api_defaults(arena, &mcmd_desc, &cmd), 0);
+    cmd.has_mcmd_id = true;
+    cmd.mcmd_id = id;
+    cmd.remote_dev_id = dev;
+    cmd.name = name;
+    cmd.read_quantity = 10;
+    assert_int_equal(config_put(arena, txn, &key, &cmd), 0);
+}
+
+static void
+put_tag(uint32_t dev, uint32_t cmd, uint32_t id, const char *name)
+{
+    struct tag_for_mcmds tag;
+    struct config_key key = config_key_tag(dev, cmd, id);
+    assert_int_equal(api_defaults(arena, &tag_for_mcmds_desc, &tag), 0);
+    tag.has_tag_id = true;
+    tag.tag_id = id;
+    tag.mcmd_id = cmd;
+    tag.name = name;
+    tag.data_type = TAG_FOR_MCMDS_DATA_TYPE_UINT16;
+    assert_int_equal(config_put(arena, txn, &key, &tag), 0);
+}
+
+static void
+put_plant(void)
+{
+    assert_int_equal(config_ensure_defaults(arena, txn), 0);
+    for (uint32_t i = 1; i <= 2; i++) {
+        put_dev(i, i == 1 ? "pump" : "valve");
+        put_cmd(i, 10 * i, "a");
+        put_cmd(i, 10 * i + 1, "b");
+        put_tag(i, 10 * i, 100 * i, "x");
+        put_tag(i, 10 * i, 100 * i + 1, "y");
+        put_tag(i, 10 * i + 1, 100 * i + 2, "z");
+    }
+}
+
+static uint64_t
+touched(void)
+{
+    uint64_t n;
+    assert_int_equal(config_count_touched(txn, &n), 0);
+    return n;
+}
+
+static uint64_t
+count(unsigned db)
+{
+    uint64_t n;
+    assert_int_equal(store_count(txn, db, &n), 0);
+    return n;
+}
+
+static int
+note(void *arg, uint32_t dev)
+{
+    *(uint32_t *)arg |= 1u << dev;
+    return 0;
+}
+
+/* Applies; the devices that differed as bits. */
+static uint32_t
+apply(void)
+{
+    uint32_t changed = 0;
+    assert_int_equal(config_apply(txn, note, &changed), 0);
+    assert_int_equal(touched(), 0);
+    return changed;
+}
+
+/* Every record and index, as text. */
+static char *
+everything(void)
+{
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    for (unsigned db = DB_ONE; db <= DB_TAG_NAME; db++) {
+        struct store_iter it;
+        if ((db >= DB_ONE_RUN && db <= DB_TOUCHED) || db == DB_ONE)
+            continue;
+        assert_int_equal(store_iter_init(&it, txn, db, NULL, 0, false), 0);
+        while (store_iter_next(&it) == STORE_OK) {
+            buf_printf(&b, "%u ", db);
+            buf_put(&b, it.key, it.key_size);
+            buf_putc(&b, '=');
+            buf_put(&b, it.value, it.size);
+            buf_putc(&b, '\n');
+        }
+        store_iter_done(&it);
+    }
+    for (size_t i = 0; i < b.len; i++)
+        if (b.data[i] == '\0')
+            b.data[i] = '0';
+    char *text = api_arena_strdup(arena, buf_text(&b));
+    buf_done(&b);
+    return text;
+}
+
+/* ---- tests ---- */
+
+static void
+numbers_grow_and_are_not_used_again(void **state)
+{
+    (void)state;
+    uint32_t id;
+    for (uint32_t i = 1; i < 5; i++) {
+        assert_int_equal(config_next_id(txn, KIND_TAG, &id), 0);
+        assert_int_equal(id, i);
+    }
+    assert_int_equal(config_del_all(txn, KIND_TAG), 0);
+    assert_int_equal(config_next_id(txn, KIND_TAG, &id), 0);
+    assert_int_equal(id, 5);
+    assert_int_equal(config_next_id(txn, KIND_DEV, &id), 0);
+    assert_int_equal(id, 1);
+}
+
+static void
+names_find_their_records(void **state)
+{
+    (void)state;
+    uint32_t id;
+    put_plant();
+    assert_int_equal(config_dev_named(txn, "valve", &id), STORE_OK);
+    assert_int_equal(id, 2);
+    assert_int_equal(config_dev_named(txn, "valv", &id), STORE_NOT_FOUND);
+    assert_int_equal(config_cmd_named(txn, 2, "b", &id), STORE_OK);
+    assert_int_equal(id, 21);
+    assert_int_equal(config_tag_named(txn, 1, "z", &id), STORE_OK);
+    assert_int_equal(id, 102);
+    assert_int_equal(config_tag_named(txn, 3, "z", &id), STORE_NOT_FOUND);
+    put_dev(2, "gate"); /* the old name is free again */
+    assert_int_equal(config_dev_named(txn, "valve", &id), STORE_NOT_FOUND);
+    assert_int_equal(config_dev_named(txn, "gate", &id), STORE_OK);
+    struct remote_dev same = { .slave_ipaddr = "10.0.0.1", .slave_tcp_port = 502, .slave_id = 2 };
+    assert_int_equal(config_dev_at(txn, &same, &id), STORE_OK);
+    assert_int_equal(id, 2);
+}
+
+static void
+only_what_differs_is_applied(void **state)
+{
+    (void)state;
+    put_plant();
+    assert_int_equal(apply(), 1u << 1 | 1u << 2);
+    assert_int_equal(count(DB_TAG_RUN), 6);
+    assert_int_equal(apply(), 0);
+    put_tag(2, 20, 200, "other");
+    assert_int_equal(touched(), 1);
+    assert_int_equal(apply(), 1u << 2);
+    put_dev(1, "pump"); /* the same as before */
+    assert_int_equal(touched(), 0);
+    put_dev(1, "gate");
+    assert_int_equal(touched(), 1);
+    put_dev(1, "pump"); /* and back */
+    assert_int_equal(touched(), 0);
+}
+
+static void
+a_device_takes_its_commands_and_tags_with_it(void **state)
+{
+    (void)state;
+    put_plant();
+    (void)apply();
+    struct config_key key = config_key_dev(1);
+    assert_int_equal(config_del(arena, txn, &key), 0);
+    assert_int_equal(count(DB_DEV), 1);
+    assert_int_equal(count(DB_CMD), 2);
+    assert_int_equal(count(DB_TAG), 3);
+    assert_int_equal(count(DB_TAG_ID), 3);
+    assert_int_equal(count(DB_TAG_NAME), 3);
+    assert_int_equal(count(DB_CMD_NAME), 2);
+    assert_int_equal(count(DB_DEV_ADDR), 1);
+    assert_int_equal(touched(), 6);
+    assert_int_equal(config_del(arena, txn, &key), STORE_NOT_FOUND);
+    assert_int_equal(apply(), 1u << 1);
+    assert_int_equal(count(DB_TAG_RUN), 3);
+}
+
+static void
+undo_brings_everything_back(void **state)
+{
+    (void)state;
+    put_plant();
+    (void)apply();
+    char *before = everything();
+    /* names exchanged, one more, one less, all tags gone */
+    put_dev(1, "t");
+    put_dev(2, "pump");
+    put_dev(1, "valve");
+    put_dev(3, "new");
+    put_cmd(3, 30, "a");
+    struct config_key key = config_key_cmd(2, 20);
+    assert_int_equal(config_del(arena, txn, &key), 0);
+    assert_int_equal(config_del_all(txn, KIND_TAG), 0);
+    assert_string_not_equal(everything(), before);
+    assert_int_equal(config_undo(txn), 0);
+    assert_int_equal(touched(), 0);
+    assert_string_equal(everything(), before);
+    assert_int_equal(apply(), 0);
+}
+
+static void
+deleting_all_is_applied_and_undone(void **state)
+{
+    (void)state;
+    put_plant();
+    (void)apply();
+    char *before = everything();
+    assert_int_equal(config_del_all(txn, KIND_DEV), 0);
+    assert_string_equal(everything(), "");
+    assert_int_equal(touched(), 12);
+    assert_int_equal(config_undo(txn), 0);
+    assert_string_equal(everything(), before);
+    assert_int_equal(config_del_all(txn, KIND_CMD), 0);
+    assert_int_equal(apply(), 1u << 1 | 1u << 2);
+    assert_int_equal(count(DB_DEV_RUN), 2);
+    assert_int_equal(count(DB_CMD_RUN), 0);
+    assert_int_equal(count(DB_TAG_RUN), 0);
+}
+
+static void
+records_are_shown_with_what_is_below_them(void **state)
+{
+    (void)state;
+    struct buf b;
+    put_plant();
+    buf_init(&b, 1 << 20);
+    struct config_key key = config_key_cmd(1, 11);
+    assert_int_equal(config_write(txn, &key, &b), 0);
+    const char *text = buf_text(&b);
+    assert_non_null(strstr(text, "\"name\":\"b\""));
+    assert_non_null(strstr(text, "\"tags\":[{\"tagId\":102,\"mcmdId\":11,\"name\":\"z\""));
+    assert_null(strstr(text, "\"x\""));
+    buf_reset(&b);
+    uint64_t n;
+    assert_int_equal(config_write_all(txn, KIND_TAG, &b, &n), 0);
+    assert_int_equal(n, 6);
+    assert_non_null(strstr(buf_text(&b), "\"tagId\":202"));
+    buf_done(&b);
+}
+
+static void
+the_engine_gets_the_running_device(void **state)
+{
+    (void)state;
+    struct mb_dev_config dev;
+    struct mb_iface_config iface;
+    put_plant();
+    assert_int_equal(config_load_dev(arena, txn, 1, &dev), STORE_NOT_FOUND);
+    (void)apply();
+    put_tag(1, 10, 100, "staged-only");
+    assert_int_equal(config_load_dev(arena, txn, 1, &dev), 0);
+    assert_string_equal(dev.name, "pump");
+    assert_int_equal(dev.limit, 1);
+    assert_int_equal(dev.n_cmds, 2);
+    assert_int_equal(dev.cmds[0].n_tags, 2);
+    assert_int_equal(dev.cmds[1].n_tags, 1);
+    assert_string_equal(dev.cmds[0].tags[0].name, "x");
+    assert_string_equal(dev.cmds[1].tags[0].name, "z");
+    assert_int_equal(dev.cmds[1].tags[0].id, 102);
+    assert_int_equal(dev.cmds[1].tags[0].type, MB_UINT16);
+    assert_int_equal(config_load_iface(arena, txn, &iface), 0);
+    assert_string_equal(iface.provider, "modbus_tcp_master");
+    assert_int_equal(iface.timeout_ms, 1000);
+}
+
+int
+main(void)
+{
+#define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T(numbers_grow_and_are_not_used_again),
+        T(names_find_their_records),
+        T(only_what_differs_is_applied),
+        T(a_device_takes_its_commands_and_tags_with_it),
+        T(undo_brings_everything_back),
+        T(deleting_all_is_applied_and_undone),
+        T(records_are_shown_with_what_is_below_them),
+        T(the_engine_gets_the_running_device),
+    };
+#undef T
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
