@@ -7,18 +7,22 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "libcommon/base.h"
 #include "libcommon/clock.h"
 
+#include "libcommon/banned.h"
+
 struct conns {
     pthread_mutex_t lock;
     struct conns_limits limits;
     struct conns_stats stats;
     unsigned n_slots; /* slots used so far: the rest was never touched */
-    bool stopping;
+    bool stopping, pressed;
+    uint64_t n_arrived;
     struct conn slots[CONNS_MAX];
 };
 
@@ -37,6 +41,17 @@ conns_new(const struct conns_limits *limits, struct conns **ret_conns)
     return 0;
 }
 
+void
+conns_free(struct conns *c)
+{
+    if (c == NULL)
+        return;
+    struct conns *mine = c;
+    (void)atomic_compare_exchange_strong(&the_conns, &mine, NULL); /* or a later one */
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
 /* Its worker sees end of file, cleans up and calls conns_leave. */
 static void
 end(struct conns *c, struct conn *conn)
@@ -46,8 +61,34 @@ end(struct conns *c, struct conn *conn)
     (void)shutdown(conn->fd, SHUT_RDWR); /* fails when the peer was faster: as good */
 }
 
-static void
-end_oldest_idle(struct conns *c, unsigned group, uint64_t now_us)
+static int
+compare_orders(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/*
+ * Connections wait for a thread in the order they came. Those that came at or
+ * after the result still wait: they are as many as there are too few threads.
+ */
+static uint64_t
+first_waiting(const struct conns *c, unsigned group)
+{
+    uint64_t orders[CONNS_MAX];
+    size_t n = 0;
+    for (unsigned i = 0; i < c->n_slots; i++)
+        if (c->slots[i].used && c->slots[i].group == group)
+            orders[n++] = c->slots[i].order;
+    if (n <= c->limits.workers[group])
+        return UINT64_MAX;
+    qsort(orders, n, sizeof(orders[0]), compare_orders);
+    return orders[c->limits.workers[group]];
+}
+
+/* The one idle for longest; NULL when none is. */
+static struct conn *
+find_idle(struct conns *c, unsigned group, uint64_t waiting, uint64_t now_us)
 {
     struct conn *oldest = NULL;
     uint64_t oldest_us = now_us - CONNS_IDLE_LEAST_US;
@@ -55,16 +96,31 @@ end_oldest_idle(struct conns *c, unsigned group, uint64_t now_us)
         struct conn *conn = &c->slots[i];
         if (!conn->used || conn->ended || conn->group != group)
             continue;
+        if (conn->order >= waiting && !atomic_load_explicit(&conn->asked, memory_order_relaxed))
+            continue;
         uint64_t since = atomic_load_explicit(&conn->idle_since_us, memory_order_relaxed);
         if (since != 0 && since < oldest_us) {
             oldest = conn;
             oldest_us = since;
         }
     }
-    if (oldest != NULL) {
-        c->stats.shed++;
-        end(c, oldest);
-    }
+    return oldest;
+}
+
+static bool
+is_pressed(const struct conns *c, unsigned group)
+{
+    return c->stats.open[group] + CONNS_SPARE > c->limits.workers[group];
+}
+
+static void
+leave(struct conns *c, struct conn *conn)
+{
+    if (!conn->ended)
+        c->stats.open[conn->group]--;
+    conn->used = false;
+    conn->fd = -1;
+    conn->server_conn = NULL;
 }
 
 static struct conn *
@@ -87,9 +143,19 @@ count_address(const struct conns *c, uint32_t ip)
     return n;
 }
 
+/* A descriptor that is new cannot be open: whoever had it left without a word. */
+static void
+drop_closed(struct conns *c, int fd)
+{
+    for (unsigned i = 0; i < c->n_slots; i++)
+        if (c->slots[i].used && c->slots[i].fd == fd)
+            leave(c, &c->slots[i]);
+}
+
 static int
 enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
 {
+    drop_closed(c, fd);
     if (c->stopping)
         return -ECONNREFUSED;
     if (want->group == CONN_SECURE && c->limits.per_address != 0
@@ -98,8 +164,6 @@ enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
     struct conn *conn = free_slot(c);
     if (conn == NULL)
         return -ECONNREFUSED;
-    if (c->stats.open[want->group] + CONNS_SPARE >= c->limits.workers[want->group])
-        end_oldest_idle(c, want->group, now_us);
     conn->ip = want->ip;
     conn->port = want->port;
     conn->local_port = want->local_port;
@@ -107,8 +171,16 @@ enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
     conn->group = want->group;
     conn->used = true;
     conn->ended = false;
+    conn->order = c->n_arrived++;
+    conn->server_conn = NULL;
+    atomic_store_explicit(&conn->asked, false, memory_order_relaxed);
     conn_idle(conn, now_us);
     c->stats.open[conn->group]++;
+    if (!c->pressed && is_pressed(c, conn->group)) {
+        c->pressed = true;
+        if (c->limits.on_pressure != NULL)
+            c->limits.on_pressure(c->limits.arg);
+    }
     return 0;
 }
 
@@ -150,17 +222,38 @@ conns_leave(struct conns *c, struct conn *conn)
     if (conn == NULL)
         return;
     pthread_mutex_lock(&c->lock);
-    if (!conn->ended)
-        c->stats.open[conn->group]--;
-    conn->used = false;
-    conn->fd = -1;
+    leave(c, conn);
     pthread_mutex_unlock(&c->lock);
 }
 
 void
-conns_check(struct conns *c, uint64_t now_us)
+conns_handshake(int fd, void *server_conn)
 {
+    struct conns *c = atomic_load(&the_conns);
+    if (c == NULL)
+        return;
     pthread_mutex_lock(&c->lock);
+    for (unsigned i = 0; i < c->n_slots; i++)
+        if (c->slots[i].used && c->slots[i].fd == fd)
+            c->slots[i].server_conn = server_conn;
+    pthread_mutex_unlock(&c->lock);
+}
+
+struct conn *
+conns_find_handshake(struct conns *c, const void *server_conn)
+{
+    struct conn *found = NULL;
+    pthread_mutex_lock(&c->lock);
+    for (unsigned i = 0; i < c->n_slots; i++)
+        if (c->slots[i].used && c->slots[i].server_conn == server_conn)
+            found = &c->slots[i];
+    pthread_mutex_unlock(&c->lock);
+    return found;
+}
+
+static void
+end_late(struct conns *c, uint64_t now_us)
+{
     for (unsigned i = 0; i < c->n_slots; i++) {
         struct conn *conn = &c->slots[i];
         uint64_t deadline = atomic_load_explicit(&conn->deadline_us, memory_order_relaxed);
@@ -169,18 +262,38 @@ conns_check(struct conns *c, uint64_t now_us)
             end(c, conn);
         }
     }
+}
+
+bool
+conns_check(struct conns *c, uint64_t now_us)
+{
+    pthread_mutex_lock(&c->lock);
+    end_late(c, now_us);
+    for (unsigned group = 0; group < CONN_N_GROUPS; group++) {
+        if (!is_pressed(c, group))
+            continue;
+        uint64_t waiting = first_waiting(c, group);
+        struct conn *idle;
+        while (is_pressed(c, group) && (idle = find_idle(c, group, waiting, now_us)) != NULL) {
+            c->stats.shed++;
+            end(c, idle);
+        }
+    }
+    c->pressed = is_pressed(c, CONN_SECURE) || is_pressed(c, CONN_PLAIN);
+    bool pressed = c->pressed;
     pthread_mutex_unlock(&c->lock);
+    return pressed;
 }
 
 void
-conns_stop(struct conns *c)
+conns_stop(struct conns *c, uint64_t now_us)
 {
     pthread_mutex_lock(&c->lock);
     c->stopping = true;
     for (unsigned i = 0; i < c->n_slots; i++) {
         struct conn *conn = &c->slots[i];
-        if (conn->used && !conn->ended
-            && atomic_load_explicit(&conn->idle_since_us, memory_order_relaxed) != 0)
+        uint64_t since = atomic_load_explicit(&conn->idle_since_us, memory_order_relaxed);
+        if (conn->used && !conn->ended && since != 0 && since <= now_us)
             end(c, conn);
     }
     pthread_mutex_unlock(&c->lock);
@@ -222,10 +335,7 @@ accept(int listener, __SOCKADDR_ARG addr, socklen_t *restrict addr_len)
     }
     struct sockaddr *out = addr.__sockaddr__;
     if (out != NULL && addr_len != NULL) {
-        socklen_t n = peer_len < *addr_len ? peer_len : *addr_len;
-        const char *from = (const char *)&peer;
-        for (socklen_t i = 0; i < n; i++)
-            ((char *)out)[i] = from[i];
+        memcpy(out, &peer, peer_len < *addr_len ? peer_len : *addr_len);
         *addr_len = peer_len;
     }
     return fd;

@@ -33,7 +33,8 @@ struct gateway {
     struct tls *tls;
     struct http *http;
     struct bus_peer **peers; /* by index of route_daemons */
-    struct loop_timer second;
+    struct loop_timer check_timer;
+    struct loop_post pressure;
     _Atomic bool stopping;
     _Atomic unsigned n_running; /* requests, streams included */
     _Atomic unsigned n_streams;

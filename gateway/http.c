@@ -296,20 +296,39 @@ put_head(struct http_call *call, const struct http_reply *reply, int64_t body_le
     call->status = reply->status;
 }
 
-static uint64_t
-deadline_for(size_t n)
+/* Around what depends on the client's pace. */
+static void
+wait_begin(struct http_call *call, uint64_t allowed_us)
 {
-    return clock_mono_us() + HTTP_TIMEOUT_MS * 1000ull + n * 1000000ull / HTTP_BYTES_PER_S;
+    if (call->conn != NULL) {
+        uint64_t now_us = clock_mono_us();
+        conn_deadline(call->conn, now_us + allowed_us);
+        conn_waits(call->conn, now_us);
+    }
+}
+
+static void
+wait_end(struct http_call *call)
+{
+    if (call->conn != NULL) {
+        conn_deadline(call->conn, 0);
+        conn_busy(call->conn);
+    }
+}
+
+/* How long 'n' bytes may take, in µs. */
+static uint64_t
+time_for(size_t n)
+{
+    return HTTP_TIMEOUT_MS * 1000ull + n * 1000000ull / HTTP_BYTES_PER_S;
 }
 
 static int
-write_all(struct http_call *call, const void *bytes, size_t n, uint64_t deadline_us)
+write_all(struct http_call *call, const void *bytes, size_t n, uint64_t allowed_us)
 {
-    if (call->conn != NULL)
-        conn_deadline(call->conn, deadline_us);
+    wait_begin(call, allowed_us);
     int r = mg_write(call->server_conn, bytes, n) == (int)n ? 0 : -EPIPE;
-    if (call->conn != NULL)
-        conn_deadline(call->conn, 0);
+    wait_end(call);
     if (r < 0) {
         call->close = true;
         mg_disable_connection_keep_alive(call->server_conn);
@@ -341,9 +360,9 @@ http_answer(struct http_call *call, const struct http_reply *reply)
         call->close = true;
         return -EPIPE;
     }
-    int r = write_all(call, b->data, b->len, deadline_for(b->len));
+    int r = write_all(call, b->data, b->len, time_for(b->len));
     if (r == 0 && !head && !at_once)
-        r = write_all(call, reply->body, reply->len, deadline_for(reply->len));
+        r = write_all(call, reply->body, reply->len, time_for(reply->len));
     return r;
 }
 
@@ -399,13 +418,13 @@ http_begin(struct http_call *call, const struct http_reply *reply, uint64_t body
     settle_body(call);
     put_head(call, reply, (int64_t)body_len);
     struct buf *b = &call->worker->out;
-    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, deadline_for(b->len));
+    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, time_for(b->len));
 }
 
 int
 http_put(struct http_call *call, const void *bytes, size_t n)
 {
-    return write_all(call, bytes, n, deadline_for(n));
+    return write_all(call, bytes, n, time_for(n));
 }
 
 /* ---- event streams ---- */
@@ -428,7 +447,7 @@ http_stream_begin(struct http_call *call)
     };
     put_head(call, &reply, -1);
     struct buf *b = &call->worker->out;
-    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, deadline_for(0));
+    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, time_for(0));
 }
 
 int
@@ -443,13 +462,13 @@ http_stream_put(struct http_call *call, const void *bytes, size_t n, unsigned ti
         buf_puts(b, "\r\n");
     if (b->err != 0)
         return -EPIPE;
-    return write_all(call, b->data, b->len, clock_mono_us() + timeout_ms * 1000ull);
+    return write_all(call, b->data, b->len, timeout_ms * 1000ull);
 }
 
 int
 http_stream_end(struct http_call *call)
 {
-    return call->http10 ? 0 : write_all(call, "0\r\n\r\n", 5, deadline_for(0));
+    return call->http10 ? 0 : write_all(call, "0\r\n\r\n", 5, time_for(0));
 }
 
 bool
@@ -471,14 +490,12 @@ http_read(struct http_call *call, char *out, size_t n)
     if (call->expects_continue) {
         call->expects_continue = false;
         static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-        if (write_all(call, go_on, sizeof(go_on) - 1, deadline_for(0)) < 0)
+        if (write_all(call, go_on, sizeof(go_on) - 1, time_for(0)) < 0)
             return -EPIPE;
     }
-    if (call->conn != NULL)
-        conn_deadline(call->conn, deadline_for(n));
+    wait_begin(call, time_for(n));
     int got = mg_read(call->server_conn, out, n);
-    if (call->conn != NULL)
-        conn_deadline(call->conn, 0);
+    wait_end(call);
     if (got > 0) {
         call->body_read += (size_t)got;
         if (!call->chunked && call->body_read == (size_t)call->content_length)
@@ -595,6 +612,24 @@ is_loopback(const char *addr)
     return strncmp(addr, "127.", 4) == 0;
 }
 
+/* Ours for the library's; known by then: a handshake, or a request. */
+static struct conn *
+lookup(const struct mg_connection *server_conn)
+{
+    struct gateway *g = mg_get_user_context_data(server_conn);
+    struct conn *conn = mg_get_user_connection_data(server_conn);
+    if (conn != NULL)
+        return conn;
+    const struct mg_request_info *ri = mg_get_request_info(server_conn);
+    struct in_addr ip;
+    conn = conns_find_handshake(g->conns, server_conn);
+    if (conn == NULL && ri != NULL && !ri->is_ssl
+        && inet_pton(AF_INET, ri->remote_addr, &ip) == 1)
+        conn = conns_find(g->conns, ip.s_addr, (uint16_t)ri->remote_port,
+                          (uint16_t)ri->server_port);
+    return conn;
+}
+
 static void
 run(struct gateway *g, struct mg_connection *server_conn, struct http_call *call)
 {
@@ -604,7 +639,7 @@ run(struct gateway *g, struct mg_connection *server_conn, struct http_call *call
         .gateway = g,
         .worker = worker_get(server_conn),
         .server_conn = server_conn,
-        .conn = ri->conn_data,
+        .conn = lookup(server_conn),
         .id = atomic_fetch_add_explicit(&g->next_request_id, 1, memory_order_relaxed),
         .start_us = clock_mono_us(),
         .method = method_parse(ri->request_method),
@@ -621,8 +656,11 @@ run(struct gateway *g, struct mg_connection *server_conn, struct http_call *call
         return;
     }
     (void)str_copy(call->addr, sizeof(call->addr), ri->remote_addr); /* IPv4: fits */
-    if (call->conn != NULL)
+    if (call->conn != NULL) {
+        mg_set_user_connection_data(server_conn, call->conn);
+        conn_asked(call->conn);
         conn_busy(call->conn);
+    }
     log_set_request(call->id);
     fault = read_request(call, ri);
     if (gateway_is_stopping(g)) {
@@ -680,32 +718,11 @@ on_library_log(const struct mg_connection *server_conn, const char *message)
     return 1;
 }
 
-static struct conn *
-lookup(const struct mg_connection *server_conn)
-{
-    struct gateway *g = mg_get_user_context_data(server_conn);
-    const struct mg_request_info *ri = mg_get_request_info(server_conn);
-    struct in_addr ip;
-    if (ri == NULL || inet_pton(AF_INET, ri->remote_addr, &ip) != 1)
-        return NULL;
-    return conns_find(g->conns, ip.s_addr, (uint16_t)ri->remote_port, (uint16_t)ri->server_port);
-}
-
-static int
-on_connection(const struct mg_connection *server_conn, void **ret_data)
-{
-    *ret_data = lookup(server_conn);
-    return 0;
-}
-
 static void
 on_connection_close(const struct mg_connection *server_conn)
 {
     struct gateway *g = mg_get_user_context_data(server_conn);
-    struct conn *conn = mg_get_user_connection_data(server_conn);
-    if (conn == NULL) /* no request was ever begun: a failed handshake */
-        conn = lookup(server_conn);
-    conns_leave(g->conns, conn);
+    conns_leave(g->conns, lookup(server_conn));
 }
 
 static int
@@ -728,7 +745,6 @@ listen_on(struct gateway *g, const char *ports, unsigned n_workers)
         .connection_close = on_connection_close,
         .http_error = on_library_error,
         .init_thread = on_thread,
-        .init_connection = on_connection,
     };
     char workers[16], head_max[16], timeout[16], keep_alive[16];
     (void)snprintf(workers, sizeof(workers), "%u", n_workers);

@@ -27,7 +27,7 @@
 
 #include "libcommon/banned.h"
 
-enum { SWEEP_EVERY_S = 600 };
+enum { CHECK_US = 1000000, SWEEP_US = 600 * CHECK_US };
 
 static int
 set_https_port(void *self, const char *value)
@@ -57,6 +57,28 @@ set_per_address(void *self, const char *value)
     return parse_u32(value, 0, CONNS_MAX, &g->per_address);
 }
 
+static void
+check(void *arg)
+{
+    static uint64_t swept_us;
+    struct gateway *g = arg;
+    uint64_t now_us = clock_mono_us();
+    bool pressed = conns_check(g->conns, now_us);
+    if (swept_us == 0 || now_us - swept_us >= SWEEP_US) {
+        swept_us = now_us;
+        upload_sweep(g->svc);
+    }
+    (void)loop_timer_set(g->svc->loop, &g->check_timer,
+                         now_us + (pressed ? CONNS_IDLE_LEAST_US + 1000 : CHECK_US));
+}
+
+static void
+on_pressure(void *arg)
+{
+    struct gateway *g = arg;
+    loop_post(g->svc->loop, &g->pressure, check, g); /* not again before 'check' ran */
+}
+
 static int
 gateway_open(void *self, struct svc *svc)
 {
@@ -65,6 +87,8 @@ gateway_open(void *self, struct svc *svc)
         .workers = { HTTP_WORKERS_SECURE, HTTP_WORKERS_PLAIN },
         .per_address = g->per_address,
         .plain_port = (uint16_t)g->http_port,
+        .on_pressure = on_pressure,
+        .arg = g,
     };
     g->svc = svc;
     if (sodium_init() < 0)
@@ -87,24 +111,13 @@ gateway_open(void *self, struct svc *svc)
     return r;
 }
 
-static void
-every_second(void *arg)
-{
-    static unsigned n;
-    struct gateway *g = arg;
-    conns_check(g->conns, clock_mono_us());
-    if (n++ % SWEEP_EVERY_S == 0)
-        upload_sweep(g->svc);
-    (void)loop_timer_set(g->svc->loop, &g->second, clock_mono_us() + 1000000);
-}
-
 static int
 gateway_start(void *self, struct svc *svc)
 {
     struct gateway *g = self;
     gateway_metrics_register(g);
-    loop_timer_init(&g->second, every_second, g);
-    int r = loop_timer_set(svc->loop, &g->second, clock_mono_us());
+    loop_timer_init(&g->check_timer, check, g);
+    int r = loop_timer_set(svc->loop, &g->check_timer, clock_mono_us());
     if (r == 0)
         r = auth_start(g->auth);
     if (r == 0)
@@ -139,7 +152,7 @@ gateway_stop(void *self, struct svc *svc)
         return;
     uint64_t until_us = clock_mono_us() + GATEWAY_STOP_MS * 1000ull;
     do {
-        conns_stop(g->conns);
+        conns_stop(g->conns, clock_mono_us());
         if (loop_round(g->svc->loop, 20000) < 0)
             break;
     } while (atomic_load(&g->n_running) > 0 && clock_mono_us() < until_us);

@@ -1,6 +1,6 @@
 programs += gateway
 gateway.srcs := $(addprefix gateway/,main.c front.c http.c conns.c route.c auth.c auth_cache.c \
-                  forward.c stream.c upload.c metrics.c docs.c tls.c)
+                  forward.c stream.c upload.c metrics.c metrics_join.c docs.c tls.c)
 gateway.gen  := routes openapi_json
 gateway.dir  := $(B)/lib
 gateway.shim := $(gateway.dir)/libssl.so $(gateway.dir)/libcrypto.so
@@ -25,6 +25,12 @@ $(B)/gen/gateway_docs.h: $(gateway.docs:%=gateway/docs/docs.%)
 	    od -An -v -td1 gateway/docs/docs.$$kind | sed 's/\(-*[0-9][0-9]*\)/\1,/g'; \
 	    echo "};"; done; } > $@
 $(B)/gateway/docs.o: $(B)/gen/gateway_docs.h
+$(B)/gen/stamp: | $(B)/gen/gateway_docs.h
 
-test_route.extra      := gateway/route.c
-test_auth_cache.extra := gateway/auth_cache.c
+test_route.extra        := gateway/route.c
+test_route.gen          := routes openapi_json
+test_auth_cache.extra   := gateway/auth_cache.c
+test_conns.extra        := gateway/conns.c
+test_metrics_join.extra := gateway/metrics_join.c
+fuzz_path.extra         := gateway/route.c
+fuzz_path.gen           := routes openapi_json

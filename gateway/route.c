@@ -206,7 +206,7 @@ add_edge(struct node *n, const char *text, uint32_t len)
 {
     bool found;
     unsigned at = find_edge(n, text, len, &found);
-    if (found)
+    if (found && n->edges != NULL)
         return n->edges[at].to;
     struct edge *edges = realloc(n->edges, (n->n_edges + 1) * sizeof(*edges));
     if (edges == NULL)

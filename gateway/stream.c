@@ -4,7 +4,6 @@
 #include "gateway/stream.h"
 
 #include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "gateway/auth.h"
@@ -66,13 +65,19 @@ close_at_daemon(struct stream *s)
         bus_answer_done(&a);
 }
 
+static bool
+ends_block(const char *bytes, size_t n)
+{
+    return n >= 2 && bytes[n - 1] == '\n' && bytes[n - 2] == '\n';
+}
+
 static enum stream_end
 put(struct stream *s, const char *bytes, size_t n)
 {
     if (http_stream_put(s->call, bytes, n, STREAM_WRITE_MS) < 0)
         return STREAM_CLIENT_GONE;
     s->written_us = clock_mono_us();
-    s->inside_block = n < 2 || memcmp(bytes + n - 2, "\n\n", 2) != 0;
+    s->inside_block = !ends_block(bytes, n);
     return STREAM_GOES_ON;
 }
 

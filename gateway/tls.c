@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gateway/conns.h"
 #include "libcommon/base.h"
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
@@ -313,16 +314,26 @@ on_handshake(SSL *ssl, void *arg)
     return ok;
 }
 
+/* The library has put its connection into the SSL: the first that we see of it. */
+static void
+on_tls_event(const SSL *ssl, int where, int value)
+{
+    (void)value;
+    if ((where & SSL_CB_HANDSHAKE_START) != 0)
+        conns_handshake(SSL_get_fd(ssl), SSL_get_ex_data(ssl, 0)); /* its "app data" */
+}
+
 static SSL_CTX *
 make_context(struct tls *t)
 {
     static const unsigned char session_name[] = "fieldgate";
+    char groups[] = "X25519:P-256:P-384"; /* OpenSSL's macro wants it without const */
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
     if (ctx == NULL)
         return NULL;
     if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
         || SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1
-        || SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") != 1
+        || SSL_CTX_set1_groups_list(ctx, groups) != 1
         || SSL_CTX_set_session_id_context(ctx, session_name, sizeof(session_name) - 1) != 1) {
         SSL_CTX_free(ctx);
         return NULL;
@@ -333,6 +344,7 @@ make_context(struct tls *t)
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, without memory */
     SSL_CTX_set_num_tickets(ctx, 1);
     SSL_CTX_set_cert_cb(ctx, on_handshake, t);
+    SSL_CTX_set_info_callback(ctx, on_tls_event);
     return ctx;
 }
 

@@ -131,6 +131,7 @@ upload_sweep(const struct svc *svc)
         return;
     }
     time_t oldest = time(NULL) - UPLOAD_KEEP_S;
+    /* cppcheck-suppress readdirCalled ; one thread has this DIR */
     for (const struct dirent *e; (e = readdir(dir)) != NULL;) {
         struct stat st;
         if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0

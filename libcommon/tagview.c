@@ -161,7 +161,8 @@ grow(struct tagview *v)
 }
 
 struct tagview_tag *
-tagview_find(const struct tagview *v, const char *provider, const char *source, const char *name)
+tagview_find(const struct tagview *v, const char *provider, const char *source,
+             const char *name)
 {
     uint64_t hash = hash_name(provider, source, name);
     struct tagview_tag *t = v->buckets[hash & (v->n_buckets - 1)];
@@ -339,8 +340,8 @@ tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, siz
 
     for (size_t i = 0; i < n; i++) {
         const struct tag_def *def = &defs[i];
-        struct tagview_tag *t = def->no == 0 ? NULL
-                                         : tag_get(v, def->provider, def->source, def->name);
+        struct tagview_tag *t =
+            def->no == 0 ? NULL : tag_get(v, def->provider, def->source, def->name);
         /* A name that another daemon lists, or twice in this list, keeps its first owner. */
         if (t == NULL || t->daemon != NULL) {
             v->stats.refused_tags++;
@@ -428,7 +429,8 @@ take_sample(struct tagview *v, struct tagview_tag *t, const struct tag_sample *s
 }
 
 void
-tagview_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n, bool snapshot)
+tagview_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n,
+                bool snapshot)
 {
     struct tagview *v = arg;
     struct tagview_daemon *d = daemon_get(v, daemon, false);

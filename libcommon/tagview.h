@@ -37,12 +37,12 @@ struct tagview_tag {
     struct tagview_tag *next; /* same hash bucket */
     uint64_t hash;
     struct tagview_daemon *daemon; /* who lists it; NULL: nobody does now */
-    uint32_t no;               /* its number there */
+    uint32_t no;                   /* its number there */
     uint32_t interval_ms;
     uint16_t size;
     uint8_t type, access;
-    bool has_value;  /* there was a good value in this type */
-    bool has_sample; /* there was any sample */
+    bool has_value;         /* there was a good value in this type */
+    bool has_sample;        /* there was any sample */
     struct tag_sample last; /* its bytes point to 'bytes' */
     uint8_t *bytes;
     size_t bytes_cap;
@@ -50,7 +50,7 @@ struct tagview_tag {
     unsigned n_holds;
     struct tagview_listener *listeners;
     void *memo; /* the user's, e.g. a text made of it; let go with the last hold and */
-    void (*memo_free)(void *memo); /* when the definition changes */
+    void (*memo_free)(void *memo);        /* when the definition changes */
     const char *provider, *source, *name; /* in 'text' */
     char unit[TAG_UNIT_MAX * 4 + 1];
     char text[];
@@ -71,19 +71,19 @@ void tagview_free(struct tagview *v); /* NULL does nothing; listeners must be go
  */
 void tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n);
 void tagview_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n,
-                 bool snapshot);
+                     bool snapshot);
 void tagview_presence(void *arg, const char *daemon, bool up);
 
 /* Did 'daemon' ever tell its catalogue? */
 bool tagview_knows(const struct tagview *v, const char *daemon);
 
 /* The entry, listed or held; NULL when there is none. */
-struct tagview_tag *tagview_find(const struct tagview *v, const char *provider, const char *source,
-                         const char *name);
+struct tagview_tag *tagview_find(const struct tagview *v, const char *provider,
+                                 const char *source, const char *name);
 bool tagview_has_provider(const struct tagview *v, const char *provider);
 /* Keeps the entry of this name, made if there is none. NULL: no memory or too many. */
 struct tagview_tag *tagview_hold(struct tagview *v, const char *provider, const char *source,
-                         const char *name);
+                                 const char *name);
 void tagview_release(struct tagview *v, struct tagview_tag *t);
 /* 'l' has fn and owner set; the tag must be held meanwhile. */
 void tagview_listen(struct tagview_tag *t, struct tagview_listener *l);

@@ -64,15 +64,17 @@ lint:
 	deploy/deps.sh build test lint
 	$(sub_make) check-headers check-layers
 	$(sub_make) VARIANT=clang B=build/clang programs unit
-	$(sub_make) tidy cppcheck
+	$(sub_make) -k VARIANT=clang B=build/clang tidy cppcheck
 tidy: $(patsubst %,$(B)/tidy/%.ok,$(filter-out tests/%,$(lint_srcs)))
-$(B)/tidy/%.ok: %.c .clang-tidy $(B)/gen/stamp
+$(B)/tidy/%.ok: % .clang-tidy $(headers) | $(B)/gen/stamp
 	@mkdir -p $(@D)
-	clang-tidy --quiet --warnings-as-errors='*' $< -- $(all_cppflags) -std=c17 2>$@.log \
+	@echo "  TIDY $<"
+	@clang-tidy --quiet --warnings-as-errors='*' $< -- $(all_cppflags) -std=c17 2>$@.log \
 	  || { cat $@.log; exit 1; }
 	@touch $@
 cppcheck: gen
-	cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
+	@echo "  CPPCHECK"
+	@cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
 	  --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	  --suppressions-list=tests/lint/cppcheck.txt -j$(JOBS) \
 	  -D_GNU_SOURCE -I. -I$(B) $(filter-out tests/%,$(lint_srcs))
@@ -95,6 +97,9 @@ daemons := $(filter-out demoplant,$(programs))
 libexec := $(PREFIX)/lib/fieldgate
 doc     := $(PREFIX)/share/doc/fieldgate
 install: programs
+	$(sub_make) install-files
+# What is built already, as it is.
+install-files:
 	install -d $(addprefix $(DESTDIR),$(libexec) $(doc) $(PREFIX)/bin \
 	  $(addprefix $(PREFIX)/lib/,systemd/system sysusers.d tmpfiles.d))
 	install -m 755 $(patsubst %,$(B)/bin/%,$(daemons)) $(DESTDIR)$(libexec)/
@@ -108,4 +113,4 @@ install: programs
 	install -m 644 systemd/fieldgate.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/fieldgate.conf
 	install -m 644 README.md CHANGELOG.md LICENSE $(B)/gen/openapi.json $(DESTDIR)$(doc)/
 
-.PHONY: shims fuzz-replays fuzz-programs bench_programs tidy cppcheck
+.PHONY: install-files shims fuzz-replays fuzz-programs bench_programs tidy cppcheck

@@ -7,3 +7,6 @@ authd.libs := -lsodium
 test_jwt.extra             := services/authd/jwt.c
 test_jwt.libs              := -lsodium
 test_password_policy.extra := services/authd/policy.c
+test_sign_in_lock.extra    := services/authd/lock.c services/authd/record.c
+fuzz_token.extra           := services/authd/jwt.c
+fuzz_token.libs            := -lsodium

@@ -115,8 +115,11 @@ cert_write_files(struct cloudd *d, uint32_t client, struct cert_files *ret_files
         size_t n;
         make_key(key, client, kind);
         r = store_get(txn, CLOUDD_DB_CERTS, key, sizeof(key), &pem, &n);
+        char path[CERT_PATH_MAX];
         if (r == STORE_OK)
             r = write_file(d, client, kind, pem, n, ret_files->path[kind]);
+        else if (r == STORE_NOT_FOUND && file_path(d, client, kind, "", path) == 0)
+            (void)unlink(path); /* of a certificate that was deleted */
     }
     store_abort(txn);
     return r < 0 ? r : 0;

@@ -322,8 +322,11 @@ client_free(struct client *c)
     loop_timer_cancel(d->svc->loop, &c->retry);
     loop_timer_cancel(d->svc->loop, &c->pace);
     forward_close(c->queue);
-    while (c->first != NULL)
-        memory_remove(c, c->first);
+    struct memory_message *next;
+    for (struct memory_message *m = c->first; m != NULL; m = next) {
+        next = m->next;
+        free(m);
+    }
     api_arena_free(c->arena);
     free(c);
 }
@@ -397,7 +400,8 @@ on_down(void *arg, const char *why)
         log_info("client: disconnected client=%u", c->id);
         return;
     }
-    (void)str_copy_len(c->why, sizeof(c->why), why, strnlen(why, sizeof(c->why) - 1)); /* fits */
+    (void)str_copy_len(c->why, sizeof(c->why), why,
+                       strnlen(why, sizeof(c->why) - 1)); /* fits */
     if (was_up && clock_mono_us() - c->up_us >= STEADY_US)
         c->n_failures = 0;
     c->up_us = 0;

@@ -18,11 +18,11 @@
 
 /* Tables of the store; the audit outbox is the last. */
 enum {
-    CLOUDD_DB_META,    /* "next-client": u32 */
-    CLOUDD_DB_CLIENTS, /* client u32 -> MQTTConfiguration */
-    CLOUDD_DB_FORWARD, /* client u32 -> StoreAndForward */
-    CLOUDD_DB_GROUPS,  /* client u32, group u32 -> MessagePolicy */
-    CLOUDD_DB_CERTS,   /* client u32, enum cert_kind u8 -> PEM */
+    CLOUDD_DB_META,     /* "next-client": u32 */
+    CLOUDD_DB_CLIENTS,  /* client u32 -> MQTTConfiguration */
+    CLOUDD_DB_FORWARD,  /* client u32 -> StoreAndForward */
+    CLOUDD_DB_GROUPS,   /* client u32, group u32 -> MessagePolicy */
+    CLOUDD_DB_CERTS,    /* client u32, enum cert_kind u8 -> PEM */
     CLOUDD_DB_MESSAGES, /* forward.c */
     CLOUDD_DB_OUTBOX,
     CLOUDD_N_DBS
@@ -34,10 +34,10 @@ enum {
     CLOUDD_TAGS_MAX = 50000,       /* of all groups together */
     CLOUDD_MEMORY_MESSAGES = 1000, /* of a client without store and forward */
     CLOUDD_MEMORY_BYTES = 4 << 20,
-    CLOUDD_COMMIT_US = 20000,      /* stored messages are committed this often at most */
+    CLOUDD_COMMIT_US = 20000, /* stored messages are committed this often at most */
     CLOUDD_RETRY_COMMIT_US = 1000000,
     CLOUDD_CERT_MAX = 64 << 10,
-    CLOUDD_RECORD_MAX = 1 << 20,   /* memory of one decoded record */
+    CLOUDD_RECORD_MAX = 1 << 20, /* memory of one decoded record */
 };
 
 struct client;
@@ -58,9 +58,9 @@ struct cloudd {
     struct loop_timer commit_timer;
     uint64_t committed_us; /* the last commit of messages */
     bool commit_failed;
-    struct client *clients;     /* by id */
-    struct client *leaving;     /* deleted, still disconnecting */
-    struct policy *touched;     /* had updates in this round */
+    struct client *clients; /* by id */
+    struct client *leaving; /* deleted, still disconnecting */
+    struct policy *touched; /* had updates in this round */
     struct loop_timer purge_timer;
     uint32_t purge[CLOUDD_CLIENTS_MAX * 4]; /* clients whose messages are to be removed */
     size_t n_purge;

@@ -173,8 +173,8 @@ append_value(struct group *g, size_t i, const struct tag_sample *s)
     }
     struct tag *t = &g->tags[i];
     uint32_t no = g->n_values++;
-    g->values[no] = (struct value){ .at = (uint32_t)at + 1,
-                                    .len = (uint32_t)(g->text.len - at - 1) };
+    g->values[no] =
+        (struct value){ .at = (uint32_t)at + 1, .len = (uint32_t)(g->text.len - at - 1) };
     if (t->first == 0)
         t->first = no;
     else

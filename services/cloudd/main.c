@@ -37,7 +37,7 @@ static struct cloudd_provider providers[] = {
     X(queued, "fieldgate_mqtt_queued_messages", "Messages not yet acknowledged", true)         \
     X(queued_bytes, "fieldgate_mqtt_queued_bytes", "Bytes not yet acknowledged", true)
 
-#define X(id, metric, text, is_gauge) \
+#define X(id, metric, text, is_gauge)                                                          \
     static struct metric_counter m_##id = { .name = metric, .help = text, .gauge = is_gauge };
 METRIC_TABLE(X)
 #undef X
@@ -116,8 +116,8 @@ find_orphans(struct cloudd *d)
         r = store_read(d->svc->store, &txn);
         if (r < 0)
             return r;
-        r = store_iter_init(&it, txn, CLOUDD_DB_MESSAGES, cloudd_key(from, client), sizeof(from),
-                            false);
+        r = store_iter_init(&it, txn, CLOUDD_DB_MESSAGES, cloudd_key(from, client),
+                            sizeof(from), false);
         if (r == 0) {
             r = store_iter_next(&it);
             found = r == STORE_OK && it.key_size >= 4;
@@ -194,9 +194,9 @@ int
 main(int argc, char **argv)
 {
     static const char *const dbs[CLOUDD_N_DBS] = {
-        [CLOUDD_DB_META] = "meta",     [CLOUDD_DB_CLIENTS] = "mqtt",
+        [CLOUDD_DB_META] = "meta",       [CLOUDD_DB_CLIENTS] = "mqtt",
         [CLOUDD_DB_FORWARD] = "forward", [CLOUDD_DB_GROUPS] = "groups",
-        [CLOUDD_DB_CERTS] = "certs",   [CLOUDD_DB_MESSAGES] = "messages",
+        [CLOUDD_DB_CERTS] = "certs",     [CLOUDD_DB_MESSAGES] = "messages",
         [CLOUDD_DB_OUTBOX] = "outbox",
     };
     static const struct svc_info info = {

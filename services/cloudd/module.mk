@@ -4,3 +4,7 @@ cloudd.srcs := $(addprefix services/cloudd/,main.c op_mqtt.c op_messages.c op_fo
                  policy.c group.c payload.c forward.c mqtt_conn.c cert.c sys_linux.c)
 cloudd.gen  := api_cloudd
 cloudd.libs := -lpaho-mqtt3as
+
+test_payload.extra       := services/cloudd/payload.c
+test_group.extra         := services/cloudd/group.c services/cloudd/payload.c
+test_forward_store.extra := services/cloudd/forward.c

@@ -290,8 +290,8 @@ make_uri(const struct mqtt_conn *c, char out[URI_MAX])
     /* The name stays with TLS, whose certificate is checked against it. */
     const char *host = c->o.tls ? c->host : c->address;
     bool v6 = strchr(host, ':') != NULL;
-    (void)snprintf(out, URI_MAX, "%s://%s%s%s:%u", c->o.tls ? "ssl" : "tcp", v6 ? "[" : "", host,
-                   v6 ? "]" : "", c->o.port); /* a host has at most 255 bytes */
+    (void)snprintf(out, URI_MAX, "%s://%s%s%s:%u", c->o.tls ? "ssl" : "tcp", v6 ? "[" : "",
+                   host, v6 ? "]" : "", c->o.port); /* a host has at most 255 bytes */
 }
 
 static int
@@ -358,8 +358,8 @@ do_publish(struct command *cmd)
     r.onSuccess = cb_sent;
     r.onFailure = cb_not_sent;
     r.context = n;
-    int rc = c->made ? MQTTAsync_sendMessage(c->handle, cmd->topic, &m, &r)
-                     : MQTTASYNC_DISCONNECTED;
+    int rc =
+        c->made ? MQTTAsync_sendMessage(c->handle, cmd->topic, &m, &r) : MQTTASYNC_DISCONNECTED;
     if (rc != MQTTASYNC_SUCCESS)
         cb_not_sent(n, NULL);
     free(cmd);
@@ -512,6 +512,8 @@ look_up(void *arg)
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_family = AF_UNSPEC };
     struct addrinfo *all = NULL;
     c->lookup_error = getaddrinfo(c->host, NULL, &hints, &all);
+    if (c->lookup_error == 0 && all == NULL)
+        c->lookup_error = EAI_NONAME;
     if (c->lookup_error != 0)
         return;
     const struct addrinfo *pick = all;
@@ -597,8 +599,13 @@ mqtt_conn_publish(struct mqtt_conn *c, unsigned slot, const char *topic, const v
     if (cmd == NULL)
         return -ENOMEM;
     char *bytes = (char *)(cmd + 1);
-    *cmd = (struct command){ .kind = COMMAND_PUBLISH, .c = c, .slot = slot, .qos = qos,
-                             .retain = retain, .topic = bytes + len, .payload = bytes,
+    *cmd = (struct command){ .kind = COMMAND_PUBLISH,
+                             .c = c,
+                             .slot = slot,
+                             .qos = qos,
+                             .retain = retain,
+                             .topic = bytes + len,
+                             .payload = bytes,
                              .len = len };
     memcpy(bytes, payload, len);
     memcpy(bytes + len, topic, topic_size);

@@ -26,15 +26,15 @@ struct mqtt_options {
     const char *host;
     uint16_t port;
     const char *client_id, *user, *password; /* user "": none */
-    bool v31; /* MQTT 3.1 instead of 3.1.1 */
+    bool v31;                                /* MQTT 3.1 instead of 3.1.1 */
     uint16_t keep_alive_s;
     unsigned handshake_s; /* until CONNACK */
     bool clean_session;
     bool tls;
     enum mqtt_tls tls_version;
-    bool verify; /* the broker's certificate and name */
+    bool verify;                                  /* the broker's certificate and name */
     const char *root_file, *cert_file, *key_file; /* PEM; "": none (root: the system's) */
-    const char *will_topic; /* "": no will */
+    const char *will_topic;                       /* "": no will */
     const char *will_message;
     int will_qos;
     bool will_retain;

@@ -10,7 +10,8 @@
 static const char disk_name[] = "System";
 
 static enum api_status
-load(struct cloudd *d, struct api_call *call, int64_t id, struct store_and_forward *ret_settings)
+load(struct cloudd *d, struct api_call *call, int64_t id,
+     struct store_and_forward *ret_settings)
 {
     uint8_t key[4];
     struct api_arena *a = api_call_arena(call);
@@ -37,6 +38,7 @@ add_disk(struct cloudd *d, struct api_call *call, struct store_and_forward *s)
     if (r < 0)
         return api_fail_errno(call, r, "cannot read the state of the disk");
     uint64_t used = now.total > now.free ? now.total - now.free : 0;
+    uint64_t tenths = now.total > 0 ? used * 1000 / now.total : 0;
     *disk = (struct disk){
         .name = disk_name,
         .mount = api_strdup(call, now.mount),
@@ -48,7 +50,7 @@ add_disk(struct cloudd *d, struct api_call *call, struct store_and_forward *s)
         .has_free = true,
         .free = (int64_t)now.free,
         .has_percent = true,
-        .percent = now.total > 0 ? (double)(used * 1000 / now.total) / 10 : 0,
+        .percent = (double)tenths / 10,
         .has_tags = true,
         .tags = { .used = "systemDiskUsed",
                   .free = "systemDiskFree",

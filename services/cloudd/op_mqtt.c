@@ -59,7 +59,8 @@ add_new_state(int64_t id, struct mqtt_configuration *cfg)
                               : MQTT_CONFIGURATION_STATUS_DISCONNECT;
 }
 
-/* The whole list as this call's transaction sees it; 'changed' is the client it changes, or 0. */
+/* The whole list as this call's transaction sees it; 'changed' is the client it changes, or 0.
+ */
 static enum api_status
 answer_list(struct cloudd *d, struct api_call *call, int64_t changed)
 {
@@ -72,7 +73,8 @@ answer_list(struct cloudd *d, struct api_call *call, int64_t changed)
         return api_fail_errno(call, r, "cannot read the clients");
     while ((r = store_iter_next(&it)) == STORE_OK && it.key_size == 4) {
         struct mqtt_configuration cfg = { 0 };
-        r = api_store_value(api_call_arena(call), it.value, it.size, &mqtt_configuration_desc, &cfg);
+        r = api_store_value(api_call_arena(call), it.value, it.size, &mqtt_configuration_desc,
+                            &cfg);
         if (r < 0)
             break;
         if (get_u32(it.key) == changed)
@@ -117,17 +119,17 @@ static enum api_status
 complete(struct cloudd *d, struct api_call *call, int64_t id, struct mqtt_configuration *cfg)
 {
     if (cfg->client_id[0] == '\0')
-        cfg->client_id = api_printf(call, "fg-%08x-%lld", get_u32(store_uuid(d->svc->store)),
-                                    (long long)id);
+        cfg->client_id =
+            api_printf(call, "fg-%08x-%lld", get_u32(store_uuid(d->svc->store)), (long long)id);
     return cfg->client_id != NULL ? API_OK : API_TOO_LARGE;
 }
 
 static enum api_status
 take_id(struct api_call *call, int64_t *ret_id)
 {
-    const void *value;
-    size_t size;
-    uint64_t n;
+    const void *value = NULL;
+    size_t size = 0;
+    uint64_t n = 0;
     uint8_t next[4];
     struct store_txn *txn = api_txn(call);
     if (txn == NULL)
@@ -137,7 +139,8 @@ take_id(struct api_call *call, int64_t *ret_id)
         return api_fail(call, API_FORBIDDEN, NULL,
                         "mqtt client creation failed: maximum mqtt client limit reached");
     if (r == 0)
-        r = store_get(txn, CLOUDD_DB_META, next_client_key, sizeof(next_client_key), &value, &size);
+        r = store_get(txn, CLOUDD_DB_META, next_client_key, sizeof(next_client_key), &value,
+                      &size);
     /* Ids are not used again: stored messages of a deleted client may take a while to go. */
     uint32_t id = r == STORE_OK && size == 4 ? get_u32(value) : 1;
     put_u32(next, id + 1);
@@ -269,7 +272,8 @@ remove_all(struct store_txn *txn, unsigned db, uint32_t client)
     int r = store_iter_init(&it, txn, db, cloudd_key(from, client), sizeof(from), false);
     if (r < 0)
         return r;
-    while ((r = store_iter_next(&it)) == STORE_OK && it.key_size >= 4 && get_u32(it.key) == client) {
+    while ((r = store_iter_next(&it)) == STORE_OK && it.key_size >= 4 &&
+           get_u32(it.key) == client) {
         r = store_iter_del(&it);
         if (r < 0)
             break;

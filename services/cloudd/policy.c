@@ -139,7 +139,8 @@ read_tags(struct policy *p)
     p->names = api_arena_alloc(p->arena, (n + 1) * sizeof(p->names[0]));
     if (p->names == NULL || !each_tag(tree, add_tag, p))
         return -ENOMEM;
-    p->properties = api_arena_alloc(p->arena, (p->cfg.n_properties + 1) * sizeof(*p->properties));
+    p->properties =
+        api_arena_alloc(p->arena, (p->cfg.n_properties + 1) * sizeof(*p->properties));
     if (p->properties == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < p->cfg.n_properties; i++)
@@ -327,8 +328,9 @@ policy_make(struct cloudd *d, struct client *c, uint32_t id, const void *value, 
     p->id = id;
     loop_timer_init(&p->timer, on_timer, p);
     p->arena = api_arena_new(CLOUDD_RECORD_MAX * 8);
-    int r = p->arena == NULL ? -ENOMEM
-                             : api_store_value(p->arena, value, size, &message_policy_desc, &p->cfg);
+    int r = p->arena == NULL
+                ? -ENOMEM
+                : api_store_value(p->arena, value, size, &message_policy_desc, &p->cfg);
     if (r == 0)
         r = read_tags(p);
     if (r == 0)
@@ -373,7 +375,8 @@ cloudd_load_policies(struct cloudd *d, struct client *c)
         uint32_t id = get_u32((const uint8_t *)it.key + 4);
         int e = policy_make(d, c, id, it.value, it.size, &p);
         if (e < 0)
-            log_err("policy: cannot load client=%u group=%u error=%s", client, id, strerror(-e));
+            log_err("policy: cannot load client=%u group=%u error=%s", client, id,
+                    strerror(-e));
         else
             policy_insert(c, p);
     }
@@ -406,8 +409,8 @@ cloudd_policy_changed(void *self, void *arg)
     struct policy *p = NULL;
     int r = store_read(d->svc->store, &txn);
     if (r == 0)
-        r = store_get(txn, CLOUDD_DB_GROUPS, cloudd_group_key(key, client, id), sizeof(key), &value,
-                      &size);
+        r = store_get(txn, CLOUDD_DB_GROUPS, cloudd_group_key(key, client, id), sizeof(key),
+                      &value, &size);
     if (r == STORE_OK)
         r = policy_make(d, c, id, value, size, &p);
     store_abort(txn);
@@ -453,7 +456,8 @@ size_t
 cloudd_count_tags(const struct cloudd *d, uint32_t but_client, uint32_t but_group)
 {
     size_t n = 0;
-    for (struct client *c = cloudd_next_client(d, NULL); c != NULL; c = cloudd_next_client(d, c))
+    for (struct client *c = cloudd_next_client(d, NULL); c != NULL;
+         c = cloudd_next_client(d, c))
         for (const struct policy *p = *cloudd_client_policies(c); p != NULL; p = p->next)
             if (cloudd_client_id(c) != but_client || p->id != but_group)
                 n += p->n_tags;

@@ -37,7 +37,7 @@ sys_disk_of(const char *dir, struct sys_disk *ret_disk)
         if (is_below(dir, entry.mnt_dir) && strlen(entry.mnt_dir) >= strlen(ret_disk->mount) &&
             str_copy(ret_disk->mount, SYS_NAME_MAX, entry.mnt_dir) == 0)
             (void)str_copy(ret_disk->device, SYS_NAME_MAX, entry.mnt_fsname); /* else: empty */
-    (void)endmntent(mounts); /* always 1 */
+    (void)endmntent(mounts);                                                  /* always 1 */
     return 0;
 }
 

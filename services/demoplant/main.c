@@ -9,7 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <math.h>
-#include <modbus.h>
+#include <modbus/modbus.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -281,7 +281,7 @@ main(int argc, char **argv)
     static struct plant plant = { .n_units = 1 };
     const char *address = "127.0.0.1";
     unsigned port = 0;
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--help") == 0) {
             fputs(map_text, stdout);
@@ -295,7 +295,6 @@ main(int argc, char **argv)
             address = value;
         else
             port = number(NULL, 0, 0);
-        i++;
     }
     if (port == 0)
         port = number(NULL, 0, 0);

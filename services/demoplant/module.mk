@@ -2,4 +2,3 @@
 programs       += demoplant
 demoplant.srcs := services/demoplant/main.c
 demoplant.libs := -lmodbus
-$(B)/services/demoplant/main.o: all_cppflags += -isystem /usr/include/modbus

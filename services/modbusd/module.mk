@@ -1,6 +1,15 @@
 # modbusd: the Modbus master.
 modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c)
 programs       += modbusd
-modbusd.srcs   := $(modbusd.engine) $(addprefix services/modbusd/,main.c config.c op.c \
-                  op_master.c op_devs.c op_mcmds.c op_tags.c op_control.c op_operate.c)
+modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
+                  op_tags.c op_control.c op_operate.c)
+modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) services/modbusd/main.c
 modbusd.gen    := api_modbusd
+
+test_mb_pdu.extra    := services/modbusd/mb_pdu.c
+test_mb_value.extra  := services/modbusd/mb_value.c
+test_mb_conn.extra   := services/modbusd/mb_pdu.c services/modbusd/mb_conn.c
+test_mb_engine.extra := $(modbusd.engine)
+test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
+test_mb_config.gen   := api_modbusd
+fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c

@@ -19,7 +19,7 @@
 enum { FOLLOW_BLOCK = 64 << 10 };
 
 struct follow {
-    struct follow *next, **at;  /* of tagd's list */
+    struct follow *next, **at; /* of tagd's list */
     struct follow *next_dirty;
     bool dirty;
     struct tagd *d;

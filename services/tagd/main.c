@@ -17,17 +17,17 @@ static struct tagd_provider providers[] = {
 };
 
 /* name, metric, help, is it a gauge */
-#define METRIC_TABLE(X)                                                                \
-    X(tags, "fieldgate_tags", "Tags listed by the providers", true)                    \
-    X(samples, "fieldgate_hub_samples_total", "Samples taken from the tag bus", false) \
-    X(updates, "fieldgate_hub_updates_total", "Updates handed to streams", false)      \
-    X(refused, "fieldgate_hub_refused_tags_total", "Tags not taken from a catalogue", false) \
-    X(lost, "fieldgate_hub_lost_batches_total", "Batches missing in a sequence", false) \
-    X(snapshots, "fieldgate_hub_snapshots_total", "Snapshots asked for", false)        \
-    X(streams, "fieldgate_tag_streams", "Event streams of tag values", true)           \
+#define METRIC_TABLE(X)                                                                        \
+    X(tags, "fieldgate_tags", "Tags listed by the providers", true)                            \
+    X(samples, "fieldgate_hub_samples_total", "Samples taken from the tag bus", false)         \
+    X(updates, "fieldgate_hub_updates_total", "Updates handed to streams", false)              \
+    X(refused, "fieldgate_hub_refused_tags_total", "Tags not taken from a catalogue", false)   \
+    X(lost, "fieldgate_hub_lost_batches_total", "Batches missing in a sequence", false)        \
+    X(snapshots, "fieldgate_hub_snapshots_total", "Snapshots asked for", false)                \
+    X(streams, "fieldgate_tag_streams", "Event streams of tag values", true)                   \
     X(backlog, "fieldgate_tag_stream_backlog_bytes", "Waiting for slow clients", true)
 
-#define X(id, metric, text, is_gauge) \
+#define X(id, metric, text, is_gauge)                                                          \
     static struct metric_counter m_##id = { .name = metric, .help = text, .gauge = is_gauge };
 METRIC_TABLE(X)
 #undef X

@@ -27,7 +27,7 @@ struct access {
     struct api_call *call;
     const char *provider, *source, *tag;
     uint8_t type;
-    uint8_t key[8]; /* of the note in TAGD_DB_WRITES */
+    uint8_t key[8];   /* of the note in TAGD_DB_WRITES */
     const char *what; /* for the audit record of a write */
     struct buf body;
 };
@@ -90,7 +90,7 @@ refuse(struct access *a, int error, const struct bus_reply *reply)
                         a->provider);
     if (error == -ETIMEDOUT)
         return api_fail(a->call, API_TIMEOUT, NULL, "no answer from the device in time");
-    if (error < 0)
+    if (error < 0 || reply == NULL)
         return api_fail(a->call, API_INTERNAL, NULL, "the answer of %s could not be read",
                         a->provider);
     char why[WHY_MAX];
@@ -162,7 +162,8 @@ answer_read(struct access *a, const struct bus_reply *reply)
     if (tag_value_decode(&in, &v) < 0 || !rd_ended(&in) || v.type != a->type)
         return refuse(a, -EBADMSG, NULL);
     if (quality == TAG_BAD_EXCEPTION)
-        return api_fail(a->call, API_INTERNAL, NULL, "the device refused with exception %u", aux);
+        return api_fail(a->call, API_INTERNAL, NULL, "the device refused with exception %u",
+                        aux);
     if (quality == TAG_BAD_TIMEOUT || quality == TAG_BAD_CONNECTION)
         return api_fail(a->call, API_TIMEOUT, NULL, "the device does not answer (%s)",
                         tag_quality_text(quality));
@@ -198,10 +199,11 @@ tagd_get_tags_access(struct tagd *self, struct api_call *call,
 {
     struct tagview_tag *t = NULL;
     enum api_status status = find_tag(self, call, path->provider, path->source, path->tag, &t);
-    if (status != API_OK)
+    if (t == NULL)
         return status;
     if (!(t->access & TAG_ACCESS_READ))
-        return api_fail(call, API_INVALID, NULL, "wrong access type (w), shoubld be readable (r)");
+        return api_fail(call, API_INVALID, NULL,
+                        "wrong access type (w), shoubld be readable (r)");
     struct access *a = access_new(self, call, t);
     if (a == NULL)
         return API_TOO_LARGE;
@@ -221,7 +223,8 @@ close_note(struct access *a, bool unsure)
 {
     struct audit_record record = {
         .event = "tagWrite",
-        .message = api_printf(a->call, "%s: outcome unknown, the provider did not answer", a->what),
+        .message =
+            api_printf(a->call, "%s: outcome unknown, the provider did not answer", a->what),
         .detail = "",
         .source = a->call->who->name,
         .addr = a->call->who->addr,
@@ -330,14 +333,16 @@ describe(struct api_call *call, const struct tagview_tag *t, const struct tag_va
 
 enum api_status
 tagd_put_tags_access(struct tagd *self, struct api_call *call,
-                     const struct tagd_put_tags_access_path *path, const struct tags_access *body)
+                     const struct tagd_put_tags_access_path *path,
+                     const struct tags_access *body)
 {
     struct tagview_tag *t = NULL;
     enum api_status status = find_tag(self, call, path->provider, path->source, path->tag, &t);
-    if (status != API_OK)
+    if (t == NULL)
         return status;
     if (!(t->access & TAG_ACCESS_WRITE))
-        return api_fail(call, API_INVALID, NULL, "wrong access type (r), shoubld be writable (w)");
+        return api_fail(call, API_INVALID, NULL,
+                        "wrong access type (r), shoubld be writable (w)");
     struct tag_value v = { 0 };
     status = read_value(call, body, t, &v);
     if (status != API_OK)
@@ -387,8 +392,12 @@ settle_one(struct tagd *d, struct store_txn *txn, const void *bytes, size_t n)
         return -EPROTO;
     (void)snprintf(message, sizeof(message), "%.*s: outcome unknown, the hub was restarted",
                    (int)(what_len < 400 ? what_len : 400), what); /* cut to fit */
-    struct audit_record record = { .event = "tagWrite", .message = message, .detail = "",
-                                   .source = source, .addr = from, .request_id = request_id,
+    struct audit_record record = { .event = "tagWrite",
+                                   .message = message,
+                                   .detail = "",
+                                   .source = source,
+                                   .addr = from,
+                                   .request_id = request_id,
                                    .at_us = at_us };
     return audit_put(d->svc->outbox, txn, &record);
 }

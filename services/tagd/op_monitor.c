@@ -7,13 +7,13 @@
 
 /* The names of all tags of a source, in the call's memory. Returns their number. */
 static size_t
-all_of_source(struct tagd *d, struct api_call *call, const struct tagd_get_tags_monitor_path *path,
-              const char ***ret_names)
+all_of_source(struct tagd *d, struct api_call *call,
+              const struct tagd_get_tags_monitor_path *path, const char ***ret_names)
 {
     const char **names = api_alloc(call, (TAGD_MONITOR_TAGS_MAX + 1) * sizeof(names[0]));
     size_t n = 0, at = 0;
     for (struct tagview_tag *t; names != NULL && n <= TAGD_MONITOR_TAGS_MAX &&
-                            (t = tagview_next(d->view, &at)) != NULL;)
+                                (t = tagview_next(d->view, &at)) != NULL;)
         if (str_eq(t->source, path->source) && str_eq(t->provider, path->provider)) {
             names[n] = api_strdup(call, t->name);
             n += names[n] != NULL;
@@ -23,15 +23,16 @@ all_of_source(struct tagd *d, struct api_call *call, const struct tagd_get_tags_
 }
 
 static enum api_status
-answer_once(struct tagd *d, struct api_call *call, const struct tagd_get_tags_monitor_path *path,
-            const char *const *names, size_t n)
+answer_once(struct tagd *d, struct api_call *call,
+            const struct tagd_get_tags_monitor_path *path, const char *const *names, size_t n)
 {
     struct buf *b = api_reply_buf(call);
     jw_open(b, '{');
     jw_name(b, "data");
     jw_open(b, '[');
     for (size_t i = 0; i < n; i++) {
-        const struct tagview_tag *t = tagview_find(d->view, path->provider, path->source, names[i]);
+        const struct tagview_tag *t =
+            tagview_find(d->view, path->provider, path->source, names[i]);
         if (t == NULL || !tagview_tag_is_listed(t))
             return api_fail(call, API_NOT_FOUND, "/tags", "tag not found");
         tagd_put_json(b, t);

@@ -43,10 +43,10 @@ struct tagd {
     size_t n_providers;
     uint64_t started_us;
     struct follow *follows;
-    struct follow *dirty; /* have text to send at the end of this round */
+    struct follow *dirty;   /* have text to send at the end of this round */
     struct follow *sending; /* whose text is being handed over; NULL: it closed meanwhile */
     unsigned n_follows;
-    uint64_t writes;  /* makes the keys of TAGD_DB_WRITES */
+    uint64_t writes; /* makes the keys of TAGD_DB_WRITES */
 };
 
 /* Has every provider told its catalogue, or been given the time to? */
@@ -71,8 +71,8 @@ int tagd_settle_writes(struct tagd *d);
  * Opens an event stream on 'names' as the reply of 'call'. 'interval_ms' 0:
  * every update. Returns an enum api_status.
  */
-int tagd_follow(struct tagd *d, struct api_call *call, const char *provider,
-                const char *source, const char *const *names, size_t n, uint32_t interval_ms);
+int tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const char *source,
+                const char *const *names, size_t n, uint32_t interval_ms);
 /* Before the loop sleeps: what gathered leaves. */
 void tagd_follow_flush(void *tagd);
 struct follow_stats {

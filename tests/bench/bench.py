@@ -93,7 +93,7 @@ def wrk(url, connections, seconds, token=None):
         argv += ["-H", f"Authorization: Bearer {token}"]
     text = subprocess.run(argv + [url], capture_output=True, text=True, check=True).stdout
     if re.search(r"Non-2xx", text):
-        raise RuntimeError(text)
+        raise RuntimeError(re.search(r"Non-2xx.*", text).group(0))
     unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
     def quantile(name):
@@ -129,7 +129,7 @@ def nginx(tmp):
     conf = os.path.join(tmp, "nginx.conf")
     body = "x" * 300
     with open(conf, "w", encoding="ascii") as f:
-        f.write(f"""daemon off; worker_processes 2; pid {tmp}/nginx.pid; error_log {tmp}/nginx.err;
+        f.write(f"""{'user root; ' if os.getuid() == 0 else ''}daemon off; worker_processes 2; pid {tmp}/nginx.pid; error_log {tmp}/nginx.err;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; keepalive_requests 100000000;

@@ -20,7 +20,7 @@ struct provider {
     struct loop *loop;
     struct tag_pub *pub;
     uint32_t n_tags;
-    uint64_t rate, seconds, began_us, sent;
+    uint64_t rate, seconds, began_us, took_us, sent;
     struct loop_timer timer;
 };
 
@@ -69,6 +69,19 @@ serve(void *arg, struct bus_incoming *in)
     bus_answer(in, &reply);
 }
 
+/* All is sent, the last batch too. */
+static void
+finish(void *arg)
+{
+    const struct provider *p = arg;
+    struct tag_pub_stats stats;
+    tag_pub_get_stats(p->pub, &stats);
+    printf("sent %llu in %llu us, batches %llu\n", (unsigned long long)p->sent,
+           (unsigned long long)p->took_us, (unsigned long long)stats.batches);
+    (void)fflush(stdout);
+    _exit(0);
+}
+
 static void
 work(void *arg)
 {
@@ -78,13 +91,10 @@ work(void *arg)
         p->began_us = now;
     uint64_t elapsed = now - p->began_us;
     if (elapsed > p->seconds * 1000000u) {
-        struct tag_pub_stats stats;
-        tag_pub_get_stats(p->pub, &stats);
-        printf("sent %llu in %llu us, batches %llu\n", (unsigned long long)p->sent,
-               (unsigned long long)elapsed, (unsigned long long)stats.batches);
-        (void)fflush(stdout);
-        (void)usleep(300000); /* what is queued leaves */
-        _exit(0);
+        p->took_us = elapsed;
+        p->timer.fn = finish;
+        (void)loop_timer_set(p->loop, &p->timer, now + 500000);
+        return;
     }
     if (p->rate != 0) {
         uint64_t due = p->rate * elapsed / 1000000u;

@@ -42,10 +42,14 @@ get_def(void *arg, size_t at, struct tag_def *d)
 {
     const struct provider *p = arg;
     static const struct tag_def special[N_SPECIAL] = {
-        [BIG] = { .type = TAG_UINT64, .access = TAG_ACCESS_READ | TAG_ACCESS_WRITE, .name = "big",
+        [BIG] = { .type = TAG_UINT64,
+                  .access = TAG_ACCESS_READ | TAG_ACCESS_WRITE,
+                  .name = "big",
                   .unit = "l/s" },
-        [TEXT] = { .type = TAG_STRING, .access = TAG_ACCESS_READ | TAG_ACCESS_WRITE,
-                   .name = "text", .size = TEXT_MAX },
+        [TEXT] = { .type = TAG_STRING,
+                   .access = TAG_ACCESS_READ | TAG_ACCESS_WRITE,
+                   .name = "text",
+                   .size = TEXT_MAX },
         [REAL] = { .type = TAG_DOUBLE, .access = TAG_ACCESS_READ, .name = "real" },
         [OUT] = { .type = TAG_INT16, .access = TAG_ACCESS_WRITE, .name = "out" },
     };
@@ -74,7 +78,8 @@ get_last(void *arg, size_t at, struct tag_sample *s)
         s->value = (struct tag_value){ .type = TAG_UINT64, .u = p->big };
         break;
     case TEXT:
-        s->value = (struct tag_value){ .type = TAG_STRING, .bytes = (const uint8_t *)p->text,
+        s->value = (struct tag_value){ .type = TAG_STRING,
+                                       .bytes = (const uint8_t *)p->text,
                                        .n_bytes = p->text_len };
         break;
     case REAL:
@@ -219,8 +224,9 @@ main(int argc, char **argv)
         { INTERNAL_TAG_WRITE, on_write },
         { 0, NULL },
     };
-    static const struct svc_info info = { .name = "modbusd", .options = options,
-                                          .internals = internals, .start = start };
+    static const struct svc_info info = {
+        .name = "modbusd", .options = options, .internals = internals, .start = start
+    };
     static struct provider provider = { .n = 10, .interval_ms = 1000 };
     return svc_main(&info, &provider, argc, argv);
 }

@@ -18,7 +18,7 @@ class Install(unittest.TestCase):
     def setUpClass(cls):
         cls.root = tempfile.mkdtemp(prefix="fg-root-")
         build = os.path.relpath(harness.BUILD, harness.ROOT)
-        done = subprocess.run(["make", "--no-print-directory", "install", f"DESTDIR={cls.root}",
+        done = subprocess.run(["make", "--no-print-directory", "install-files", f"DESTDIR={cls.root}",
                                f"B={build}", f"VARIANT={harness.VARIANT}"], cwd=harness.ROOT,
                               capture_output=True, text=True)
         if done.returncode != 0:

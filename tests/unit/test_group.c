@@ -70,8 +70,8 @@ end(struct bench *b)
 static void
 update(struct bench *b, size_t i, uint64_t v, uint64_t at_us)
 {
-    b->now[i] = (struct tag_sample){ .ts_us = (int64_t)at_us,
-                                     .value = { .type = TAG_UINT32, .u = v } };
+    b->now[i] =
+        (struct tag_sample){ .ts_us = (int64_t)at_us, .value = { .type = TAG_UINT32, .u = v } };
     b->has[i] = true;
     group_update(b->g, i, at_us);
 }
@@ -90,8 +90,7 @@ values(const struct bench *b)
         const char *stop = at != NULL ? strchr(at, ']') : NULL;
         if (at == NULL)
             continue;
-        n += (size_t)snprintf(out + n, sizeof(out) - n, "%s%c:", n > 0 ? " " : "",
-                              "abc"[i]);
+        n += (size_t)snprintf(out + n, sizeof(out) - n, "%s%c:", n > 0 ? " " : "", "abc"[i]);
         for (bool first = true; (at = strstr(at, "\"value\":")) != NULL && at < stop;
              first = false) {
             at += 8;
@@ -156,9 +155,8 @@ static void
 by_time_gathers_and_keeps_its_grid(void **state)
 {
     (void)state;
-    struct bench *b = begin((struct group_settings){ .sampling = GROUP_ALL_VALUES,
-                                                     .threshold = GROUP_BY_TIME,
-                                                     .time_us = 10 * S });
+    struct bench *b = begin((struct group_settings){
+        .sampling = GROUP_ALL_VALUES, .threshold = GROUP_BY_TIME, .time_us = 10 * S });
     assert_true(group_due_us(b->g) == 110 * S);
     update(b, 0, 1, 101 * S);
     update(b, 1, 2, 102 * S);
@@ -181,9 +179,8 @@ static void
 latest_values_tell_every_tag_each_time(void **state)
 {
     (void)state;
-    struct bench *b = begin((struct group_settings){ .sampling = GROUP_LATEST_VALUES,
-                                                     .threshold = GROUP_BY_TIME,
-                                                     .time_us = 10 * S });
+    struct bench *b = begin((struct group_settings){
+        .sampling = GROUP_LATEST_VALUES, .threshold = GROUP_BY_TIME, .time_us = 10 * S });
     group_round(b->g, 110 * S);
     assert_int_equal(b->n_messages, 0); /* no tag has a value */
     update(b, 0, 1, 111 * S);
@@ -275,9 +272,8 @@ static void
 a_polling_interval_samples_what_is_there(void **state)
 {
     (void)state;
-    struct bench *b = begin((struct group_settings){ .sampling = GROUP_ALL_VALUES,
-                                                     .threshold = GROUP_IMMEDIATELY,
-                                                     .poll_us = 2 * S });
+    struct bench *b = begin((struct group_settings){
+        .sampling = GROUP_ALL_VALUES, .threshold = GROUP_IMMEDIATELY, .poll_us = 2 * S });
     group_round(b->g, 100 * S);
     assert_int_equal(b->n_messages, 0);
     update(b, 0, 1, 101 * S);
@@ -296,9 +292,8 @@ static void
 what_gathers_is_bounded(void **state)
 {
     (void)state;
-    struct bench *b = begin((struct group_settings){ .sampling = GROUP_ALL_VALUES,
-                                                     .threshold = GROUP_BY_TIME,
-                                                     .time_us = 86400ull * S });
+    struct bench *b = begin((struct group_settings){
+        .sampling = GROUP_ALL_VALUES, .threshold = GROUP_BY_TIME, .time_us = 86400ull * S });
     for (uint64_t i = 0; i < 20000; i++)
         update(b, i % N_TAGS, i, 101 * S + i);
     assert_true(b->n_messages >= 3);

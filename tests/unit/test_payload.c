@@ -58,12 +58,12 @@ tags_group_by_provider_and_source(void **state)
     put_uint(&p, 3, TAG_GOOD);
     payload_end(&p, properties, 2);
 #define AT "{\"updateTimeStamp\":\"2026-03-02T02:11:12Z\",\"value\":"
-    assert_string_equal(
-        buf_text(&b),
-        "{\"tags\":{\"a\":{\"s\":{\"x\":{\"values\":[" AT "18446744073709551615}," AT
-        "9007199254740993}]},\"y\":{\"values\":[" AT "1}]}},\"t\":{\"x\":{\"values\":[" AT
-        "2}]}}},\"b\":{\"t\":{\"x\":{\"values\":[" AT "3}]}}}},"
-        "\"properties\":{\"site\":\"n\\\"1\",\"line\":\"2\"}}");
+    assert_string_equal(buf_text(&b),
+                        "{\"tags\":{\"a\":{\"s\":{\"x\":{\"values\":[" AT
+                        "18446744073709551615}," AT "9007199254740993}]},\"y\":{\"values\":[" AT
+                        "1}]}},\"t\":{\"x\":{\"values\":[" AT
+                        "2}]}}},\"b\":{\"t\":{\"x\":{\"values\":[" AT "3}]}}}},"
+                        "\"properties\":{\"site\":\"n\\\"1\",\"line\":\"2\"}}");
     buf_done(&b);
 }
 

@@ -22,10 +22,12 @@ def(uint32_t no, uint8_t type, const char *name)
 }
 
 static void
-sample(struct tagview *v, uint32_t no, uint8_t type, uint64_t value, uint8_t quality, int64_t ts_us)
+sample(struct tagview *v, uint32_t no, uint8_t type, uint64_t value, uint8_t quality,
+       int64_t ts_us)
 {
-    struct tag_sample s = { .no = no, .quality = quality, .ts_us = ts_us,
-                            .value = { .type = type, .u = value } };
+    struct tag_sample s = {
+        .no = no, .quality = quality, .ts_us = ts_us, .value = { .type = type, .u = value }
+    };
     tagview_samples(v, "d", &s, 1, false);
 }
 
@@ -146,8 +148,9 @@ text_is_copied(void **state)
     struct tag_def defs[] = { def(1, TAG_STRING, "a") };
     char text[] = "first";
     tagview_catalogue(v, "d", defs, 1);
-    struct tag_sample s = { .no = 1, .value = { .type = TAG_STRING, .bytes = (uint8_t *)text,
-                                                .n_bytes = 5 } };
+    struct tag_sample s = {
+        .no = 1, .value = { .type = TAG_STRING, .bytes = (uint8_t *)text, .n_bytes = 5 }
+    };
     tagview_samples(v, "d", &s, 1, false);
     memset(text, 'x', 5);
     struct tagview_tag *t = tagview_find(v, "p", "s", "a");
