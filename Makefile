@@ -7,6 +7,7 @@
 #   make fuzz       ten minutes of each fuzzer        (FUZZ_SECONDS=600)
 #   make lint       gcc and clang warnings, clang-tidy, cppcheck, layers, headers
 #   make install    DESTDIR=, PREFIX=/usr
+MAKEFLAGS += --no-builtin-rules
 VARIANT ?= release
 B       := build/$(VARIANT)
 PREFIX  ?= /usr

@@ -104,12 +104,12 @@ read_grant(const struct cJSON *tree, uint64_t now_us, struct auth_grant *ret_gra
     const char *name = json_text(json_get(tree, "name"));
     const struct cJSON *session = json_get(tree, "sessionId");
     int64_t valid_until_us = 0;
-    if (kind == NULL || permissions == NULL || name == NULL
-        || json_i64(json_get(tree, "userId"), &g.who.user_id) < 0
-        || (session != NULL && json_i64(session, &g.who.session_id) < 0)
-        || json_i64(json_get(tree, "validUntil"), &valid_until_us) < 0
-        || parse_u64(permissions, 0, UINT64_MAX, &g.who.permissions) < 0
-        || str_copy(g.who.name, sizeof(g.who.name), name) < 0)
+    if (kind == NULL || permissions == NULL || name == NULL ||
+        json_i64(json_get(tree, "userId"), &g.who.user_id) < 0 ||
+        (session != NULL && json_i64(session, &g.who.session_id) < 0) ||
+        json_i64(json_get(tree, "validUntil"), &valid_until_us) < 0 ||
+        parse_u64(permissions, 0, UINT64_MAX, &g.who.permissions) < 0 ||
+        str_copy(g.who.name, sizeof(g.who.name), name) < 0)
         return -EBADMSG;
     if (str_eq(kind, "user"))
         g.who.kind = BUS_WHO_USER;
@@ -260,7 +260,8 @@ auth_check(struct auth *a, const char *token, size_t token_len, const char *addr
     if (!is_token_text(token, token_len))
         return AUTH_REFUSED;
     uint8_t digest[AUTH_DIGEST_SIZE];
-    crypto_generichash(digest, sizeof(digest), (const unsigned char *)token, token_len, NULL, 0);
+    crypto_generichash(digest, sizeof(digest), (const unsigned char *)token, token_len, NULL,
+                       0);
     uint64_t recheck_us = auth_cache_was_told(a->cache) ? AUTH_RECHECK_US : AUTH_RECHECK_NEW_US;
     enum auth_outcome outcome;
     switch (auth_cache_get(a->cache, digest, clock_mono_us(), recheck_us, ret_grant)) {
@@ -278,7 +279,8 @@ auth_check(struct auth *a, const char *token, size_t token_len, const char *addr
         outcome = check_unknown(a, digest, token, token_len, addr, ret_grant);
         break;
     }
-    if (outcome == AUTH_OK && str_copy(ret_grant->who.addr, sizeof(ret_grant->who.addr), addr) < 0)
+    if (outcome == AUTH_OK &&
+        str_copy(ret_grant->who.addr, sizeof(ret_grant->who.addr), addr) < 0)
         ret_grant->who.addr[0] = '\0';
     return outcome;
 }

@@ -14,7 +14,11 @@
 
 #include "libcommon/banned.h"
 
-enum { N_BUCKETS = 512, NONE = 0xffff, REFUSALS_PER_SHARD = AUTH_CACHE_REFUSALS / AUTH_CACHE_SHARDS };
+enum {
+    N_BUCKETS = 512,
+    NONE = 0xffff,
+    REFUSALS_PER_SHARD = AUTH_CACHE_REFUSALS / AUTH_CACHE_SHARDS
+};
 
 struct entry {
     uint8_t digest[AUTH_DIGEST_SIZE];
@@ -129,8 +133,8 @@ refusal_of(struct shard *s, const uint8_t *digest)
 }
 
 enum auth_cache_outcome
-auth_cache_get(struct auth_cache *c, const uint8_t *digest, uint64_t now_us, uint64_t recheck_us,
-               struct auth_grant *ret_grant)
+auth_cache_get(struct auth_cache *c, const uint8_t *digest, uint64_t now_us,
+               uint64_t recheck_us, struct auth_grant *ret_grant)
 {
     struct shard *s = shard_of(c, digest);
     enum auth_cache_outcome outcome = AUTH_CACHE_UNKNOWN;
@@ -142,8 +146,8 @@ auth_cache_get(struct auth_cache *c, const uint8_t *digest, uint64_t now_us, uin
     }
     if (e != NULL) {
         outcome = AUTH_CACHE_KNOWN;
-        if (now_us - e->checked_us >= recheck_us
-            && (e->claimed_us == 0 || now_us - e->claimed_us >= AUTH_CACHE_CLAIM_US)) {
+        if (now_us - e->checked_us >= recheck_us &&
+            (e->claimed_us == 0 || now_us - e->claimed_us >= AUTH_CACHE_CLAIM_US)) {
             e->claimed_us = now_us;
             outcome = AUTH_CACHE_STALE;
         }
@@ -230,8 +234,8 @@ sweep(struct auth_cache *c, int64_t user, int64_t session)
         pthread_mutex_lock(&s->lock);
         for (unsigned i = 0; i < s->n_slots; i++) {
             struct entry *e = &s->entries[i];
-            if (e->used && (user == 0 || e->grant.who.user_id == user)
-                && (session == 0 || e->grant.who.session_id == session))
+            if (e->used && (user == 0 || e->grant.who.user_id == user) &&
+                (session == 0 || e->grant.who.session_id == session))
                 drop(s, e);
         }
         for (unsigned i = 0; i < REFUSALS_PER_SHARD; i++)

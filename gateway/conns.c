@@ -158,8 +158,8 @@ enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
     drop_closed(c, fd);
     if (c->stopping)
         return -ECONNREFUSED;
-    if (want->group == CONN_SECURE && c->limits.per_address != 0
-        && count_address(c, want->ip) >= c->limits.per_address)
+    if (want->group == CONN_SECURE && c->limits.per_address != 0 &&
+        count_address(c, want->ip) >= c->limits.per_address)
         return -ECONNREFUSED;
     struct conn *conn = free_slot(c);
     if (conn == NULL)
@@ -209,7 +209,8 @@ conns_find(struct conns *c, uint32_t ip, uint16_t port, uint16_t local_port)
     pthread_mutex_lock(&c->lock);
     for (unsigned i = 0; i < c->n_slots && found == NULL; i++) {
         struct conn *conn = &c->slots[i];
-        if (conn->used && conn->port == port && conn->ip == ip && conn->local_port == local_port)
+        if (conn->used && conn->port == port && conn->ip == ip &&
+            conn->local_port == local_port)
             found = conn;
     }
     pthread_mutex_unlock(&c->lock);
@@ -326,8 +327,8 @@ accept(int listener, __SOCKADDR_ARG addr, socklen_t *restrict addr_len)
     }
     struct conns *c = atomic_load(&the_conns);
     if (c != NULL && peer.ss_family == AF_INET) {
-        if (getsockname(fd, (struct sockaddr *)&local, &local_len) < 0
-            || conns_enter(c, fd, (struct sockaddr_in *)&peer, &local, clock_mono_us()) < 0) {
+        if (getsockname(fd, (struct sockaddr *)&local, &local_len) < 0 ||
+            conns_enter(c, fd, (struct sockaddr_in *)&peer, &local, clock_mono_us()) < 0) {
             close(fd);
             errno = ECONNABORTED;
             return -1;

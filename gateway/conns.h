@@ -20,9 +20,9 @@
 enum conn_group { CONN_SECURE, CONN_PLAIN, CONN_N_GROUPS };
 enum {
     CONNS_MAX = 1024,
-    CONNS_SPARE = 8,               /* threads kept free by closing idle connections */
-    CONNS_IDLE_LEAST_US = 20000,   /* one that has just become so is not yet idle */
-    CONNS_SLOW_US = 2000000,       /* waiting for its client so long, in a body or a reply, is */
+    CONNS_SPARE = 8,             /* threads kept free by closing idle connections */
+    CONNS_IDLE_LEAST_US = 20000, /* one that has just become so is not yet idle */
+    CONNS_SLOW_US = 2000000,     /* waiting for its client so long, in a body or a reply, is */
 };
 
 struct conn {
@@ -33,15 +33,15 @@ struct conn {
     void *server_conn; /* the HTTP library's, for TLS from the handshake on */
     uint8_t group;     /* enum conn_group */
     bool used, ended;
-    _Atomic bool asked; /* has sent a request */
+    _Atomic bool asked;             /* has sent a request */
     _Atomic uint64_t idle_since_us; /* may be in the future; 0: has work */
     _Atomic uint64_t deadline_us;   /* 0: none */
 };
 
 struct conns_limits {
     unsigned workers[CONN_N_GROUPS]; /* threads of each listener */
-    unsigned per_address;            /* connections of one address to CONN_SECURE; 0: no limit */
-    uint16_t plain_port;             /* every other local port is CONN_SECURE */
+    unsigned per_address; /* connections of one address to CONN_SECURE; 0: no limit */
+    uint16_t plain_port;  /* every other local port is CONN_SECURE */
     /* Threads run short: call conns_check soon and until it returns false. Any thread. */
     void (*on_pressure)(void *arg);
     void *arg;

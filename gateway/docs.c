@@ -14,9 +14,9 @@
 #include "libcommon/banned.h"
 
 /* Nothing from elsewhere, no inline code. */
-#define PAGE_HEADERS                                                                          \
-    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "      \
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"     \
+#define PAGE_HEADERS                                                                           \
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "       \
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"      \
     "Referrer-Policy: no-referrer\r\nCache-Control: no-cache\r\n"
 
 struct page {
@@ -28,7 +28,8 @@ struct page {
 static const size_t html_size = sizeof(docs_html), css_size = sizeof(docs_css),
                     js_size = sizeof(docs_js);
 static const struct page pages[] = {
-    { "/api/v1/openapi.json", "application/json", route_openapi_json, &route_openapi_json_size },
+    { "/api/v1/openapi.json", "application/json", route_openapi_json,
+      &route_openapi_json_size },
     { "/api/docs", "text/html; charset=utf-8", docs_html, &html_size },
     { "/api/docs/docs.css", "text/css; charset=utf-8", docs_css, &css_size },
     { "/api/docs/docs.js", "text/javascript; charset=utf-8", docs_js, &js_size },

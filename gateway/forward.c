@@ -104,8 +104,8 @@ send_file(struct http_call *call, const struct bus_reply *reply, const char *con
 {
     char name[NAME_MAX + 1], path[PATH_MAX], offered[160], headers[256] = "";
     struct stat st;
-    if (str_copy_len(name, sizeof(name), reply->body.p, reply->body.len) < 0
-        || upload_path(call->gateway->svc, name, path, sizeof(path)) < 0) {
+    if (str_copy_len(name, sizeof(name), reply->body.p, reply->body.len) < 0 ||
+        upload_path(call->gateway->svc, name, path, sizeof(path)) < 0) {
         log_err("forward: a daemon gave no good file name");
         (void)http_fail(call, 500, "internal error");
         return;
@@ -196,8 +196,8 @@ answer_error(struct http_call *call, const struct forward *f, int error)
 static bool
 is_form(const struct http_call *call, const struct route *route)
 {
-    return route->form && call->content_type != NULL
-           && strncasecmp(call->content_type, "multipart/form-data", 19) == 0;
+    return route->form && call->content_type != NULL &&
+           strncasecmp(call->content_type, "multipart/form-data", 19) == 0;
 }
 
 /*

@@ -64,8 +64,8 @@ sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret
         (void)http_fail(call, 401, "authentication required");
         return false;
     }
-    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr,
-                       ret_grant)) {
+    switch (
+        auth_check(call->gateway->auth, call->token, call->token_len, call->addr, ret_grant)) {
     case AUTH_OK:
         break;
     case AUTH_BUSY:
@@ -110,8 +110,9 @@ handle_route(struct http_call *call, const struct route_match *match)
 {
     struct bus_str name[BUS_QUERY_MAX], value[BUS_QUERY_MAX];
     struct auth_grant grant = { .who = { .kind = BUS_WHO_NOBODY } };
-    struct forward f = { .match = match, .query_name = name, .query_value = value,
-                         .grant = &grant };
+    struct forward f = {
+        .match = match, .query_name = name, .query_value = value, .grant = &grant
+    };
     uint8_t permission = match->route->permission;
     if (permission == API_PERMISSION_OPEN)
         (void)str_copy(grant.who.addr, sizeof(grant.who.addr), call->addr); /* fits */
@@ -136,12 +137,11 @@ redirect_to_https(struct http_call *call)
     size_t len = call->host == NULL ? 0 : strcspn(call->host, ":");
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-";
-    if (len == 0 || str_copy_len(host, sizeof(host), call->host, len) < 0
-        || strspn(host, allowed) != len
-        || snprintf(location, sizeof(location), "Location: https://%s:%u%s%s%s\r\n", host,
-                    call->gateway->https_port, call->path, call->query != NULL ? "?" : "",
-                    call->query != NULL ? call->query : "")
-               >= (int)sizeof(location)) {
+    if (len == 0 || str_copy_len(host, sizeof(host), call->host, len) < 0 ||
+        strspn(host, allowed) != len ||
+        snprintf(location, sizeof(location), "Location: https://%s:%u%s%s%s\r\n", host,
+                 call->gateway->https_port, call->path, call->query != NULL ? "?" : "",
+                 call->query != NULL ? call->query : "") >= (int)sizeof(location)) {
         (void)http_fail(call, 400, "use https");
         return;
     }
@@ -156,8 +156,8 @@ handle_metrics(struct http_call *call)
     struct auth_grant grant;
     if (call->method != METHOD_GET && call->method != METHOD_HEAD)
         answer_other_method(call, 1u << METHOD_GET);
-    else if ((!call->secure && call->loopback && call->token == NULL)
-             || sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
+    else if ((!call->secure && call->loopback && call->token == NULL) ||
+             sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
         gateway_metrics_answer(call);
 }
 

@@ -31,7 +31,7 @@
 #include "libcommon/banned.h"
 
 enum {
-    OUT_MAX = 16 << 20,     /* header and body; a bus message is smaller */
+    OUT_MAX = 16 << 20,          /* header and body; a bus message is smaller */
     WRITE_ONCE_MAX = 256 * 1024, /* larger bodies are not copied behind their header */
     DRAIN_MS = 500,
 };
@@ -146,8 +146,8 @@ check_shape(const struct mg_request_info *ri)
                 return "control character in a header";
         /* NUL NUL and the next name where CR LF was, at the end NUL NUL CR. */
         bool last = i == ri->num_headers - 1;
-        if (p + 2 - ri->request_method >= HTTP_HEAD_MAX || p[1] != '\0'
-            || (last ? p[2] != '\r' : ri->http_headers[i + 1].name != p + 2))
+        if (p + 2 - ri->request_method >= HTTP_HEAD_MAX || p[1] != '\0' ||
+            (last ? p[2] != '\r' : ri->http_headers[i + 1].name != p + 2))
             return "headers must be ended by CR LF, without continuation lines";
     }
     return NULL;
@@ -246,8 +246,8 @@ put_date(struct worker *w)
         struct tm tm;
         time_t t = (time_t)now_s;
         w->date_s = now_s;
-        if (gmtime_r(&t, &tm) == NULL
-            || strftime(w->date, sizeof(w->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm) == 0)
+        if (gmtime_r(&t, &tm) == NULL ||
+            strftime(w->date, sizeof(w->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm) == 0)
             w->date[0] = '\0';
     }
     buf_puts(&w->out, w->date);
@@ -340,9 +340,8 @@ write_all(struct http_call *call, const void *bytes, size_t n, uint64_t allowed_
 static void
 settle_body(struct http_call *call)
 {
-    if (!call->body_done
-        && (call->chunked
-            || (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
+    if (!call->body_done &&
+        (call->chunked || (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
         call->close = true;
 }
 
@@ -518,7 +517,7 @@ http_read_body(struct http_call *call, size_t max)
     buf_reset(b);
     b->max = max + 1; /* one more, to see that there is more */
     if (call->content_length > (int64_t)max) {
-        (void)http_fail(call, 413, "request too large"); /* a client that is gone gets nothing */
+        (void)http_fail(call, 413, "request too large"); /* the result is the same */
         return -E2BIG;
     }
     while (!call->body_done) {
@@ -572,7 +571,7 @@ on_thread(const struct mg_context *ctx, int kind)
     return kind == 1 ? calloc(1, sizeof(struct worker *)) : NULL;
 }
 
-/* Unread rest of a refused request: taken for a moment, so that the reply is not lost to a reset. */
+/* The unread rest of a refused request: taken for a moment, else a reset may eat the reply. */
 static void
 drain(struct http_call *call)
 {
@@ -580,8 +579,8 @@ drain(struct http_call *call)
     size_t left = 1 << 20;
     char *bytes = buf_reserve(&call->worker->out, 16384);
     struct pollfd p = { .fd = call->conn->fd, .events = POLLIN };
-    while (bytes != NULL && left > 0 && clock_mono_us() < until_us
-           && poll(&p, 1, DRAIN_MS / 2) > 0) {
+    while (bytes != NULL && left > 0 && clock_mono_us() < until_us &&
+           poll(&p, 1, DRAIN_MS / 2) > 0) {
         /* Not through the library: it would wait for all of the length asked for. */
         ssize_t n = recv(call->conn->fd, bytes, 16384, MSG_DONTWAIT);
         if (n <= 0)
@@ -623,8 +622,8 @@ lookup(const struct mg_connection *server_conn)
     const struct mg_request_info *ri = mg_get_request_info(server_conn);
     struct in_addr ip;
     conn = conns_find_handshake(g->conns, server_conn);
-    if (conn == NULL && ri != NULL && !ri->is_ssl
-        && inet_pton(AF_INET, ri->remote_addr, &ip) == 1)
+    if (conn == NULL && ri != NULL && !ri->is_ssl &&
+        inet_pton(AF_INET, ri->remote_addr, &ip) == 1)
         conn = conns_find(g->conns, ip.s_addr, (uint16_t)ri->remote_port,
                           (uint16_t)ri->server_port);
     return conn;
@@ -684,7 +683,8 @@ on_request(struct mg_connection *server_conn)
     atomic_fetch_add_explicit(&g->n_running, 1, memory_order_relaxed);
     run(g, server_conn, &call);
     uint64_t now_us = clock_mono_us();
-    gateway_metrics_count(call.method, call.status, call.is_stream ? 0 : now_us - call.start_us);
+    gateway_metrics_count(call.method, call.status,
+                          call.is_stream ? 0 : now_us - call.start_us);
     if (call.conn != NULL)
         conn_idle(call.conn, now_us);
     atomic_fetch_sub_explicit(&g->n_running, 1, memory_order_relaxed);
@@ -698,12 +698,13 @@ on_library_error(struct mg_connection *server_conn, int status, const char *mess
     char text[512];
     char body[256];
     (void)message; /* may quote the client */
-    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":%d,\"message\":\"%s\"}}", status,
-                       status == 413 ? "request headers too large" : "bad request");
-    int n = snprintf(text, sizeof(text),
-                     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-                     "Connection: close\r\n\r\n%s",
-                     status, reason(status), len, body);
+    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":%d,\"message\":\"%s\"}}",
+                       status, status == 413 ? "request headers too large" : "bad request");
+    int n =
+        snprintf(text, sizeof(text),
+                 "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+                 "Connection: close\r\n\r\n%s",
+                 status, reason(status), len, body);
     (void)mg_write(server_conn, text, (size_t)n); /* the connection ends either way */
     gateway_metrics_count(METHOD_OTHER, status, 0);
     return 0;
@@ -751,6 +752,7 @@ listen_on(struct gateway *g, const char *ports, unsigned n_workers)
     (void)snprintf(head_max, sizeof(head_max), "%d", HTTP_HEAD_MAX);
     (void)snprintf(timeout, sizeof(timeout), "%d", HTTP_TIMEOUT_MS);
     (void)snprintf(keep_alive, sizeof(keep_alive), "%d", HTTP_KEEP_ALIVE_MS);
+    /* clang-format off */
     const char *options[] = {
         "listening_ports", ports,
         "num_threads", workers,
@@ -771,6 +773,7 @@ listen_on(struct gateway *g, const char *ports, unsigned n_workers)
         "access_control_allow_headers", "",
         NULL,
     };
+    /* clang-format on */
     struct mg_context *ctx = mg_start(&callbacks, g, options);
     if (ctx == NULL)
         log_err("http: cannot listen ports=%s", ports);
@@ -812,7 +815,8 @@ http_start(struct gateway *g)
     raise_file_limit();
     fill_fixed_headers(h, g->svc);
     if ((mg_init_library(MG_FEATURES_TLS) & MG_FEATURES_TLS) == 0) {
-        log_err("http: the HTTP library cannot use OpenSSL; are libssl.so and libcrypto.so beside it?");
+        log_err("http: the HTTP library cannot use OpenSSL; are libssl.so and libcrypto.so "
+                "beside it?");
         return -EOPNOTSUPP;
     }
     if (g->http_port != 0) {

@@ -16,10 +16,10 @@ struct conn;
 struct gateway;
 
 enum {
-    HTTP_WORKERS_SECURE = 96, /* threads: streams, and some that streams cannot take */
-    HTTP_WORKERS_PLAIN = 112,
-    HTTP_HEAD_MAX = 16384,  /* bytes of request line and headers */
-    HTTP_HEADERS_MAX = 60,  /* of a request */
+    HTTP_WORKERS_SECURE = 128, /* threads: streams, and some that streams cannot take */
+    HTTP_WORKERS_PLAIN = 160,
+    HTTP_HEAD_MAX = 16384,   /* bytes of request line and headers */
+    HTTP_HEADERS_MAX = 60,   /* of a request */
     HTTP_TIMEOUT_MS = 10000, /* of a TLS handshake, of the headers, of a pause in a body */
     HTTP_KEEP_ALIVE_MS = 4000,
     HTTP_BYTES_PER_S = 16384, /* a client slower than that, after HTTP_TIMEOUT_MS, is let go */
@@ -40,23 +40,23 @@ struct worker {
 struct http_call {
     struct gateway *gateway;
     struct worker *worker;
-    void *server_conn;  /* the library's */
-    struct conn *conn;  /* ours */
-    uint64_t id;        /* request id */
+    void *server_conn; /* the library's */
+    struct conn *conn; /* ours */
+    uint64_t id;       /* request id */
     uint64_t start_us;
     enum http_method method;
     bool secure, loopback;
     bool http10;
     bool chunked;
     bool expects_continue;
-    bool close;              /* the connection ends after this exchange */
-    bool is_stream;          /* left out of the latency metrics */
+    bool close;     /* the connection ends after this exchange */
+    bool is_stream; /* left out of the latency metrics */
     uint16_t local_port;
-    int64_t content_length;  /* 0 for none; -1 when chunked */
-    size_t body_read;        /* bytes of it taken so far */
+    int64_t content_length; /* 0 for none; -1 when chunked */
+    size_t body_read;       /* bytes of it taken so far */
     bool body_done;
-    const char *path;        /* as sent */
-    const char *query;       /* as sent, or NULL */
+    const char *path;  /* as sent */
+    const char *query; /* as sent, or NULL */
     const char *host;
     const char *content_type; /* or NULL */
     const char *token;        /* or NULL */

@@ -189,6 +189,8 @@ main(int argc, char **argv)
         .reload = gateway_reload,
         .stop = gateway_stop,
     };
-    static struct gateway gateway = { .https_port = 8443, .http_port = 59000, .per_address = 128 };
+    static struct gateway gateway = { .https_port = 8443,
+                                      .http_port = 59000,
+                                      .per_address = 128 };
     return svc_main(&info, &gateway, argc, argv);
 }

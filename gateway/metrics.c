@@ -111,8 +111,8 @@ gateway_metrics_register(struct gateway *g)
         }
     }
     struct metric_counter *const rest[] = {
-        &streams,    &running, &connections[0], &connections[1], &refused,    &shed,     &late,
-        &hits,       &misses,  &cached,         &asked,          &ask_failed, &messages,
+        &streams, &running, &connections[0], &connections[1], &refused,    &shed,     &late,
+        &hits,    &misses,  &cached,         &asked,          &ask_failed, &messages,
     };
     for (size_t i = 0; i < ARRAY_LEN(rest); i++)
         metric_register(rest[i]);
@@ -206,10 +206,9 @@ gateway_metrics_answer_health(struct http_call *call)
         jw_kbool(&out, route_daemons[i], bus_peer_is_up(call->gateway->peers[i]));
     jw_close(&out, '}');
     jw_close(&out, '}');
-    struct http_reply reply = { .status = 200,
-                                .content_type = "application/json",
-                                .body = out.data,
-                                .len = out.len };
+    struct http_reply reply = {
+        .status = 200, .content_type = "application/json", .body = out.data, .len = out.len
+    };
     (void)http_answer(call, &reply);
     buf_done(&out);
 }

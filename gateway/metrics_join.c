@@ -62,8 +62,8 @@ belongs(const struct family *f, const char *name, size_t len)
     if (len < f->name_len || memcmp(name, f->name, f->name_len) != 0)
         return false;
     for (size_t i = 0; i < ARRAY_LEN(suffixes); i++)
-        if (strlen(suffixes[i]) == len - f->name_len
-            && memcmp(name + f->name_len, suffixes[i], len - f->name_len) == 0)
+        if (strlen(suffixes[i]) == len - f->name_len &&
+            memcmp(name + f->name_len, suffixes[i], len - f->name_len) == 0)
             return true;
     return false;
 }

@@ -15,8 +15,8 @@
 /* ---- methods ---- */
 
 static const char *const method_names[METHOD_N] = {
-    [METHOD_GET] = "GET",       [METHOD_POST] = "POST",       [METHOD_PUT] = "PUT",
-    [METHOD_PATCH] = "PATCH",   [METHOD_DELETE] = "DELETE",   [METHOD_HEAD] = "HEAD",
+    [METHOD_GET] = "GET",         [METHOD_POST] = "POST",     [METHOD_PUT] = "PUT",
+    [METHOD_PATCH] = "PATCH",     [METHOD_DELETE] = "DELETE", [METHOD_HEAD] = "HEAD",
     [METHOD_OPTIONS] = "OPTIONS", [METHOD_OTHER] = "other",
 };
 
@@ -64,7 +64,7 @@ is_control(int c)
     return c < 0x20 || c == 0x7f;
 }
 
-/* One segment, up to '/' or the end; the length in *ret_len, bytes read returned, or -EINVAL. */
+/* One segment, up to '/' or the end; its length in *ret_len; bytes read, or -EINVAL. */
 static int
 decode_segment(const char *in, char *out, size_t *ret_len, const char **ret_reason)
 {

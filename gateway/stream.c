@@ -91,12 +91,10 @@ look_around(struct stream *s)
         return STREAM_STOPPING;
     if (http_client_is_gone(call))
         return STREAM_CLIENT_GONE;
-    if (call->token != NULL
-        && auth_check(call->gateway->auth, call->token, call->token_len, call->addr, &grant)
-               == AUTH_REFUSED)
+    if (call->token != NULL && auth_check(call->gateway->auth, call->token, call->token_len,
+                                          call->addr, &grant) == AUTH_REFUSED)
         return STREAM_SIGNED_OUT;
-    if (!s->inside_block
-        && clock_mono_us() - s->written_us >= STREAM_HEARTBEAT_MS * 1000ull)
+    if (!s->inside_block && clock_mono_us() - s->written_us >= STREAM_HEARTBEAT_MS * 1000ull)
         return put(s, ":\n\n", 3);
     return STREAM_GOES_ON;
 }

@@ -34,14 +34,14 @@
 enum {
     CERT_DAYS = 3653,
     CHAIN_MAX = 8,
-    SECURITY_BITS_MIN = 112,  /* RSA 2048, P-224 */
-    SETTLE_US = 300000, /* both files of a pair are written within this */
+    SECURITY_BITS_MIN = 112, /* RSA 2048, P-224 */
+    SETTLE_US = 300000,      /* both files of a pair are written within this */
 };
 
 struct pair {
     X509 *cert;
     EVP_PKEY *key;
-    STACK_OF(X509) *chain;
+    STACK_OF(X509) * chain;
 };
 
 struct tls {
@@ -88,14 +88,15 @@ add_addresses(struct buf *names)
         if (i->ifa_addr == NULL || (i->ifa_flags & IFF_LOOPBACK) != 0)
             continue;
         if (i->ifa_addr->sa_family == AF_INET) {
-            const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)i->ifa_addr;
+            const struct sockaddr_in *in =
+                (const struct sockaddr_in *)(const void *)i->ifa_addr;
             if (inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) != NULL)
                 buf_printf(names, ",IP:%s", text);
         } else if (i->ifa_addr->sa_family == AF_INET6) {
             const struct sockaddr_in6 *in6 =
                 (const struct sockaddr_in6 *)(const void *)i->ifa_addr;
-            if (!IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr)
-                && inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)) != NULL)
+            if (!IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) &&
+                inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)) != NULL)
                 buf_printf(names, ",IP:%s", text);
         }
     }
@@ -105,9 +106,9 @@ add_addresses(struct buf *names)
 static bool
 is_dns_name(const char *name)
 {
-    return name[0] != '\0' && strlen(name) <= 63
-           && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
-                  == strlen(name);
+    return name[0] != '\0' && strlen(name) <= 63 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") ==
+               strlen(name);
 }
 
 static bool
@@ -126,8 +127,8 @@ static bool
 add_serial(X509 *cert)
 {
     BIGNUM *n = BN_new();
-    bool ok = n != NULL && BN_rand(n, 127, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1
-              && BN_to_ASN1_INTEGER(n, X509_get_serialNumber(cert)) != NULL;
+    bool ok = n != NULL && BN_rand(n, 127, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
+              BN_to_ASN1_INTEGER(n, X509_get_serialNumber(cert)) != NULL;
     BN_free(n);
     return ok;
 }
@@ -144,21 +145,21 @@ fill_certificate(X509 *cert, EVP_PKEY *key)
     add_addresses(&names);
     const char *san = buf_text(&names);
     X509_NAME *subject = X509_get_subject_name(cert);
-    bool ok = san != NULL && X509_set_version(cert, X509_VERSION_3) == 1 && add_serial(cert)
-              && X509_gmtime_adj(X509_getm_notBefore(cert), -24L * 3600) != NULL
-              && X509_time_adj_ex(X509_getm_notAfter(cert), CERT_DAYS, 0, NULL) != NULL
-              && X509_set_pubkey(cert, key) == 1
-              && X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8,
-                                            (const unsigned char *)"Fieldgate", -1, -1, 0) == 1
-              && X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
-                                            (const unsigned char *)host, -1, -1, 0) == 1
-              && X509_set_issuer_name(cert, subject) == 1
-              && add_extension(cert, NID_basic_constraints, "critical,CA:FALSE")
-              && add_extension(cert, NID_key_usage, "critical,digitalSignature")
-              && add_extension(cert, NID_ext_key_usage, "serverAuth")
-              && add_extension(cert, NID_subject_key_identifier, "hash")
-              && add_extension(cert, NID_subject_alt_name, san)
-              && X509_sign(cert, key, EVP_sha256()) > 0;
+    bool ok = san != NULL && X509_set_version(cert, X509_VERSION_3) == 1 && add_serial(cert) &&
+              X509_gmtime_adj(X509_getm_notBefore(cert), -24L * 3600) != NULL &&
+              X509_time_adj_ex(X509_getm_notAfter(cert), CERT_DAYS, 0, NULL) != NULL &&
+              X509_set_pubkey(cert, key) == 1 &&
+              X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8,
+                                         (const unsigned char *)"Fieldgate", -1, -1, 0) == 1 &&
+              X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
+                                         (const unsigned char *)host, -1, -1, 0) == 1 &&
+              X509_set_issuer_name(cert, subject) == 1 &&
+              add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") &&
+              add_extension(cert, NID_key_usage, "critical,digitalSignature") &&
+              add_extension(cert, NID_ext_key_usage, "serverAuth") &&
+              add_extension(cert, NID_subject_key_identifier, "hash") &&
+              add_extension(cert, NID_subject_alt_name, san) &&
+              X509_sign(cert, key, EVP_sha256()) > 0;
     buf_done(&names);
     return ok;
 }
@@ -331,15 +332,15 @@ make_context(struct tls *t)
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
     if (ctx == NULL)
         return NULL;
-    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
-        || SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1
-        || SSL_CTX_set1_groups_list(ctx, groups) != 1
-        || SSL_CTX_set_session_id_context(ctx, session_name, sizeof(session_name) - 1) != 1) {
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
+        SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") != 1 ||
+        SSL_CTX_set1_groups_list(ctx, groups) != 1 ||
+        SSL_CTX_set_session_id_context(ctx, session_name, sizeof(session_name) - 1) != 1) {
         SSL_CTX_free(ctx);
         return NULL;
     }
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
-                                 | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS); /* idle connections need no 34 KB each */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, without memory */
     SSL_CTX_set_num_tickets(ctx, 1);
@@ -357,9 +358,9 @@ tls_new(const char *dir, struct tls **ret_tls)
     t->inotify_fd = -1;
     pthread_rwlock_init(&t->lock, NULL);
     int r = 0;
-    if (str_copy(t->dir, sizeof(t->dir), dir) < 0
-        || snprintf(t->cert_path, sizeof(t->cert_path), "%s/" TLS_CERT_FILE, dir) >= PATH_MAX
-        || snprintf(t->key_path, sizeof(t->key_path), "%s/" TLS_KEY_FILE, dir) >= PATH_MAX)
+    if (str_copy(t->dir, sizeof(t->dir), dir) < 0 ||
+        snprintf(t->cert_path, sizeof(t->cert_path), "%s/" TLS_CERT_FILE, dir) >= PATH_MAX ||
+        snprintf(t->key_path, sizeof(t->key_path), "%s/" TLS_KEY_FILE, dir) >= PATH_MAX)
         r = -ENAMETOOLONG;
     /* The certificate is written last: without it there was no complete pair. */
     if (r == 0 && access(t->cert_path, F_OK) < 0)
@@ -410,14 +411,14 @@ on_change(void *arg, uint32_t events)
     while ((n = read(t->inotify_fd, bytes, sizeof(bytes))) > 0) {
         for (const char *p = bytes; p < bytes + n;) {
             const struct inotify_event *e = (const struct inotify_event *)(const void *)p;
-            ours = ours
-                   || (e->len > 0
-                       && (str_eq(e->name, TLS_CERT_FILE) || str_eq(e->name, TLS_KEY_FILE)));
+            ours = ours || (e->len > 0 &&
+                            (str_eq(e->name, TLS_CERT_FILE) || str_eq(e->name, TLS_KEY_FILE)));
             p += sizeof(*e) + e->len;
         }
     }
     if (ours)
-        (void)loop_timer_set(t->loop, &t->settle, clock_mono_us() + SETTLE_US); /* else: at HUP */
+        (void)loop_timer_set(t->loop, &t->settle,
+                             clock_mono_us() + SETTLE_US); /* else: at HUP */
 }
 
 int

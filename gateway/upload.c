@@ -107,7 +107,8 @@ upload_spool(struct http_call *call, size_t max, char ret_name[UPLOAD_NAME_SIZE]
     randombytes_buf(random, sizeof(random));
     hex_encode(random, sizeof(random), name + 3);
     int r = upload_path(call->gateway->svc, name, path, sizeof(path));
-    int fd = r < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0660);
+    int fd =
+        r < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0660);
     if (fd < 0) {
         log_err("upload: cannot make a file in the spool error=%s", strerror(errno));
         (void)http_fail(call, 500, "internal error");
@@ -134,9 +135,9 @@ upload_sweep(const struct svc *svc)
     /* cppcheck-suppress readdirCalled ; one thread has this DIR */
     for (const struct dirent *e; (e = readdir(dir)) != NULL;) {
         struct stat st;
-        if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0
-            && S_ISREG(st.st_mode) && st.st_mtime < oldest
-            && unlinkat(dirfd(dir), e->d_name, 0) == 0)
+        if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode) && st.st_mtime < oldest &&
+            unlinkat(dirfd(dir), e->d_name, 0) == 0)
             log_info("upload: forgotten file removed age_s=%lld",
                      (long long)(time(NULL) - st.st_mtime));
     }

@@ -17,7 +17,7 @@
 
 enum {
     UUID_SIZE = 16,
-    TRIM_STEP = 500,        /* records deleted in one transaction, so that appends get between */
+    TRIM_STEP = 500, /* records deleted in one transaction, so that appends get between */
     TRIM_PAUSE_US = 5000,
     TRIM_SPARE_PERCENT = 2, /* deleted beyond the limit, so that not every append trims */
 };
@@ -29,7 +29,8 @@ static struct metric_counter records_added = { .name = "fieldgate_audit_records_
 static struct metric_counter records_repeated = { .name = "fieldgate_audit_repeats_total",
                                                   .help = "Audit records delivered again" };
 static struct metric_counter records_rotated = { .name = "fieldgate_audit_rotated_total",
-                                                 .help = "Audit records deleted by age or size" };
+                                                 .help =
+                                                     "Audit records deleted by age or size" };
 static struct metric_counter trail_bytes = { .name = "fieldgate_audit_bytes",
                                              .help = "Bytes of the audit log",
                                              .gauge = true };
@@ -108,7 +109,7 @@ append_all(struct auditd *a, struct store_txn *txn, const struct batch *b,
     const cJSON *record;
     cJSON_ArrayForEach(record, b->records)
     {
-        uint64_t seq;
+        uint64_t seq = 0;
         if (r == 0 && json_u64(json_get(record, "seq"), &seq) < 0)
             r = -EBADMSG;
         if (r < 0)
@@ -122,8 +123,8 @@ append_all(struct auditd *a, struct store_txn *txn, const struct batch *b,
     }
     uint8_t value[8];
     if (r == 0 && state->n > a->state.n)
-        r = store_put(txn, TRAIL_DB_SENDERS, b->uuid, sizeof(b->uuid), store_key_u64(value, last),
-                      sizeof(value));
+        r = store_put(txn, TRAIL_DB_SENDERS, b->uuid, sizeof(b->uuid),
+                      store_key_u64(value, last), sizeof(value));
     if (r == 0) {
         metric_add(&records_repeated, repeats);
         *ret_seq = last;
@@ -184,9 +185,8 @@ auditd_append(void *self, struct bus_incoming *in)
     struct trail_state state = a->state;
     uint64_t seq = 0, first_new = state.next_id;
 
-    int r = rq->body_kind == BUS_BODY_JSON
-                ? json_parse(rq->body.p, rq->body.len, &tree, &e)
-                : -EBADMSG;
+    int r = rq->body_kind == BUS_BODY_JSON ? json_parse(rq->body.p, rq->body.len, &tree, &e)
+                                           : -EBADMSG;
     if (r == 0)
         r = read_batch(tree, &b);
     if (r == 0)
@@ -201,9 +201,9 @@ auditd_append(void *self, struct bus_incoming *in)
     char body[48];
     if (r < 0) {
         char name[40];
-        log_err("auditd: records not taken daemon=%s error=%s", log_safe(b.daemon, name, sizeof(name)),
-                strerror(-r));
-        reply.status = r == -ENOSPC ? API_NO_SPACE
+        log_err("auditd: records not taken daemon=%s error=%s",
+                log_safe(b.daemon, name, sizeof(name)), strerror(-r));
+        reply.status = r == -ENOSPC                                   ? API_NO_SPACE
                        : r == -EBADMSG || r == -EINVAL || r == -E2BIG ? API_INVALID
                                                                       : API_INTERNAL;
         reply.body_kind = BUS_BODY_NONE;

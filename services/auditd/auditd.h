@@ -33,7 +33,8 @@ struct auditd {
     struct svc *svc;
     struct trail_state state; /* as committed */
     struct audit_setting setting;
-    bool threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
+    bool
+        threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
     struct loop_timer trim, hourly;
     struct follower *followers;
     size_t n_followers;

@@ -171,8 +171,8 @@ put_page(struct buf *b, struct store_txn *txn, const uint64_t *ids, size_t n, si
 }
 
 static enum api_status
-answer_page(struct auditd *a, struct api_call *call, const struct auditd_get_audits_query *query,
-            const struct trail_filter *filter)
+answer_page(struct auditd *a, struct api_call *call,
+            const struct auditd_get_audits_query *query, const struct trail_filter *filter)
 {
     _Static_assert((int)TRAIL_BY_SEVERITY == (int)AUDITD_GET_AUDITS_QUERY_ORDER_SEVERITY &&
                        (int)TRAIL_BY_ID == (int)AUDITD_GET_AUDITS_QUERY_ORDER_ID,
@@ -185,16 +185,17 @@ answer_page(struct auditd *a, struct api_call *call, const struct auditd_get_aud
     size_t n = 0, put = 0;
     uint64_t total = 0;
     int r = trail_query(txn, &a->state, filter, (enum trail_order)query->order,
-                        query->sort == AUDITD_GET_AUDITS_QUERY_SORT_DESC, (uint64_t)query->offset,
-                        limit, ids, &n, &total);
+                        query->sort == AUDITD_GET_AUDITS_QUERY_SORT_DESC,
+                        (uint64_t)query->offset, limit, ids, &n, &total);
     struct buf rows;
     buf_init(&rows, PAGE_BYTES_MAX + (1 << 20));
     if (r == 0)
         r = put_page(&rows, txn, ids, n, &put);
     if (r == 0) {
         struct buf *b = api_reply_buf(call);
-        buf_printf(b, "{\"count\":%zu,\"limit\":%zu,\"offset\":%lld,\"total\":%llu,\"data\":[", put,
-                   put < n ? put : limit, (long long)query->offset, (unsigned long long)total);
+        buf_printf(b, "{\"count\":%zu,\"limit\":%zu,\"offset\":%lld,\"total\":%llu,\"data\":[",
+                   put, put < n ? put : limit, (long long)query->offset,
+                   (unsigned long long)total);
         if (rows.len > 0)
             buf_put(b, rows.data, rows.len);
         buf_puts(b, "]}");
@@ -269,8 +270,8 @@ auditd_put_audits_configuration(struct auditd *self, struct api_call *call,
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
-    int r = api_store_put(txn, TRAIL_DB_CONFIG, "setting", strlen("setting"), &audit_setting_desc,
-                          reply);
+    int r = api_store_put(txn, TRAIL_DB_CONFIG, "setting", strlen("setting"),
+                          &audit_setting_desc, reply);
     if (r < 0)
         return api_fail_errno(call, r, "cannot save");
     api_after_commit(call, setting_committed, reply);
@@ -278,7 +279,8 @@ auditd_put_audits_configuration(struct auditd *self, struct api_call *call,
 }
 
 enum api_status
-auditd_get_audits_profile(struct auditd *self, struct api_call *call, struct audit_profile *reply)
+auditd_get_audits_profile(struct auditd *self, struct api_call *call,
+                          struct audit_profile *reply)
 {
     (void)self;
     static const char *severities[] = { "notice", "alert" };
@@ -290,7 +292,8 @@ auditd_get_audits_profile(struct auditd *self, struct api_call *call, struct aud
         return API_TOO_LARGE;
     for (size_t i = 0; i < trail_n_events; i++) {
         const struct trail_event *e = &trail_events[i];
-        reply->events[i] = (struct audit_profile_event){ e->id, e->name, e->category, e->severity };
+        reply->events[i] =
+            (struct audit_profile_event){ e->id, e->name, e->category, e->severity };
         reply->names[i] = e->name;
     }
     reply->n_events = reply->n_names = trail_n_events;

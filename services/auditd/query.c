@@ -63,11 +63,11 @@ trail_filter_prepare(struct trail_filter *f)
         bool known = i < trail_n_events;
         const char *category = known ? trail_events[i].category : "Maintenance";
         const char *severity = known ? trail_events[i].severity : "notice";
-        f->event_passes[i] = has_word(&f->categories, category, strlen(category)) &&
-                             has_word(&f->severities, severity, strlen(severity)) &&
-                             (known ? has_word(&f->names, trail_events[i].name,
-                                               strlen(trail_events[i].name))
-                                    : f->names.n == 0 || f->unknown_names);
+        f->event_passes[i] =
+            has_word(&f->categories, category, strlen(category)) &&
+            has_word(&f->severities, severity, strlen(severity)) &&
+            (known ? has_word(&f->names, trail_events[i].name, strlen(trail_events[i].name))
+                   : f->names.n == 0 || f->unknown_names);
         f->every_event &= f->event_passes[i];
     }
     for (size_t i = 0; i < f->sources.n; i++)
@@ -115,13 +115,13 @@ struct search {
     struct store_txn *txn;
     const struct trail_filter *filter;
     uint64_t first_id, n_ids;
-    uint8_t *bits;              /* by id - first_id: passes; NULL: event and source decide */
-    bool bits_needed;           /* a message filter, or names of unknown events */
-    uint16_t rank[EVENTS_MAX];  /* of an event in the wanted order */
+    uint8_t *bits;             /* by id - first_id: passes; NULL: event and source decide */
+    bool bits_needed;          /* a message filter, or names of unknown events */
+    uint16_t rank[EVENTS_MAX]; /* of an event in the wanted order */
     size_t n_ranks;
-    uint64_t count[RANKS_MAX];  /* that pass, by rank */
+    uint64_t count[RANKS_MAX];               /* that pass, by rank */
     uint64_t from[RANKS_MAX], to[RANKS_MAX]; /* rows of the page, counted within the rank */
-    uint64_t at[RANKS_MAX];     /* where they go in the page */
+    uint64_t at[RANKS_MAX];                  /* where they go in the page */
     uint64_t seen[RANKS_MAX];
     uint64_t *ids;
     size_t n_found, limit;
@@ -169,7 +169,8 @@ rank_events(struct search *s, enum trail_order order, bool descending)
 }
 
 static bool
-passes(const struct search *s, uint64_t id, uint32_t event, uint64_t source_key, size_t *ret_rank)
+passes(const struct search *s, uint64_t id, uint32_t event, uint64_t source_key,
+       size_t *ret_rank)
 {
     size_t i = s->filter->every_event && s->n_ranks == 1 ? 0 : trail_event_by_code(event);
     *ret_rank = s->rank[i];
@@ -257,7 +258,8 @@ collect(struct search *s, bool by_time, bool descending)
     size_t left = s->n_found;
     int r = store_iter_init(&it, s->txn, by_time ? TRAIL_DB_TIMES : TRAIL_DB_RECORDS, NULL, 0,
                             descending);
-    while (r == 0 && left > 0 && (r = next_entry(&it, by_time, &id, &event, &key)) == STORE_OK) {
+    while (r == 0 && left > 0 &&
+           (r = next_entry(&it, by_time, &id, &event, &key)) == STORE_OK) {
         size_t rank;
         if (!passes(s, id, event, key, &rank))
             continue;
@@ -282,8 +284,12 @@ trail_query(struct store_txn *txn, const struct trail_state *state,
     struct search *s = calloc(1, sizeof(*s));
     if (!s)
         return -ENOMEM;
-    *s = (struct search){ .txn = txn, .filter = filter, .first_id = state->next_id - state->n,
-                          .n_ids = state->n, .ids = ret_ids, .limit = limit };
+    *s = (struct search){ .txn = txn,
+                          .filter = filter,
+                          .first_id = state->next_id - state->n,
+                          .n_ids = state->n,
+                          .ids = ret_ids,
+                          .limit = limit };
     s->bits_needed = filter->messages.n > 0 || filter->unknown_names;
     bool by_rank = order != TRAIL_BY_TIME && order != TRAIL_BY_ID;
     s->n_ranks = 1;

@@ -11,13 +11,15 @@
 #include "libcommon/banned.h"
 
 const char *const trail_dbs[TRAIL_N_DBS] = {
-    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_TIMES] = "times",   [TRAIL_DB_SENDERS] = "senders",
-    [TRAIL_DB_CONFIG] = "config",   [TRAIL_DB_OUTBOX] = "outbox",
+    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_TIMES] = "times",
+    [TRAIL_DB_SENDERS] = "senders", [TRAIL_DB_CONFIG] = "config",
+    [TRAIL_DB_OUTBOX] = "outbox",
 };
 
 enum {
     VALUE_MAX = 8192,
-    /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full. */
+    /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full.
+     */
     RECORD_OVERHEAD = 120,
     STATE_SIZE = 3 * 8 + 2 * TRAIL_HASH_SIZE,
     TIME_KEY_SIZE = 16,
@@ -27,8 +29,9 @@ static const char state_key[] = "state";
 
 /* ---- the catalogue ---- */
 
-#define CODE(id) ((uint32_t)(id)[0] << 24 | (uint32_t)(id)[1] << 16 | (uint32_t)(id)[2] << 8 | \
-                  (uint32_t)(id)[3])
+#define CODE(id)                                                                               \
+    ((uint32_t)(id)[0] << 24 | (uint32_t)(id)[1] << 16 | (uint32_t)(id)[2] << 8 |              \
+     (uint32_t)(id)[3])
 #define X(id, name, category, severity) { CODE(id), id, name, category, severity },
 const struct trail_event trail_events[] = { AUDIT_EVENT_TABLE(X) };
 #undef X
@@ -174,7 +177,8 @@ trail_get(struct store_txn *txn, uint64_t id, struct trail_record *ret_record)
     uint8_t key[8];
     const void *value;
     size_t size;
-    int r = store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), &value, &size);
+    int r =
+        store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), &value, &size);
     return r == STORE_OK ? trail_decode(id, value, size, ret_record) : r;
 }
 
@@ -249,7 +253,8 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
     put_u64(tvalue + 4, source_key);
     int r = b.err;
     if (r == 0)
-        r = store_append(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), b.data, b.len);
+        r = store_append(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), b.data,
+                         b.len);
     if (r == 0)
         r = store_put(txn, TRAIL_DB_TIMES, time_key(tkey, in->at_us, id), sizeof(tkey), tvalue,
                       sizeof(tvalue));
@@ -321,7 +326,8 @@ trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_t *r
     }
     if (r < 0)
         return r;
-    if (expected != state->next_id || sodium_memcmp(before, state->last_hash, sizeof(before)) != 0) {
+    if (expected != state->next_id ||
+        sodium_memcmp(before, state->last_hash, sizeof(before)) != 0) {
         *ret_bad_id = expected;
         return -EBADMSG;
     }

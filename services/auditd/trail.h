@@ -24,7 +24,7 @@
 
 enum trail_db {
     TRAIL_DB_RECORDS, /* id -> record */
-    TRAIL_DB_TIMES,   /* at, id -> event, source key: order by time, and what filters need most */
+    TRAIL_DB_TIMES, /* at, id -> event, source key: order by time, and what filters need most */
     TRAIL_DB_SENDERS, /* store uuid of a daemon -> its last sequence number */
     TRAIL_DB_CONFIG,  /* "setting", "state" */
     TRAIL_DB_OUTBOX,  /* auditd's own records on their way to itself; last, as audit.h asks */
@@ -38,7 +38,7 @@ enum {
     TRAIL_DAEMON_MAX = 32,
     TRAIL_ADDR_MAX = 45,
     TRAIL_SOURCE_MAX = 128,
-    TRAIL_MESSAGE_MAX = 512,  /* bytes of UTF-8; longer text is cut */
+    TRAIL_MESSAGE_MAX = 512, /* bytes of UTF-8; longer text is cut */
     TRAIL_DETAIL_MAX = 4096,
 };
 
@@ -60,9 +60,9 @@ struct trail_record {
 
 /* What changes with every append; kept in the store beside the records. */
 struct trail_state {
-    uint64_t next_id; /* of the next record, from 1 */
-    uint64_t n;       /* records kept: ids next_id - n .. next_id - 1 */
-    uint64_t bytes;   /* that they take, about */
+    uint64_t next_id;                   /* of the next record, from 1 */
+    uint64_t n;                         /* records kept: ids next_id - n .. next_id - 1 */
+    uint64_t bytes;                     /* that they take, about */
     uint8_t last_hash[TRAIL_HASH_SIZE]; /* of the newest record, ever */
     uint8_t base_hash[TRAIL_HASH_SIZE]; /* of the newest that was rotated away */
 };
@@ -86,18 +86,20 @@ int trail_load(struct store_txn *txn, struct trail_state *ret_state);
 
 /*
  * Adds a record: name, daemon, addr, source, message, detail (cut to their
- * limits), at_us and request_id are taken, the rest is filled. 'state' is the caller's
- * working copy: it counts once the transaction is committed. 0 or -errno.
+ * limits), at_us and request_id are taken, the rest is filled. 'state' is the
+ * caller's working copy: it counts once the transaction is committed. 0 or
+ * -errno.
  */
-int trail_append(struct store_txn *txn, struct trail_state *state, const struct trail_record *in);
+int trail_append(struct store_txn *txn, struct trail_state *state,
+                 const struct trail_record *in);
 
 /*
  * Deletes at most 'most' of the oldest records while they take more than
  * 'bytes' or are older than 'before_us' (INT64_MIN: age does not matter).
  * Returns how many, or -errno.
  */
-int trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int64_t before_us,
-               unsigned most);
+int trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes,
+               int64_t before_us, unsigned most);
 
 /* STORE_OK, STORE_NOT_FOUND or -errno. The texts live as long as the transaction. */
 int trail_get(struct store_txn *txn, uint64_t id, struct trail_record *ret_record);
@@ -114,7 +116,13 @@ uint64_t trail_source_key(const char *source, size_t len);
 
 /* ---- queries (query.c) ---- */
 
-enum trail_order { TRAIL_BY_TIME, TRAIL_BY_ID, TRAIL_BY_CATEGORY, TRAIL_BY_NAME, TRAIL_BY_SEVERITY };
+enum trail_order {
+    TRAIL_BY_TIME,
+    TRAIL_BY_ID,
+    TRAIL_BY_CATEGORY,
+    TRAIL_BY_NAME,
+    TRAIL_BY_SEVERITY
+};
 
 struct trail_words {
     const char **words;

@@ -79,9 +79,9 @@ struct forget {
 
 struct link {
     struct bus_peer *gateway;
-    bool is_up, is_clean;     /* clean: it has confirmed "forget all" on this line */
-    bool is_flushing;         /* "forget all" is under way */
-    uint64_t generation;      /* of the line */
+    bool is_up, is_clean; /* clean: it has confirmed "forget all" on this line */
+    bool is_flushing;     /* "forget all" is under way */
+    uint64_t generation;  /* of the line */
     struct forget *forgets;
     struct loop_timer timer;
     struct bus_incoming *held[HELD_CHECKS_MAX]; /* checks that wait for a clean line */
@@ -133,7 +133,10 @@ void locks_close(struct authd *a);
 bool locks_is_locked(const struct authd *a, const char *name);
 /* Failures of 'name' that count now. */
 unsigned locks_fails(const struct authd *a, const char *name);
-/* One more, kept in 'txn'; '*ret_locked' tells that this one locked it. 0 or -errno (it counts anyway). */
+/*
+ * One more, kept in 'txn'; '*ret_locked' tells that this one locked it. 0 or
+ * -errno (it counts anyway).
+ */
 int locks_fail(struct authd *a, struct store_txn *txn, const char *name, bool is_account,
                bool *ret_locked);
 /* A success: forget in the store, then (after the commit) in memory. */

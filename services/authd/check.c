@@ -34,7 +34,8 @@ answer(struct bus_incoming *in, uint16_t status, struct buf *b)
     buf_done(b);
 }
 
-/* The live session of a good token, with its account; NULL: refused. '*ret_error': -errno or 0. */
+/* The live session of a good token, with its account; NULL: refused. '*ret_error': -errno or 0.
+ */
 static struct live_session *
 find_principal(struct authd *a, struct store_txn *txn, const char *token,
                struct user_record *ret_user, int *ret_error)

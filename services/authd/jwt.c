@@ -111,14 +111,15 @@ jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len, int64_t
     uint8_t mac[crypto_auth_hmacsha256_BYTES];
     size_t n = 0;
     if (text[signed_len] != '.' ||
-        sodium_base642bin(mac, sizeof(mac), text + signed_len + 1, SIGNATURE_LEN, NULL, &n, NULL,
-                          sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
+        sodium_base642bin(mac, sizeof(mac), text + signed_len + 1, SIGNATURE_LEN, NULL, &n,
+                          NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
         n != sizeof(mac))
         return -EBADMSG;
     /* The signature first: what follows parses only what this daemon wrote. */
     if (crypto_auth_hmacsha256_verify(mac, (const uint8_t *)text, signed_len, key) != 0)
         return -EBADMSG;
-    return check_claims(text + HEADER_LEN, signed_len - HEADER_LEN, ret_user_id, ret_session_id);
+    return check_claims(text + HEADER_LEN, signed_len - HEADER_LEN, ret_user_id,
+                        ret_session_id);
 }
 
 void

@@ -27,7 +27,8 @@ struct jwt_claims {
     const char *const *permissions; /* ids */
     size_t n_permissions;
     int64_t iat, exp; /* Unix seconds */
-    uint8_t id[JWT_ID_SIZE]; /* "jti": random, so that knowing the key does not tell the token */
+    uint8_t
+        id[JWT_ID_SIZE]; /* "jti": random, so that knowing the key does not tell the token */
 };
 
 /* Writes the terminated token. 0; -E2BIG; -ENOMEM. */
@@ -40,8 +41,8 @@ int jwt_make(const uint8_t key[JWT_KEY_SIZE], const struct jwt_claims *claims,
  * terminator and may be any bytes. exp is not looked at: the session's end is
  * kept on a clock that nobody can set.
  */
-int jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len, int64_t *ret_user_id,
-              int64_t *ret_session_id);
+int jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len,
+              int64_t *ret_user_id, int64_t *ret_session_id);
 
 /* What the session keeps of its token. */
 void jwt_hash(const char *text, size_t len, uint8_t ret_hash[JWT_HASH_SIZE]);

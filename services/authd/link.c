@@ -111,8 +111,13 @@ void
 link_forget(struct authd *a, struct forget *f, enum forget_scope scope, uint64_t id,
             forget_fn *fn, void *arg)
 {
-    *f = (struct forget){ .next = a->link.forgets, .a = a, .scope = scope, .id = id, .fn = fn,
-                          .arg = arg, .epoch = a->epoch,
+    *f = (struct forget){ .next = a->link.forgets,
+                          .a = a,
+                          .scope = scope,
+                          .id = id,
+                          .fn = fn,
+                          .arg = arg,
+                          .epoch = a->epoch,
                           .deadline_us = loop_now_us(a->svc->loop) + FORGET_TIMEOUT_US };
     a->link.forgets = f;
     if (a->link.is_clean)
@@ -245,7 +250,8 @@ link_stop(struct authd *a)
         return;
     loop_timer_cancel(a->svc->loop, &a->link.timer);
     for (size_t i = 0; i < a->link.n_held; i++) {
-        struct bus_reply reply = { .id = bus_incoming_request(a->link.held[i])->id, .status = 503,
+        struct bus_reply reply = { .id = bus_incoming_request(a->link.held[i])->id,
+                                   .status = 503,
                                    .retry_after_s = 1 };
         bus_answer(a->link.held[i], &reply);
     }

@@ -85,9 +85,8 @@ store_entry(const struct authd *a, struct store_txn *txn, const struct lock_entr
     struct buf b;
     buf_init(&b, VALUE_MAX);
     buf_put_u8(&b, e->is_account);
-    buf_put_u64(&b, e->locked_until_mono_us
-                        ? (uint64_t)(wall + e->locked_until_mono_us - now)
-                        : 0);
+    buf_put_u64(&b,
+                e->locked_until_mono_us ? (uint64_t)(wall + e->locked_until_mono_us - now) : 0);
     buf_put_u8(&b, e->n_fails);
     for (size_t i = 0; i < e->n_fails; i++)
         buf_put_u64(&b, (uint64_t)(wall + e->fail_mono_us[i] - now));

@@ -49,8 +49,8 @@ authd_get_auth(struct authd *self, struct api_call *call, struct auth_status *re
 /* ---- failures ---- */
 
 static int
-put_record(struct authd *a, struct store_txn *txn, const struct api_call *call, const char *name,
-           const char *event, const char *message)
+put_record(struct authd *a, struct store_txn *txn, const struct api_call *call,
+           const char *name, const char *event, const char *message)
 {
     struct audit_record record = {
         .event = event,
@@ -132,7 +132,8 @@ sign_in_admit(struct authd *a, struct api_call *call, const char *name)
         metric_add(&sign_ins_locked, 1);
         api_audit_source(call, name);
         if (n > 0)
-            api_audit_refusal(call, "signInFail", "%u attempts refused, the account is locked", n);
+            api_audit_refusal(call, "signInFail", "%u attempts refused, the account is locked",
+                              n);
         return api_fail(call, API_FORBIDDEN, NULL, "%s", locked_text);
     }
     /* As if those under way failed: many at once must not get past the count. */
@@ -299,7 +300,8 @@ authd_post_auth(struct authd *self, struct api_call *call, const struct auth_pos
     job->user_id = known ? user.id : 0;
     memcpy(job->against, known ? user.password : self->dummy_hash, sizeof(job->against));
     sodium_memzero(&user, sizeof(user));
-    /* 256 characters of UTF-8 may be more bytes than any password has: then it is a wrong one. */
+    /* 256 characters of UTF-8 may be more bytes than any password has: then it is a wrong one.
+     */
     if (str_copy(job->verify, sizeof(job->verify), body->password) < 0)
         (void)str_copy(job->verify, sizeof(job->verify), "-"); /* fits */
     if (str_copy(job->name, sizeof(job->name), body->name) < 0) {

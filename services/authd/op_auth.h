@@ -10,7 +10,10 @@
 /* API_OK, or refused because of a lock or too many attempts at once. */
 enum api_status sign_in_admit(struct authd *a, struct api_call *call, const char *name);
 
-/* Counts and records the failure of job->name, answers 401, frees the job. 'why' goes to the audit log only. */
+/*
+ * Counts and records the failure of job->name, answers 401, frees the job.
+ * 'why' goes to the audit log only.
+ */
 void sign_in_failed(struct password_job *job, const char *why);
 
 void sign_in_register_metrics(void);

@@ -9,7 +9,8 @@
 #include "libcommon/banned.h"
 
 enum api_status
-authd_get_password_policy(struct authd *self, struct api_call *call, struct password_policy *reply)
+authd_get_password_policy(struct authd *self, struct api_call *call,
+                          struct password_policy *reply)
 {
     (void)call;
     *reply = self->policy;
@@ -23,7 +24,8 @@ policy_committed(void *self, void *arg)
 }
 
 enum api_status
-authd_put_password_policy(struct authd *self, struct api_call *call, struct password_policy *reply)
+authd_put_password_policy(struct authd *self, struct api_call *call,
+                          struct password_policy *reply)
 {
     *reply = self->policy;
     enum api_status status = api_merge(call, &password_policy_desc, reply);
@@ -32,7 +34,8 @@ authd_put_password_policy(struct authd *self, struct api_call *call, struct pass
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
-    int r = api_store_put(txn, DB_CONFIG, "policy", strlen("policy"), &password_policy_desc, reply);
+    int r =
+        api_store_put(txn, DB_CONFIG, "policy", strlen("policy"), &password_policy_desc, reply);
     if (r < 0)
         return api_fail_errno(call, r, "cannot save");
     api_after_commit(call, policy_committed, reply);
@@ -75,7 +78,8 @@ authd_put_auth_lock(struct authd *self, struct api_call *call, const struct auth
 }
 
 enum api_status
-authd_get_auth_lock_users(struct authd *self, struct api_call *call, struct locked_accounts *reply)
+authd_get_auth_lock_users(struct authd *self, struct api_call *call,
+                          struct locked_accounts *reply)
 {
     struct store_txn *txn = api_view(call);
     if (!txn)

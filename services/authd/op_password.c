@@ -90,7 +90,8 @@ job_for(struct authd *a, struct api_call *call, const struct user_record *user,
     memcpy(job->against, user->password, sizeof(job->against));
     if (str_copy(job->make, sizeof(job->make), new_password) < 0) {
         password_job_free(job);
-        (void)api_fail(call, API_INVALID, "/newPassword", "the password is too long"); /* as above */
+        (void)api_fail(call, API_INVALID, "/newPassword",
+                       "the password is too long"); /* as above */
         return NULL;
     }
     return job;

@@ -62,7 +62,8 @@ fill(struct api_call *call, struct store_txn *txn, const struct role_record *rec
 }
 
 static enum api_status
-find_role(struct api_call *call, struct store_txn *txn, int64_t id, struct role_record *ret_role)
+find_role(struct api_call *call, struct store_txn *txn, int64_t id,
+          struct role_record *ret_role)
 {
     int r = role_get(txn, (uint64_t)id, ret_role);
     if (r < 0)
@@ -125,8 +126,8 @@ authd_get_roles(struct authd *self, struct api_call *call)
 }
 
 enum api_status
-authd_get_role(struct authd *self, struct api_call *call, const struct authd_get_role_path *path,
-               struct role *reply)
+authd_get_role(struct authd *self, struct api_call *call,
+               const struct authd_get_role_path *path, struct role *reply)
 {
     (void)self;
     struct role_record record;
@@ -143,7 +144,8 @@ authd_post_roles(struct authd *self, struct api_call *call, const struct role *b
 {
     (void)self;
     struct role_record record = { 0 };
-    struct role_put put = { body->name, body->description, body->permissions, body->n_permissions };
+    struct role_put put = { body->name, body->description, body->permissions,
+                            body->n_permissions };
     uint64_t n;
     struct store_txn *txn = api_txn(call);
     if (!txn)
@@ -167,8 +169,8 @@ authd_post_roles(struct authd *self, struct api_call *call, const struct role *b
 }
 
 enum api_status
-authd_put_role(struct authd *self, struct api_call *call, const struct authd_put_role_path *path,
-               struct role *reply)
+authd_put_role(struct authd *self, struct api_call *call,
+               const struct authd_put_role_path *path, struct role *reply)
 {
     struct role_record record;
     struct store_txn *txn = api_txn(call);
@@ -176,7 +178,8 @@ authd_put_role(struct authd *self, struct api_call *call, const struct authd_put
         return API_INTERNAL;
     enum api_status status = find_role(call, txn, path->id, &record);
     if (status == API_OK && record.id == ROLE_ADMINISTRATOR)
-        status = api_fail(call, API_FORBIDDEN, NULL, "the role %s cannot be changed", record.name);
+        status =
+            api_fail(call, API_FORBIDDEN, NULL, "the role %s cannot be changed", record.name);
     if (status != API_OK)
         return status;
     struct role now;
@@ -210,14 +213,15 @@ authd_delete_role(struct authd *self, struct api_call *call,
         return API_INTERNAL;
     enum api_status status = find_role(call, txn, path->id, &record);
     if (status == API_OK && record.id == ROLE_ADMINISTRATOR)
-        status = api_fail(call, API_FORBIDDEN, NULL, "the role %s cannot be deleted", record.name);
+        status =
+            api_fail(call, API_FORBIDDEN, NULL, "the role %s cannot be deleted", record.name);
     if (status == API_OK)
         status = fill(call, txn, &record, &now);
     if (status != API_OK)
         return status;
     if (now.n_users > 0)
-        return api_fail(call, API_INVALID, "/id", "the role %s is held by %zu accounts", record.name,
-                        now.n_users);
+        return api_fail(call, API_INVALID, "/id", "the role %s is held by %zu accounts",
+                        record.name, now.n_users);
     /* Nobody holds it, so no right changes. */
     int r = role_delete(txn, record.id);
     if (r < 0)

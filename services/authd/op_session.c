@@ -55,7 +55,8 @@ rights_change(struct authd *a, struct api_call *call, enum forget_scope scope, u
     uint64_t *gone = api_alloc(call, SESSIONS_MAX * sizeof(*gone));
     if (!txn || !change || !gone)
         return NULL;
-    *change = (struct rights_change){ .a = a, .call = call, .scope = scope, .id = id, .gone = gone };
+    *change =
+        (struct rights_change){ .a = a, .call = call, .scope = scope, .id = id, .gone = gone };
     int r = record_next(txn, "epoch", &change->epoch);
     if (r < 0) {
         (void)api_fail_errno(call, r, "cannot save"); /* the status is kept in the call */
@@ -84,7 +85,8 @@ rights_end_sessions_of(struct rights_change *change, uint64_t user_id, uint64_t 
     const struct sessions *t = &change->a->sessions;
     for (size_t i = 0; i < t->n; i++) {
         const struct session_record *s = &t->all[i].record;
-        int r = s->user_id == user_id && s->id != except ? rights_end_session(change, s->id) : 0;
+        int r =
+            s->user_id == user_id && s->id != except ? rights_end_session(change, s->id) : 0;
         if (r < 0)
             return r;
     }
@@ -156,7 +158,8 @@ authd_get_sessions(struct authd *self, struct api_call *call,
     for (size_t i = 0; i < self->sessions.n; i++) {
         const struct live_session *s = &self->sessions.all[i];
         if (!may_see(call, s) || !sessions_is_live(self, s) ||
-            (query->n_user_ids > 0 && !is_in(query->user_ids, query->n_user_ids, s->record.user_id)))
+            (query->n_user_ids > 0 &&
+             !is_in(query->user_ids, query->n_user_ids, s->record.user_id)))
             continue;
         struct session item;
         int r = fill(call, txn, s, &item);
@@ -203,8 +206,8 @@ authd_delete_session(struct authd *self, struct api_call *call,
         api_audit_message(call, "%s signed out", call->who->name);
     else
         api_audit_message(call, "Session %llu of account %llu ended by %s",
-                          (unsigned long long)s->record.id, (unsigned long long)s->record.user_id,
-                          call->who->name);
+                          (unsigned long long)s->record.id,
+                          (unsigned long long)s->record.user_id, call->who->name);
     return end_one(self, call, s->record.id);
 }
 

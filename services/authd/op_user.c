@@ -120,7 +120,8 @@ set_roles(struct api_call *call, struct store_txn *txn, const struct role_ref *r
 }
 
 static enum api_status
-find_user(struct api_call *call, struct store_txn *txn, int64_t id, struct user_record *ret_user)
+find_user(struct api_call *call, struct store_txn *txn, int64_t id,
+          struct user_record *ret_user)
 {
     int r = user_get(txn, (uint64_t)id, ret_user);
     if (r < 0)
@@ -150,7 +151,7 @@ keep_one_admin(struct api_call *call, struct store_txn *txn, uint64_t except)
 enum api_status
 authd_get_users_me(struct authd *self, struct api_call *call, struct account *reply)
 {
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;
@@ -161,7 +162,7 @@ authd_get_users_me(struct authd *self, struct api_call *call, struct account *re
 enum api_status
 authd_put_users_me(struct authd *self, struct api_call *call, struct account *reply)
 {
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
@@ -194,7 +195,7 @@ authd_get_users(struct authd *self, struct api_call *call)
         return API_INTERNAL;
     int r = store_iter_init(&it, txn, DB_USERS, NULL, 0, false);
     while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
-        struct user_record user;
+        struct user_record user = { 0 };
         struct account account;
         r = user_decode(it.value, it.size, &user);
         if (r < 0)
@@ -208,10 +209,10 @@ authd_get_users(struct authd *self, struct api_call *call)
 }
 
 enum api_status
-authd_get_user(struct authd *self, struct api_call *call, const struct authd_get_user_path *path,
-               struct account *reply)
+authd_get_user(struct authd *self, struct api_call *call,
+               const struct authd_get_user_path *path, struct account *reply)
 {
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;
@@ -220,10 +221,10 @@ authd_get_user(struct authd *self, struct api_call *call, const struct authd_get
 }
 
 enum api_status
-authd_put_user(struct authd *self, struct api_call *call, const struct authd_put_user_path *path,
-               struct account *reply)
+authd_put_user(struct authd *self, struct api_call *call,
+               const struct authd_put_user_path *path, struct account *reply)
 {
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
@@ -273,7 +274,7 @@ enum api_status
 authd_delete_user(struct authd *self, struct api_call *call,
                   const struct authd_delete_user_path *path)
 {
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
@@ -337,7 +338,7 @@ user_hashed(struct password_job *job)
 {
     struct authd *a = job->a;
     struct api_call *call = job->call;
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_txn(call);
     enum api_status status = txn ? build_user(a, call, txn, call->body, &user) : API_INTERNAL;
     int r = job->error;
@@ -368,7 +369,7 @@ authd_post_users(struct authd *self, struct api_call *call, const struct account
                  struct account *reply)
 {
     (void)reply; /* filled when the password is hashed */
-    struct user_record user;
+    struct user_record user = { 0 };
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;

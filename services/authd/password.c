@@ -90,8 +90,8 @@ int
 password_hash_now(const char *password, char ret_hash[RECORD_PASSWORD_SIZE])
 {
     char hash[RECORD_PASSWORD_SIZE];
-    if (crypto_pwhash_str_alg(hash, password, strlen(password), PASSWORD_PASSES, PASSWORD_MEMORY,
-                              crypto_pwhash_ALG_ARGON2ID13) != 0)
+    if (crypto_pwhash_str_alg(hash, password, strlen(password), PASSWORD_PASSES,
+                              PASSWORD_MEMORY, crypto_pwhash_ALG_ARGON2ID13) != 0)
         return -ENOMEM;
     memcpy(ret_hash, hash, sizeof(hash));
     return 0;

@@ -25,10 +25,10 @@ enum {
 
 struct password_job {
     /* in */
-    char verify[PASSWORD_SIZE];     /* "": nothing to verify */
+    char verify[PASSWORD_SIZE]; /* "": nothing to verify */
     char against[RECORD_PASSWORD_SIZE];
-    char make[PASSWORD_SIZE];       /* "": nothing to hash */
-    bool make_must_differ;          /* refuse when 'make' is the password of 'against' */
+    char make[PASSWORD_SIZE]; /* "": nothing to hash */
+    bool make_must_differ;    /* refuse when 'make' is the password of 'against' */
     /* out */
     bool verified, is_same;
     char made[RECORD_PASSWORD_SIZE]; /* "" when not made */

@@ -26,8 +26,8 @@ const uint64_t permission_all = 0 PERMISSION_TABLE(X);
 int
 permission_bit(const char *id)
 {
-#define X(bit, word, name, description) \
-    if (str_eq(id, #word))              \
+#define X(bit, word, name, description)                                                        \
+    if (str_eq(id, #word))                                                                     \
         return (bit);
     PERMISSION_TABLE(X)
 #undef X
@@ -38,8 +38,8 @@ const char *
 permission_id(unsigned bit)
 {
     switch (bit) {
-#define X(number, word, name, description) \
-    case (number):                         \
+#define X(number, word, name, description)                                                     \
+    case (number):                                                                             \
         return #word;
         PERMISSION_TABLE(X)
 #undef X

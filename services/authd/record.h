@@ -73,7 +73,8 @@ struct session_record {
     uint8_t token_hash[RECORD_TOKEN_HASH_SIZE];
 };
 
-/* All: STORE_OK, STORE_NOT_FOUND (get only) or -errno; -EPROTO for a record that cannot be read. */
+/* All: STORE_OK, STORE_NOT_FOUND (get only) or -errno; -EPROTO for a record that cannot be
+ * read. */
 int user_get(struct store_txn *txn, uint64_t id, struct user_record *ret_user);
 int user_by_name(struct store_txn *txn, const char *name, struct user_record *ret_user);
 int user_put(struct store_txn *txn, const struct user_record *user);

@@ -33,7 +33,8 @@ sessions_left_us(const struct authd *a, const struct live_session *s)
     if ((int64_t)s->record.life_us < life)
         life = (int64_t)s->record.life_us;
     int64_t left = s->began_mono_us + life - now;
-    int64_t idle_left = s->last_mono_us + a->conf.idle_timeout_min * MINUTE_US + REPORT_LAG_US - now;
+    int64_t idle_left =
+        s->last_mono_us + a->conf.idle_timeout_min * MINUTE_US + REPORT_LAG_US - now;
     return idle_left < left ? idle_left : left;
 }
 
@@ -118,9 +119,9 @@ sessions_add(struct authd *a, const struct session_record *record)
     size_t i = lower_bound(t, record->id);
     memmove(&t->all[i + 1], &t->all[i], (t->n - i) * sizeof(t->all[0]));
     t->n++;
-    t->all[i] = (struct live_session){
-        .record = *record, .began_mono_us = mono_us(a), .last_mono_us = mono_us(a)
-    };
+    t->all[i] = (struct live_session){ .record = *record,
+                                       .began_mono_us = mono_us(a),
+                                       .last_mono_us = mono_us(a) };
     arm_sweep(a);
 }
 
@@ -134,7 +135,8 @@ sessions_touch(struct authd *a, struct live_session *s, int64_t ago_us)
     s->record.last_us = clock_wall_us() - ago_us;
     s->dirty = true;
     if (!loop_timer_is_set(&a->sessions.flush) &&
-        loop_timer_set(a->svc->loop, &a->sessions.flush, loop_now_us(a->svc->loop) + FLUSH_US) < 0)
+        loop_timer_set(a->svc->loop, &a->sessions.flush, loop_now_us(a->svc->loop) + FLUSH_US) <
+            0)
         log_warn("authd: out of memory for a timer");
 }
 
@@ -186,17 +188,19 @@ sweep(void *arg)
         log_warn("authd: ended sessions stay in the store error=%s", strerror(-r));
     else if (n > 0)
         a->epoch = epoch;
+    uint64_t id = 0;
     for (size_t i = 0; i < t->n;) {
         if (sessions_is_live(a, &t->all[i])) {
             i++;
             continue;
         }
-        uint64_t id = t->all[i].record.id;
+        id = t->all[i].record.id;
         drop_at(t, i);
         log_debug("authd: session ended by time session=%llu", (unsigned long long)id);
-        /* Nobody waits for it, and the front door asks again at the end we told it. */
-        link_forget_soon(a, FORGET_SESSION, id);
     }
+    /* Nobody waits for it, and the front door asks again at the end we told it. */
+    if (id != 0)
+        link_forget_soon(a, n > 1 ? FORGET_ALL : FORGET_SESSION, id);
     arm_sweep(a);
 }
 

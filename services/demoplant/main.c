@@ -27,9 +27,9 @@ enum {
     UNITS_MAX = 247,
     N_REGS = 10000,
     N_BITS = 2048,
-    N_MOVING = 64,     /* input registers that move */
-    SETPOINTS = 20,    /* holding 0..19, and again 100..119 */
-    MIRROR = 200,      /* holding 200..263 are input 0..63 */
+    N_MOVING = 64,  /* input registers that move */
+    SETPOINTS = 20, /* holding 0..19, and again 100..119 */
+    MIRROR = 200,   /* holding 200..263 are input 0..63 */
 };
 
 static const char map_text[] =
@@ -49,7 +49,8 @@ static const char map_text[] =
     "  16..63   sines of other phases, 0..1000\n"
     "  64..9999 their own address\n"
     "holding registers (functions 3, 6, 16, 22, 23)\n"
-    "  0..19    set-points: hold what was written. 0 flow 100, 1 level 100 %, 2 temperature 20\n"
+    "  0..19    set-points: hold what was written. 0 flow 100, 1 level 100 %, 2 temperature "
+    "20\n"
     "  100..119 set-points more, without influence\n"
     "  200..263 input registers 0..63 once more; writes are lost\n"
     "  others   hold what was written\n"
@@ -230,10 +231,12 @@ listen_at(const char *address, uint16_t port)
         errno = EINVAL;
         return -1;
     }
-    int on = 1, fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int on = 1,
+        fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)); /* else a quick restart fails */
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on,
+                     sizeof(on)); /* else a quick restart fails */
     if (bind(fd, v4 ? (struct sockaddr *)&in : (struct sockaddr *)&in6,
              v4 ? sizeof(in) : sizeof(in6)) == 0 &&
         listen(fd, 64) == 0)
@@ -304,14 +307,16 @@ main(int argc, char **argv)
             return 1;
         }
     plant.ctx = modbus_new_tcp(NULL, 0);
-    plant.fds[0] = (struct pollfd){ .fd = listen_at(address, (uint16_t)port), .events = POLLIN };
+    plant.fds[0] =
+        (struct pollfd){ .fd = listen_at(address, (uint16_t)port), .events = POLLIN };
     plant.n_fds = 1;
     if (!plant.ctx || plant.fds[0].fd < 0) {
         fprintf(stderr, "demoplant: cannot listen at %s port %u: %s\n", address, port,
                 strerror(errno));
         return 1;
     }
-    /* A client that stops in the middle of a request holds the others up no longer than this. */
+    /* A client that stops in the middle of a request holds the others up no longer than this.
+     */
     (void)modbus_set_byte_timeout(plant.ctx, 0, 100000); /* fails for bad values only */
     (void)clock_gettime(CLOCK_MONOTONIC, &plant.start);  /* cannot fail */
     sigset_t wait_mask;

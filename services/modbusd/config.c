@@ -1,6 +1,5 @@
 #include "services/modbusd/config.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -279,7 +278,9 @@ config_tag_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t
 int
 config_next_id(struct store_txn *txn, enum config_kind kind, uint32_t *ret_id)
 {
-    const char *name = kind == KIND_DEV ? "next-dev" : kind == KIND_CMD ? "next-cmd" : "next-tag";
+    const char *name = kind == KIND_DEV   ? "next-dev"
+                       : kind == KIND_CMD ? "next-cmd"
+                                          : "next-tag";
     const void *value;
     size_t size;
     uint32_t next = 1;
@@ -367,7 +368,7 @@ config_put(struct api_arena *a, struct store_txn *txn, const struct config_key *
     if (r == 0)
         r = store_put(txn, DB_ONE + key->kind, key->bytes, key->size, b.data, b.len);
     buf_done(&b);
-    return r < 0 ? r : index_add(txn, key, record);
+    return r != 0 ? r : index_add(txn, key, record);
 }
 
 static int
@@ -495,7 +496,7 @@ config_ensure_defaults(struct api_arena *a, struct store_txn *txn)
     r = api_defaults(a, &master_tcp_iface_desc, &iface);
     if (r == 0)
         r = api_defaults(a, &tcp_master_desc, &master);
-    if (r < 0)
+    if (r != 0)
         return r;
     iface.has_master_tcp_iface_id = true;
     iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
@@ -531,11 +532,13 @@ copy_record(struct store_txn *txn, const struct config_key *key, unsigned from, 
         return r < 0 ? r : 0;
     }
     /* The bytes are in the map, which a write may move. */
-    CLEANUP(freep) void *copy = malloc(size);
+    void *copy = malloc(size);
     if (!copy)
         return -ENOMEM;
     memcpy(copy, value, size);
-    return store_put(txn, to + key->kind, key->bytes, key->size, copy, size);
+    r = store_put(txn, to + key->kind, key->bytes, key->size, copy, size);
+    free(copy);
+    return r;
 }
 
 static int
@@ -756,7 +759,8 @@ config_to_tag(const struct tag_for_mcmds *in, struct mb_tag_config *ret_tag)
 static struct mb_scaling
 scaling_of(const struct mcmd *in)
 {
-    struct mb_scaling s = { .on = in->scaling_func != 0, .slope = in->intercept_slope,
+    struct mb_scaling s = { .on = in->scaling_func != 0,
+                            .slope = in->intercept_slope,
                             .offset = in->intercept_offset };
     if (in->scaling_func == 2) {
         s.slope = (in->point_target_max - in->point_target_min) /
@@ -846,7 +850,7 @@ load_cmds(struct api_arena *a, struct store_txn *txn, const struct config_key *d
     int r = count_below(txn, dev, KIND_CMD, &n_cmds);
     if (r == 0)
         r = count_below(txn, dev, KIND_TAG, &n_tags);
-    if (r < 0)
+    if (r != 0)
         return r;
     struct mb_cmd_config *cmds = api_arena_alloc(a, (n_cmds + 1) * sizeof(*cmds));
     struct mb_tag_config *tags = api_arena_alloc(a, (n_tags + 1) * sizeof(*tags));
@@ -899,8 +903,9 @@ config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
         .unit = (uint8_t)record.slave_id,
         .addr = record.slave_ipaddr,
         .port = (uint16_t)record.slave_tcp_port,
-        .limit = record.enable_concurrent_transaction ? (unsigned)record.number_max_of_transaction
-                                                      : 1,
+        .limit = record.enable_concurrent_transaction
+                     ? (unsigned)record.number_max_of_transaction
+                     : 1,
     };
     return load_cmds(a, txn, &key, ret_dev);
 }
@@ -911,10 +916,11 @@ config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_co
     struct config_key key = config_key_one(ONE_IFACE), master_key = config_key_one(ONE_MASTER);
     struct master_tcp_iface iface = { 0 };
     struct tcp_master master = { 0 };
-    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_tcp_iface_desc, &iface);
+    int r =
+        api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_tcp_iface_desc, &iface);
     if (r == 0)
-        r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size, &tcp_master_desc,
-                          &master);
+        r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size,
+                          &tcp_master_desc, &master);
     if (r != 0)
         return r < 0 ? r : -EPROTO;
     *ret_iface = (struct mb_iface_config){

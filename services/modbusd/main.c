@@ -12,40 +12,45 @@
 #include "libcommon/banned.h"
 
 /* field, metric, help, is it a gauge */
-#define METRIC_TABLE(X)                                                                         \
-    X(conn.requests, requests, "requests_total", "Requests sent to devices", false)             \
-    X(conn.replies, replies, "replies_total", "Good answers of devices", false)                 \
-    X(conn.timeouts, timeouts, "timeouts_total", "Requests without an answer in time", false)   \
-    X(conn.exceptions, exceptions, "exceptions_total", "Exception answers", false)              \
-    X(conn.bad, bad, "invalid_replies_total", "Answers that did not fit", false)                \
-    X(conn.late, late, "late_replies_total", "Answers nobody waited for any more", false)       \
-    X(conn.lost_framing, lost_framing, "framing_lost_total", "Streams that were no Modbus", false) \
-    X(conn.connects, connects, "connects_total", "Connections made", false)                     \
-    X(conn.connect_failures, connect_failures, "connect_failures_total",                        \
-      "Connections that could not be made", false)                                              \
-    X(overruns, overruns, "skipped_periods_total", "Periods in which a command was not polled", \
-      false)                                                                                    \
-    X(directs, directs, "direct_requests_total", "Direct reads and writes", false)              \
-    X(strict, strict, "strict_total", "Connections that fell back to one request at a time",    \
-      false)                                                                                    \
-    X(n_tags, n_tags, "tags", "Tags provided", true)                                            \
+#define METRIC_TABLE(X)                                                                        \
+    X(conn.requests, requests, "requests_total", "Requests sent to devices", false)            \
+    X(conn.replies, replies, "replies_total", "Good answers of devices", false)                \
+    X(conn.timeouts, timeouts, "timeouts_total", "Requests without an answer in time", false)  \
+    X(conn.exceptions, exceptions, "exceptions_total", "Exception answers", false)             \
+    X(conn.bad, bad, "invalid_replies_total", "Answers that did not fit", false)               \
+    X(conn.late, late, "late_replies_total", "Answers nobody waited for any more", false)      \
+    X(conn.lost_framing, lost_framing, "framing_lost_total", "Streams that were no Modbus",    \
+      false)                                                                                   \
+    X(conn.connects, connects, "connects_total", "Connections made", false)                    \
+    X(conn.connect_failures, connect_failures, "connect_failures_total",                       \
+      "Connections that could not be made", false)                                             \
+    X(overruns, overruns, "skipped_periods_total",                                             \
+      "Periods in which a command was not polled", false)                                      \
+    X(directs, directs, "direct_requests_total", "Direct reads and writes", false)             \
+    X(strict, strict, "strict_total", "Connections that fell back to one request at a time",   \
+      false)                                                                                   \
+    X(n_tags, n_tags, "tags", "Tags provided", true)                                           \
     X(n_devices, n_devices, "devices", "Devices configured", true)
 
-#define X(field, id, metric, text, is_gauge)                                           \
-    static struct metric_counter m_##id = { .name = "fieldgate_modbus_" metric, .help = (text), \
+#define X(field, id, metric, text, is_gauge)                                                   \
+    static struct metric_counter m_##id = { .name = "fieldgate_modbus_" metric,                \
+                                            .help = (text),                                    \
                                             .gauge = (is_gauge) };
 METRIC_TABLE(X)
 #undef X
 
 static struct metric_counter m_open = { .name = "fieldgate_modbus_connections",
                                         .help = "Connections to devices by state",
-                                        .labels = "state=\"open\"", .gauge = true };
+                                        .labels = "state=\"open\"",
+                                        .gauge = true };
 static struct metric_counter m_connecting = { .name = "fieldgate_modbus_connections",
                                               .help = "Connections to devices by state",
-                                              .labels = "state=\"connecting\"", .gauge = true };
+                                              .labels = "state=\"connecting\"",
+                                              .gauge = true };
 static struct metric_counter m_waiting = { .name = "fieldgate_modbus_connections",
                                            .help = "Connections to devices by state",
-                                           .labels = "state=\"waiting\"", .gauge = true };
+                                           .labels = "state=\"waiting\"",
+                                           .gauge = true };
 
 static void
 update_metrics(void *arg)

@@ -380,8 +380,12 @@ mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint
     while (slot_of_tid(c, c->next_tid))
         c->next_tid++;
     uint64_t now = clock_mono_us();
-    *slot = (struct mb_slot){ .owner = owner, .used = true, .crowded = crowded, .unit = unit,
-                              .tid = c->next_tid++, .sent_us = now,
+    *slot = (struct mb_slot){ .owner = owner,
+                              .used = true,
+                              .crowded = crowded,
+                              .unit = unit,
+                              .tid = c->next_tid++,
+                              .sent_us = now,
                               .deadline_us = now + timeout_us };
     memcpy(slot->head, pdu, MB_HEAD_SIZE);
     c->n_in_flight++;

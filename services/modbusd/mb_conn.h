@@ -67,7 +67,8 @@ struct mb_result {
 
 /* Called on the loop. They may send; they may not stop or free the connection. */
 struct mb_conn_events {
-    /* A request ended; its place in the table is free already. 'owner' NULL: a forgotten one. */
+    /* A request ended; its place in the table is free already. 'owner' NULL: a forgotten one.
+     */
     void (*done)(void *arg, void *owner, const struct mb_result *r);
     /*
      * Entered this state. 'useful': the connection before had brought an

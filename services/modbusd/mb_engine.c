@@ -9,11 +9,11 @@
 #include "libcommon/str.h"
 
 enum {
-    OVERTAKE_MAX = 4,             /* unanswered requests that others may pass */
-    PATIENCE_MIN_US = 10000,      /* before a request may be overtaken */
-    HOLD_MAX_SHARED_US = 5000000, /* pause of a silent unit that others can pass */
+    OVERTAKE_MAX = 4,              /* unanswered requests that others may pass */
+    PATIENCE_MIN_US = 10000,       /* before a request may be overtaken */
+    HOLD_MAX_SHARED_US = 5000000,  /* pause of a silent unit that others can pass */
     HOLD_MAX_STRICT_US = 30000000, /* … and that blocks them */
-    BAD_REPEAT_US = 10000000,     /* a lasting bad quality is told again */
+    BAD_REPEAT_US = 10000000,      /* a lasting bad quality is told again */
     STRICT_FIRST_US = 60000000,
     CROWDED_TIMEOUTS_MAX = 3, /* in a row: the peer drops what comes meanwhile */
 };
@@ -79,9 +79,9 @@ struct dev {
     uint16_t port;
     uint8_t unit;
     unsigned limit, n_in_flight;
-    bool answered;     /* since it last went silent */
-    unsigned silent;   /* time-outs in a row */
-    unsigned excused;  /* time-outs put down to a crowded link */
+    bool answered;    /* since it last went silent */
+    unsigned silent;  /* time-outs in a row */
+    unsigned excused; /* time-outs put down to a crowded link */
     uint64_t hold_until_us;
     struct cmd *parked;
     struct cmd *cmds;
@@ -507,8 +507,11 @@ send_op(struct link *l, struct op *op, const uint8_t *pdu, size_t n, uint64_t ti
 static int
 poll_pdu(const struct cmd *c, uint8_t pdu[MB_PDU_MAX])
 {
-    struct mb_ask ask = { .func = c->func, .addr = c->read_addr, .n = c->read_n,
-                          .write_addr = c->write_addr, .n_write = c->write_n,
+    struct mb_ask ask = { .func = c->func,
+                          .addr = c->read_addr,
+                          .n = c->read_n,
+                          .write_addr = c->write_addr,
+                          .n_write = c->write_n,
                           .data = c->written };
     return mb_pdu_encode(&ask, pdu);
 }
@@ -819,7 +822,8 @@ remember_written(struct cmd *c, const struct direct *q)
         if (q->tag->codec.bits) {
             uint8_t bit = (uint8_t)(1u << to % 8);
             bool on = q->data[i / 8] >> i % 8 & 1;
-            c->written[to / 8] = (uint8_t)(on ? c->written[to / 8] | bit : c->written[to / 8] & ~bit);
+            c->written[to / 8] =
+                (uint8_t)(on ? c->written[to / 8] | bit : c->written[to / 8] & ~bit);
         } else {
             memcpy(c->written + 2u * to, q->data + 2u * i, 2);
         }
@@ -1035,7 +1039,7 @@ link_reserve(struct link *l, size_t n)
         n += d->n_cmds;
     if (n <= l->cap_heap)
         return 0;
-    struct cmd **heap = reallocarray(l->heap, n, sizeof(*heap));
+    struct cmd **heap = reallocarray(l->heap, n, sizeof(struct cmd *));
     if (!heap)
         return -ENOMEM;
     l->heap = heap;
@@ -1331,19 +1335,27 @@ has_address(const struct mb_dev_config *cfg, struct mb_address *ret_address)
 static struct dev *
 dev_new(struct mb_engine *e, const struct mb_dev_config *cfg, uint8_t quality)
 {
-    CLEANUP(dev_freep) struct dev *d = calloc(1, sizeof(*d));
-    if (!d || !dev_alloc(d, cfg) || !dev_fill(d, cfg, quality))
+    struct dev *d = calloc(1, sizeof(*d));
+    if (!d)
         return NULL;
+    if (!dev_alloc(d, cfg) || !dev_fill(d, cfg, quality)) {
+        dev_free(d);
+        return NULL;
+    }
     d->id = cfg->id;
     d->e = e;
     d->unit = cfg->unit;
     d->limit = cfg->limit;
     d->port = cfg->port;
     (void)str_copy(d->addr, sizeof(d->addr), cfg->addr); /* a literal fits, else it stays "" */
-    d->status = (struct tag){ .no = MB_STATUS_TAG_BASE + cfg->id, .type = TAG_INT32,
-                              .access = TAG_ACCESS_READ, .quality = quality, .name = "status",
-                              .unit = "", .dev = d };
-    return MOVE_PTR(d);
+    d->status = (struct tag){ .no = MB_STATUS_TAG_BASE + cfg->id,
+                              .type = TAG_INT32,
+                              .access = TAG_ACCESS_READ,
+                              .quality = quality,
+                              .name = "status",
+                              .unit = "",
+                              .dev = d };
+    return d;
 }
 
 int
@@ -1425,7 +1437,8 @@ mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
     e->loop = loop;
     e->hooks = *hooks;
     e->start_us = clock_mono_us();
-    e->iface = (struct mb_iface_config){ .provider = "modbus_tcp_master", .retry_count = 3,
+    e->iface = (struct mb_iface_config){ .provider = "modbus_tcp_master",
+                                         .retry_count = 3,
                                          .timeout_ms = 1000 };
     *ret_engine = e;
     return 0;
@@ -1578,7 +1591,8 @@ mb_direct_text(const struct mb_direct_result *r, char *room, size_t room_size)
     case MB_DIRECT_BUSY:
         return "too many direct requests are waiting";
     case MB_DIRECT_EXCEPTION:
-        (void)snprintf(room, room_size, "the device answered with exception %u (%s)", r->exception,
+        (void)snprintf(room, room_size, "the device answered with exception %u (%s)",
+                       r->exception,
                        mb_exception_text(r->exception)); /* fits in any sensible room */
         return room;
     case MB_DIRECT_BAD_REPLY:
@@ -1694,9 +1708,12 @@ mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
     unsigned n = codec_units(&t->codec);
     unsigned at = t->codec.bits ? t->codec.offset : t->codec.offset / 2u;
     unsigned base = mb_func_writes(c->func) ? c->write_addr : c->read_addr;
-    struct mb_ask ask = { .func = writing_func(c->func, n), .addr = c->read_addr,
-                          .n = c->read_n, .write_addr = (uint16_t)(base + at),
-                          .n_write = (uint16_t)n, .data = data };
+    struct mb_ask ask = { .func = writing_func(c->func, n),
+                          .addr = c->read_addr,
+                          .n = c->read_n,
+                          .write_addr = (uint16_t)(base + at),
+                          .n_write = (uint16_t)n,
+                          .data = data };
     int size = mb_pdu_encode(&ask, q->pdu);
     MUST(size > 0);
     q->n = (uint16_t)size;
@@ -1712,9 +1729,13 @@ mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
 void
 mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats)
 {
-    struct mb_engine_stats s = { .conn = e->conn, .overruns = e->overruns, .samples = e->samples,
-                                 .directs = e->directs, .strict = e->strict,
-                                 .n_tags = e->n_all, .n_devices = e->n_devs };
+    struct mb_engine_stats s = { .conn = e->conn,
+                                 .overruns = e->overruns,
+                                 .samples = e->samples,
+                                 .directs = e->directs,
+                                 .strict = e->strict,
+                                 .n_tags = e->n_all,
+                                 .n_devices = e->n_devs };
     for (const struct link *l = e->links; l; l = l->next) {
         s.n_open += l->conn.state == MB_CONN_OPEN;
         s.n_connecting += l->conn.state == MB_CONN_CONNECTING;
@@ -1730,10 +1751,18 @@ mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *r
         return false;
     const struct dev *d = e->devs[at];
     *ret_stats = (struct mb_dev_stats){
-        .name = d->name, .addr = d->addr, .port = d->port, .unit = d->unit,
-        .status = (enum mb_status)d->status.bits, .polled = d->link != NULL,
-        .known = d->status.quality == TAG_GOOD, .sent = d->sent, .valid = d->valid,
-        .invalid = d->invalid, .exceptions = d->exceptions, .timeouts = d->timeouts,
+        .name = d->name,
+        .addr = d->addr,
+        .port = d->port,
+        .unit = d->unit,
+        .status = (enum mb_status)d->status.bits,
+        .polled = d->link != NULL,
+        .known = d->status.quality == TAG_GOOD,
+        .sent = d->sent,
+        .valid = d->valid,
+        .invalid = d->invalid,
+        .exceptions = d->exceptions,
+        .timeouts = d->timeouts,
     };
     return true;
 }

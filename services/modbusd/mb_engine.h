@@ -71,7 +71,7 @@ struct mb_dev_config {
     uint8_t unit;
     const char *addr; /* literal; 0.0.0.0 is "none yet" */
     uint16_t port;
-    unsigned limit; /* requests in flight, 1..MB_IN_FLIGHT_MAX */
+    unsigned limit;                   /* requests in flight, 1..MB_IN_FLIGHT_MAX */
     const struct mb_cmd_config *cmds; /* by ascending id */
     size_t n_cmds;
 };

@@ -14,15 +14,15 @@
 #include <stdint.h>
 
 enum {
-    MB_PDU_MAX = 253,        /* function code and its data */
-    MB_HEADER_SIZE = 7,      /* transaction, protocol, length, unit */
+    MB_PDU_MAX = 253,   /* function code and its data */
+    MB_HEADER_SIZE = 7, /* transaction, protocol, length, unit */
     MB_ADU_MAX = MB_HEADER_SIZE + MB_PDU_MAX,
-    MB_HEAD_SIZE = 5,        /* of a request: function, address, quantity */
-    MB_READ_BITS_MAX = 2000, /* 6.1 */
-    MB_READ_REGS_MAX = 125,  /* 6.3 */
+    MB_HEAD_SIZE = 5,         /* of a request: function, address, quantity */
+    MB_READ_BITS_MAX = 2000,  /* 6.1 */
+    MB_READ_REGS_MAX = 125,   /* 6.3 */
     MB_WRITE_BITS_MAX = 1968, /* 6.11 */
-    MB_WRITE_REGS_MAX = 123, /* 6.12 */
-    MB_RW_WRITE_MAX = 121,   /* 6.17 */
+    MB_WRITE_REGS_MAX = 123,  /* 6.12 */
+    MB_RW_WRITE_MAX = 121,    /* 6.17 */
 };
 
 enum mb_func {
@@ -47,10 +47,10 @@ unsigned mb_func_write_max(unsigned func);
 
 /* What one request asks. */
 struct mb_ask {
-    uint8_t func;              /* enum mb_func */
-    uint16_t addr, n;          /* read part */
+    uint8_t func;                 /* enum mb_func */
+    uint16_t addr, n;             /* read part */
     uint16_t write_addr, n_write; /* write part: bits or registers */
-    const uint8_t *data;       /* to write: registers big-endian, or bits packed from bit 0 */
+    const uint8_t *data; /* to write: registers big-endian, or bits packed from bit 0 */
 };
 
 /*

@@ -62,9 +62,9 @@ struct mb_scaling {
 
 /* How one tag lies in the data: made once, used for every reply. */
 struct mb_codec {
-    uint8_t type;   /* enum mb_type */
-    uint8_t mask;   /* exchange of bytes: index ^ mask */
-    bool bits;      /* the data are bits */
+    uint8_t type; /* enum mb_type */
+    uint8_t mask; /* exchange of bytes: index ^ mask */
+    bool bits;    /* the data are bits */
     bool scaled;
     uint16_t offset; /* bytes, or bits */
     uint16_t size;   /* bytes of the value, or bits */

@@ -58,8 +58,8 @@ op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, s
         return api_fail(call, API_INVALID, NULL, "Input value failed: at most %d at once",
                         MODBUSD_POST_MAX);
     if (there + n > max)
-        return api_fail(call, API_INVALID, NULL, "Input value failed: at most %" PRIu64 " in all",
-                        max);
+        return api_fail(call, API_INVALID, NULL,
+                        "Input value failed: at most %" PRIu64 " in all", max);
     return API_OK;
 }
 
@@ -150,7 +150,8 @@ op_reply_all(struct modbusd *d, struct api_call *call, enum config_kind kind)
 }
 
 enum api_status
-op_reply_added(struct modbusd *d, struct api_call *call, const struct config_key *keys, size_t n)
+op_reply_added(struct modbusd *d, struct api_call *call, const struct config_key *keys,
+               size_t n)
 {
     if (!op_is_list(call))
         return op_reply_one(d, call, &keys[0]);

@@ -7,7 +7,8 @@
 #include "services/modbusd/config.h"
 #include "services/modbusd/modbusd.h"
 
-/* JSON pointer to a member of the i-th object of a body that is one object or a list; NULL: to it. */
+/* JSON pointer to a member of the i-th object of a body that is one object or a list; NULL: to
+ * it. */
 const char *op_pointer(struct api_call *call, size_t i, const char *member);
 /* True when the body is a list. */
 bool op_is_list(const struct api_call *call);

@@ -45,7 +45,8 @@ check_values(struct api_call *call, size_t i, const struct mcmd *cmd)
     if (cmd->scaling_func == 2 && cmd->point_source_min == cmd->point_source_max)
         return wrong(call, i, "pointSourceMax", "must differ from pointSourceMin");
     config_to_cmd(cmd, &config);
-    if (config.scaling.on && (!isfinite(config.scaling.slope) || !isfinite(config.scaling.offset)))
+    if (config.scaling.on &&
+        (!isfinite(config.scaling.slope) || !isfinite(config.scaling.offset)))
         return wrong(call, i, "scalingFunc", "leads to a slope that is no finite number");
     return check_range(call, i, cmd);
 }
@@ -87,8 +88,8 @@ check_tags(struct api_call *call, struct store_txn *txn, const struct config_key
         config_to_tag(&tag, &tag_config);
         const char *text = mb_tag_check(&config, &tag_config, &codec, &access);
         if (text)
-            status = api_fail(call, API_INVALID, NULL, "Input value failed: tag %s: %s", tag.name,
-                              text);
+            status = api_fail(call, API_INVALID, NULL, "Input value failed: tag %s: %s",
+                              tag.name, text);
     }
     store_iter_done(&it);
     return r < 0 ? op_store_error(call, r) : status;
@@ -117,8 +118,8 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
 /* ---- autoCreate=tags ---- */
 
 static enum api_status
-auto_create(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
-            const struct mcmd *cmd)
+auto_create(struct api_call *call, struct store_txn *txn, size_t i,
+            const struct config_key *key, const struct mcmd *cmd)
 {
     struct mb_cmd_config config;
     struct tag_for_mcmds tag;

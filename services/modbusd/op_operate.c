@@ -65,11 +65,13 @@ on_direct_read(void *arg, const struct mb_direct_result *r)
 }
 
 enum api_status
-modbusd_direct_read_tag(struct modbusd *self, struct api_call *call, const struct tag_path *body)
+modbusd_direct_read_tag(struct modbusd *self, struct api_call *call,
+                        const struct tag_path *body)
 {
     struct mb_direct_result now;
     uint32_t no = mb_engine_find(self->engine, body->prvd_name, body->src_name, body->tag_name);
-    if (mb_engine_read(self->engine, no, deadline_of(call->request), on_direct_read, call, &now))
+    if (mb_engine_read(self->engine, no, deadline_of(call->request), on_direct_read, call,
+                       &now))
         return API_PENDING;
     if (now.status != MB_DIRECT_OK)
         return refuse(call, &now);
@@ -95,8 +97,8 @@ modbusd_direct_write_tag(struct modbusd *self, struct api_call *call,
     if (type == 0)
         return refuse(call, &now);
     if (body->data_type && !str_eq(body->data_type, tag_type_text(type)))
-        return api_fail(call, API_INVALID, "/dataType", "Input value failed: the tag is of type %s",
-                        tag_type_text(type));
+        return api_fail(call, API_INVALID, "/dataType",
+                        "Input value failed: the tag is of type %s", tag_type_text(type));
     CLEANUP(json_freep) cJSON *tree = NULL;
     struct json_error e;
     struct tag_value v;
@@ -135,8 +137,10 @@ answer_error(struct bus_incoming *in, const struct mb_direct_result *r)
     jw_kstr(&b, "message", mb_direct_text(r, room, sizeof(room)));
     jw_close(&b, '}');
     jw_close(&b, '}');
-    struct bus_reply reply = { .id = bus_incoming_request(in)->id, .status = status,
-                               .body_kind = BUS_BODY_JSON, .body = { b.data, (uint32_t)b.len } };
+    struct bus_reply reply = { .id = bus_incoming_request(in)->id,
+                               .status = status,
+                               .body_kind = BUS_BODY_JSON,
+                               .body = { b.data, (uint32_t)b.len } };
     bus_answer(in, &reply);
     buf_done(&b);
 }
@@ -150,8 +154,10 @@ answer_read(struct bus_incoming *in, const struct mb_direct_result *r)
     buf_put_u8(&b, r->sample.quality);
     buf_put_u8(&b, r->sample.aux);
     tag_value_encode(&b, &r->sample.value);
-    struct bus_reply reply = { .id = bus_incoming_request(in)->id, .status = API_OK,
-                               .body_kind = BUS_BODY_BYTES, .body = { b.data, (uint32_t)b.len } };
+    struct bus_reply reply = { .id = bus_incoming_request(in)->id,
+                               .status = API_OK,
+                               .body_kind = BUS_BODY_BYTES,
+                               .body = { b.data, (uint32_t)b.len } };
     bus_answer(in, &reply);
     buf_done(&b);
 }

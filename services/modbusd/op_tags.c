@@ -80,7 +80,8 @@ struct parent {
 };
 
 static enum api_status
-find_parent(struct api_call *call, struct store_txn *txn, size_t i, int64_t id, struct parent *p)
+find_parent(struct api_call *call, struct store_txn *txn, size_t i, int64_t id,
+            struct parent *p)
 {
     struct mcmd record;
     if (p->id == id)
@@ -154,7 +155,8 @@ replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
 {
     struct parent parent = { .id = -1 };
     if (tag->mcmd_id != config_key_part(key, 1))
-        return api_fail(call, API_INVALID, "/mcmdId", "Input value failed: mcmdId cannot change");
+        return api_fail(call, API_INVALID, "/mcmdId",
+                        "Input value failed: mcmdId cannot change");
     enum api_status status = find_parent(call, txn, 0, tag->mcmd_id, &parent);
     if (status == API_OK)
         status = save(call, txn, 0, key, &parent.cmd, *tag);

@@ -24,7 +24,8 @@ decode_all(bool bits, const uint8_t *bytes, size_t n)
         enum mb_type type = (enum mb_type)(i % MB_N_TYPES);
         unsigned swap = i / MB_N_TYPES % (MB_SWAP_MAX + 1);
         const struct mb_scaling *s = &scalings[i / MB_N_TYPES / (MB_SWAP_MAX + 1)];
-        unsigned units = (unsigned)(bits ? 8 * n : n), own = mb_type_sized(type) ? (unsigned)n : 0;
+        unsigned units = (unsigned)(bits ? 8 * n : n),
+                 own = mb_type_sized(type) ? (unsigned)n : 0;
         unsigned one = mb_type_size(type, bits, own);
         struct mb_codec c;
         struct tag_value v;

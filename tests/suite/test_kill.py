@@ -14,8 +14,29 @@ import harness
 from harness import Broker, Client, Plant, Subscriber, Suite, Unanswered, wait_for
 
 TEST_SECONDS = 600
+COST = 3  # runs alone: it measures time
 KILLS = int(os.environ.get("KILLS", "4" if harness.SANITIZED else "20"))
 P = "modbus_tcp_master"
+
+
+class Pulse(threading.Thread):
+    """How late this process itself is woken: what a busy test machine adds to
+    every time measured here is taken off before it is judged."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.late, self.stopping, self.faults = collections.deque(maxlen=2000), threading.Event(), []
+
+    def run(self):
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            time.sleep(0.005)
+            now = time.monotonic()
+            self.late.append((now, now - began - 0.005))
+
+    def fair(self, took):
+        since = time.monotonic() - took - 0.01
+        return took - max((late for at, late in list(self.late) if at > since), default=0.0)
 
 
 class Write:
@@ -58,7 +79,7 @@ class Writer(threading.Thread):
         elif reply.status == 503 and self.owner in down:
             # refused before it was begun, or cut in the middle: only the record tells
             w.outcome = "unknown"
-            if reply.took > 0.1 * harness.SLOW:
+            if self.test.pulse.fair(reply.took) > 0.1 * harness.SLOW:
                 self.faults.append(f"{reply} took {reply.took * 1000:.0f} ms")
         else:
             w.outcome = "unknown"
@@ -86,8 +107,9 @@ class Reader(threading.Thread):
             self.counts[reply.status] += 1
             down = self.test.down_since(reply.took)
             if reply.status == 503 and self.owner in down:
-                self.slowest_503 = max(self.slowest_503, reply.took)
-                if reply.took > 0.1 * harness.SLOW:
+                took = self.test.pulse.fair(reply.took)
+                self.slowest_503 = max(self.slowest_503, took)
+                if took > 0.1 * harness.SLOW:
                     self.faults.append(f"{reply} took {reply.took * 1000:.0f} ms")
                 if not reply.headers.get("Retry-After"):
                     self.faults.append(f"{reply} has no Retry-After")
@@ -199,7 +221,7 @@ class Kill(Suite):
                 took = time.monotonic() - began
                 if name != "authd" or reply.status != 200:
                     self.assertEqual(reply.status, 503, repr(reply))
-                    self.assertLess(took, 0.1 * harness.SLOW, repr(reply))
+                    self.assertLess(self.pulse.fair(took), 0.1 * harness.SLOW, repr(reply))
             d.start()
             self.wait_daemons([name])
         self.history[-1][2] = time.monotonic()
@@ -209,7 +231,8 @@ class Kill(Suite):
         writers = self.writers()
         readers = [Reader(self, owner) for owner in harness.PROBE]
         follower = Follower(self)
-        everyone = writers + readers + [follower]
+        self.pulse = Pulse()
+        everyone = [self.pulse] + writers + readers + [follower]
         for t in everyone:
             t.start()
         value = 0

@@ -108,7 +108,8 @@ fake_on_listener(void *arg, uint32_t events)
 static inline int
 fake_open(struct fake *f, struct loop *loop, void (*answer)(struct fake_request *r), void *arg)
 {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(f->port),
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons(f->port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t len = sizeof(a);
     int on = 1;
@@ -150,7 +151,8 @@ fake_frame(const struct fake_request *r, const uint8_t *pdu, size_t n, uint8_t o
     return mb_frame_encode(r->tid, r->unit, pdu, n, out);
 }
 
-/* The right answer: register k holds its own address, every third bit is set; writes are echoed. */
+/* The right answer: register k holds its own address, every third bit is set; writes are
+ * echoed. */
 static inline size_t
 fake_good(const struct fake_request *r, uint8_t out[MB_ADU_MAX])
 {

@@ -59,13 +59,21 @@ static void
 add(struct fixture *f, struct store_txn *txn, const char *event, const char *source,
     const char *message, int64_t at_us)
 {
-    struct trail_record in = { .name = text(event), .daemon = text("authd"), .addr = text("10.0.0.1"),
-                               .source = text(source), .message = text(message), .detail = text("{}"),
-                               .at_us = at_us, .request_id = 255 };
+    struct trail_record in = { .name = text(event),
+                               .daemon = text("authd"),
+                               .addr = text("10.0.0.1"),
+                               .source = text(source),
+                               .message = text(message),
+                               .detail = text("{}"),
+                               .at_us = at_us,
+                               .request_id = 255 };
     assert_int_equal(trail_append(txn, &f->state, &in), 0);
 }
 
-/* 1 signIn admin, 2 signInFail eve, 3 tagWrite admin (clock set back), 4 newEvent eve, 5 roleCreate admin */
+/*
+ * 1 signIn admin, 2 signInFail eve, 3 tagWrite admin (the clock was set back),
+ * 4 newEvent eve, 5 roleCreate admin
+ */
 static void
 add_some(struct fixture *f)
 {
@@ -92,8 +100,8 @@ expect(struct fixture *f, struct trail_filter filter, enum trail_order order, bo
         wanted++;
     assert_int_equal(trail_filter_prepare(&filter), 0);
     assert_int_equal(store_read(f->store, &txn), 0);
-    assert_int_equal(trail_query(txn, &f->state, &filter, order, descending, offset, limit, got, &n,
-                                 &got_total),
+    assert_int_equal(trail_query(txn, &f->state, &filter, order, descending, offset, limit, got,
+                                 &n, &got_total),
                      0);
     assert_int_equal(got_total, total);
     assert_int_equal(n, wanted);
@@ -103,9 +111,11 @@ expect(struct fixture *f, struct trail_filter filter, enum trail_order order, bo
     trail_filter_done(&filter);
 }
 #define IDS(...) ((const uint64_t[]){ __VA_ARGS__, 0 })
-#define WORDS(...)                                        \
-    { (const char *[]){ __VA_ARGS__ },                    \
-      sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(const char *) }
+#define WORDS(...)                                                                             \
+    {                                                                                          \
+        (const char *[]){ __VA_ARGS__ },                                                       \
+            sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(const char *)                     \
+    }
 
 static void
 record_comes_back_as_it_was(void **state)
@@ -181,7 +191,8 @@ filters_pass_what_matches_one_word_of_each(void **state)
     struct trail_filter messages = { .messages = WORDS("SIGNED", "speed") };
     expect(f, messages, TRAIL_BY_TIME, false, 0, 100, 2, IDS(3, 1));
     expect(f, messages, TRAIL_BY_TIME, false, 1, 1, 2, IDS(1));
-    struct trail_filter both = { .severities = WORDS("alert"), .sources = WORDS("admin", "eve") };
+    struct trail_filter both = { .severities = WORDS("alert"),
+                                 .sources = WORDS("admin", "eve") };
     expect(f, both, TRAIL_BY_ID, false, 0, 100, 1, IDS(2));
     struct trail_filter categories = { .categories = WORDS("Maintenance") };
     expect(f, categories, TRAIL_BY_ID, false, 0, 100, 1, IDS(4));
@@ -248,7 +259,8 @@ edit_is_found(void **state)
     uint64_t bad = 0;
     add_some(f);
     assert_int_equal(store_begin(f->store, &txn), 0);
-    assert_int_equal(store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, 3), 8, &value, &size), 0);
+    assert_int_equal(store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, 3), 8, &value, &size),
+                     0);
     assert_true(size < sizeof(copy));
     memcpy(copy, value, size);
     copy[13] ^= 1; /* the time */

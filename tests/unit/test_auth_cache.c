@@ -210,7 +210,8 @@ keep_putting(void *arg)
         uint64_t epoch = atomic_load(&r->epoch);
         struct auth_grant g = grant_of(7, 8);
         g.who.permissions = epoch; /* rights of that time */
-        (void)auth_cache_put(r->cache, d, &g, epoch, mark, NOW); /* refused or not: both right */
+        (void)auth_cache_put(r->cache, d, &g, epoch, mark,
+                             NOW); /* refused or not: both right */
     }
     return NULL;
 }

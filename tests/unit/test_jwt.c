@@ -22,9 +22,14 @@ static const char *const permissions[] = { "SYS_ACCOUNT_RW", "APP_MQTT_RW" };
 static struct jwt_claims
 claims(void)
 {
-    return (struct jwt_claims){ .user_id = 1, .session_id = 7, .name = "admin",
-                                .serial_number = "0123", .permissions = permissions,
-                                .n_permissions = 2, .iat = 1795450917, .exp = 1795537317,
+    return (struct jwt_claims){ .user_id = 1,
+                                .session_id = 7,
+                                .name = "admin",
+                                .serial_number = "0123",
+                                .permissions = permissions,
+                                .n_permissions = 2,
+                                .iat = 1795450917,
+                                .exp = 1795537317,
                                 .id = { 0xAB } };
 }
 
@@ -55,10 +60,11 @@ claims_are_the_documented_ones(void **state)
                                        sodium_base64_VARIANT_URLSAFE_NO_PADDING),
                      0);
     json[n] = '\0';
-    assert_string_equal(json, "{\"UserID\":1,\"Name\":\"admin\",\"SerialNumber\":\"0123\","
-                              "\"SessionID\":7,\"Permissions\":[\"SYS_ACCOUNT_RW\",\"APP_MQTT_RW\"],"
-                              "\"iat\":1795450917,\"exp\":1795537317,"
-                              "\"jti\":\"ab000000000000000000000000000000\"}");
+    assert_string_equal(json,
+                        "{\"UserID\":1,\"Name\":\"admin\",\"SerialNumber\":\"0123\","
+                        "\"SessionID\":7,\"Permissions\":[\"SYS_ACCOUNT_RW\",\"APP_MQTT_RW\"],"
+                        "\"iat\":1795450917,\"exp\":1795537317,"
+                        "\"jti\":\"ab000000000000000000000000000000\"}");
 }
 
 static void

@@ -200,7 +200,9 @@ names_find_their_records(void **state)
     put_dev(2, "gate"); /* the old name is free again */
     assert_int_equal(config_dev_named(txn, "valve", &id), STORE_NOT_FOUND);
     assert_int_equal(config_dev_named(txn, "gate", &id), STORE_OK);
-    struct remote_dev same = { .slave_ipaddr = "10.0.0.1", .slave_tcp_port = 502, .slave_id = 2 };
+    struct remote_dev same = { .slave_ipaddr = "10.0.0.1",
+                               .slave_tcp_port = 502,
+                               .slave_id = 2 };
     assert_int_equal(config_dev_at(txn, &same, &id), STORE_OK);
     assert_int_equal(id, 2);
 }

@@ -31,7 +31,7 @@ struct world {
     struct mb_conn_counters counters;
     struct seen seen[SEEN_MAX];
     unsigned n_seen, n_open, n_waiting;
-    unsigned step;   /* for answers that differ by turn */
+    unsigned step; /* for answers that differ by turn */
     struct loop_timer later;
     struct fake_request held; /* an answer that is sent later */
     uint8_t held_frame[MB_ADU_MAX];
@@ -45,8 +45,9 @@ on_done(void *arg, void *owner, const struct mb_result *r)
     struct world *x = arg;
     assert_true(x->n_seen < SEEN_MAX);
     struct seen *s = &x->seen[x->n_seen++];
-    *s = (struct seen){ .owner = owner, .done = r->done, .exception = r->exception, .n = r->n,
-                        .by_us = r->by_us };
+    *s = (struct seen){
+        .owner = owner, .done = r->done, .exception = r->exception, .n = r->n, .by_us = r->by_us
+    };
     if (r->n)
         memcpy(s->data, r->data, r->n);
 }
@@ -91,13 +92,13 @@ tear_down(void **state)
     return 0;
 }
 
-#define UNTIL(cond)                                                 \
-    do {                                                            \
-        uint64_t until_us_ = clock_mono_us() + WAIT_US;             \
-        while (!(cond)) {                                           \
-            assert_true(clock_mono_us() < until_us_);               \
-            assert_int_equal(loop_round(w.loop, 10000), 0);         \
-        }                                                           \
+#define UNTIL(cond)                                                                            \
+    do {                                                                                       \
+        uint64_t until_us_ = clock_mono_us() + WAIT_US;                                        \
+        while (!(cond)) {                                                                      \
+            assert_true(clock_mono_us() < until_us_);                                          \
+            assert_int_equal(loop_round(w.loop, 10000), 0);                                    \
+        }                                                                                      \
     } while (0)
 
 static void

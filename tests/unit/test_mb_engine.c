@@ -99,13 +99,13 @@ tear_down(void **state)
     return 0;
 }
 
-#define UNTIL(cond)                                         \
-    do {                                                    \
-        uint64_t until_us_ = clock_mono_us() + WAIT_US;     \
-        while (!(cond)) {                                   \
-            assert_true(clock_mono_us() < until_us_);       \
-            assert_int_equal(loop_round(w.loop, 10000), 0); \
-        }                                                   \
+#define UNTIL(cond)                                                                            \
+    do {                                                                                       \
+        uint64_t until_us_ = clock_mono_us() + WAIT_US;                                        \
+        while (!(cond)) {                                                                      \
+            assert_true(clock_mono_us() < until_us_);                                          \
+            assert_int_equal(loop_round(w.loop, 10000), 0);                                    \
+        }                                                                                      \
     } while (0)
 
 static void
@@ -118,7 +118,8 @@ run_for(uint64_t us)
 static void
 set_iface(uint32_t retries, uint32_t timeout_ms)
 {
-    struct mb_iface_config iface = { .provider = "modbus_tcp_master", .retry_count = retries,
+    struct mb_iface_config iface = { .provider = "modbus_tcp_master",
+                                     .retry_count = retries,
                                      .timeout_ms = timeout_ms };
     mb_engine_set_iface(w.engine, &iface);
 }
@@ -128,25 +129,41 @@ static struct mb_tag_config tags[TAGS_MAX];
 static struct mb_cmd_config
 command(uint32_t id, uint8_t func, uint16_t addr, uint32_t interval_ms)
 {
-    tags[id] = (struct mb_tag_config){ .id = id, .type = MB_UINT16,
+    tags[id] = (struct mb_tag_config){ .id = id,
+                                       .type = MB_UINT16,
                                        .access = TAG_ACCESS_READ | TAG_ACCESS_WRITE,
-                                       .name = "value", .unit = "bar" };
-    return (struct mb_cmd_config){ .id = id, .enable = true, .cyclic = true, .func = func,
-                                   .read_addr = addr, .read_n = 1, .write_addr = addr,
-                                   .write_n = 1, .interval_ms = interval_ms,
-                                   .tags = &tags[id], .n_tags = 1 };
+                                       .name = "value",
+                                       .unit = "bar" };
+    return (struct mb_cmd_config){ .id = id,
+                                   .enable = true,
+                                   .cyclic = true,
+                                   .func = func,
+                                   .read_addr = addr,
+                                   .read_n = 1,
+                                   .write_addr = addr,
+                                   .write_n = 1,
+                                   .interval_ms = interval_ms,
+                                   .tags = &tags[id],
+                                   .n_tags = 1 };
 }
 
 static struct mb_dev_config
 device(uint32_t id, const char *name, uint8_t unit, const struct mb_cmd_config *cmds, size_t n)
 {
-    return (struct mb_dev_config){ .id = id, .enable = true, .name = name, .unit = unit,
-                                   .addr = "127.0.0.1", .port = w.fake.port, .limit = 1,
-                                   .cmds = cmds, .n_cmds = n };
+    return (struct mb_dev_config){ .id = id,
+                                   .enable = true,
+                                   .name = name,
+                                   .unit = unit,
+                                   .addr = "127.0.0.1",
+                                   .port = w.fake.port,
+                                   .limit = 1,
+                                   .cmds = cmds,
+                                   .n_cmds = n };
 }
 
 static void
-add_device(uint32_t id, const char *name, uint8_t unit, const struct mb_cmd_config *cmds, size_t n)
+add_device(uint32_t id, const char *name, uint8_t unit, const struct mb_cmd_config *cmds,
+           size_t n)
 {
     struct mb_dev_config cfg = device(id, name, unit, cmds, n);
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
@@ -303,7 +320,8 @@ static bool
 read_now(uint32_t no, uint64_t timeout_us)
 {
     struct mb_direct_result now;
-    bool pending = mb_engine_read(w.engine, no, clock_mono_us() + timeout_us, on_direct, NULL, &now);
+    bool pending =
+        mb_engine_read(w.engine, no, clock_mono_us() + timeout_us, on_direct, NULL, &now);
     if (!pending)
         w.result = now;
     return pending;

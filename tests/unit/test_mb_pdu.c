@@ -56,7 +56,7 @@ quantities_and_addresses_out_of_range_are_refused(void **state)
         unsigned most; /* of the part that is tried */
         bool writes;
     } table[] = {
-        { 1, 2000, false }, { 2, 2000, false }, { 3, 125, false }, { 4, 125, false },
+        { 1, 2000, false }, { 2, 2000, false }, { 3, 125, false },  { 4, 125, false },
         { 5, 1, true },     { 6, 1, true },     { 15, 1968, true }, { 16, 123, true },
         { 23, 125, false }, { 23, 121, true },
     };
@@ -118,7 +118,8 @@ replies_are_held_against_their_requests(void **state)
         uint8_t head[MB_HEAD_SIZE], reply[64], exception = 0;
         const uint8_t *bytes = NULL;
         size_t n_bytes = 0;
-        assert_int_equal(hex_decode(table[i].head, strlen(table[i].head), head, sizeof(head)), 5);
+        assert_int_equal(hex_decode(table[i].head, strlen(table[i].head), head, sizeof(head)),
+                         5);
         int n = hex_decode(table[i].reply, strlen(table[i].reply), reply, sizeof(reply));
         assert_true(n >= 0);
         assert_int_equal(mb_pdu_check(head, reply, (size_t)n, &bytes, &n_bytes, &exception),
@@ -159,7 +160,7 @@ what_cannot_be_a_frame_is_noticed_at_its_first_bytes(void **state)
     } table[] = {
         { "", MB_CUT_MORE },
         { "FFFF", MB_CUT_MORE },
-        { "FFFF01", MB_CUT_LOST },     /* protocol */
+        { "FFFF01", MB_CUT_LOST }, /* protocol */
         { "FFFF0001", MB_CUT_LOST },
         { "FFFF000001", MB_CUT_LOST }, /* 256 bytes and more */
         { "000100000000", MB_CUT_LOST },

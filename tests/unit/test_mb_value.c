@@ -54,12 +54,9 @@ each_order_of_bytes_is_the_one_in_the_table(void **state)
         uint32_t v32;
         uint64_t v64;
     } table[MB_SWAP_MAX + 1] = {
-        { 0x1122, 0x11223344, 0x1122334455667788 },
-        { 0x2211, 0x22114433, 0x2211443366558877 },
-        { 0x1122, 0x33441122, 0x3344112277885566 },
-        { 0x2211, 0x44332211, 0x4433221188776655 },
-        { 0x1122, 0x33441122, 0x7788556633441122 },
-        { 0x2211, 0x44332211, 0x8877665544332211 },
+        { 0x1122, 0x11223344, 0x1122334455667788 }, { 0x2211, 0x22114433, 0x2211443366558877 },
+        { 0x1122, 0x33441122, 0x3344112277885566 }, { 0x2211, 0x44332211, 0x4433221188776655 },
+        { 0x1122, 0x33441122, 0x7788556633441122 }, { 0x2211, 0x44332211, 0x8877665544332211 },
     };
     uint8_t data[ROOM] = { 0, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
     for (unsigned swap = 0; swap <= MB_SWAP_MAX; swap++) {
@@ -268,7 +265,9 @@ what_does_not_fit_is_refused(void **state)
     v.d = -0.1;
     assert_int_equal(mb_encode(&c, &tenth, &v, out), -ERANGE);
     c = codec(MB_STRING, false, 0, 4, 0, &plain);
-    v = (struct tag_value){ .type = TAG_STRING, .bytes = (const uint8_t *)"12345", .n_bytes = 5 };
+    v = (struct tag_value){ .type = TAG_STRING,
+                            .bytes = (const uint8_t *)"12345",
+                            .n_bytes = 5 };
     assert_int_equal(mb_encode(&c, &plain, &v, out), -ERANGE);
     v.n_bytes = 2; /* shorter text is filled with NUL */
     assert_int_equal(mb_encode(&c, &plain, &v, out), 0);

@@ -29,8 +29,10 @@ test_samples_of_one_name_stand_together(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "# HELP a x\n# TYPE a counter\na{d=\"1\"} 1\n# HELP b y\n# TYPE b gauge\nb{d=\"1\"} 2\n",
-        "# HELP b y\n# TYPE b gauge\nb{d=\"2\"} 4\n# HELP a x\n# TYPE a counter\na{d=\"2\"} 3\n",
+        "# HELP a x\n# TYPE a counter\na{d=\"1\"} 1\n# HELP b y\n# TYPE b gauge\nb{d=\"1\"} "
+        "2\n",
+        "# HELP b y\n# TYPE b gauge\nb{d=\"2\"} 4\n# HELP a x\n# TYPE a counter\na{d=\"2\"} "
+        "3\n",
     };
     assert_joins(texts, 2,
                  "# HELP a x\n# TYPE a counter\na{d=\"1\"} 1\na{d=\"2\"} 3\n"

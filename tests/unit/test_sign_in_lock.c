@@ -31,8 +31,9 @@ setup(void **state)
     assert_int_equal(store_open(f->dir, record_dbs, N_DBS, 1, NULL, &f->svc.store), 0);
     assert_int_equal(loop_new(&f->svc.loop), 0);
     f->a.svc = &f->svc;
-    f->a.lock_rule = (struct auth_lock){ .enable = true, .fail_window = 15, .fail_times = 3,
-                                         .lock_window = 10 };
+    f->a.lock_rule = (struct auth_lock){
+        .enable = true, .fail_window = 15, .fail_times = 3, .lock_window = 10
+    };
     assert_int_equal(locks_open(&f->a), 0);
     *state = f;
     return 0;
@@ -123,7 +124,8 @@ lock_ends_by_time_and_never_outlasts_the_rule(void **state)
     f->a.lock_rule.lock_window = 5;
     restart(f);
     assert_true(locks_is_locked(&f->a, "eve"));
-    assert_true(f->a.locks.all[0].locked_until_mono_us <= mono_us(&f->a) + 301 * INT64_C(1000000));
+    assert_true(f->a.locks.all[0].locked_until_mono_us <=
+                mono_us(&f->a) + 301 * INT64_C(1000000));
 }
 
 static void
