@@ -189,17 +189,19 @@ sweep(void *arg)
     else if (n > 0)
         a->epoch = epoch;
     uint64_t id = 0;
+    n = 0;
     for (size_t i = 0; i < t->n;) {
         if (sessions_is_live(a, &t->all[i])) {
             i++;
             continue;
         }
         id = t->all[i].record.id;
+        n++;
         drop_at(t, i);
         log_debug("authd: session ended by time session=%llu", (unsigned long long)id);
     }
     /* Nobody waits for it, and the front door asks again at the end we told it. */
-    if (id != 0)
+    if (n > 0)
         link_forget_soon(a, n > 1 ? FORGET_ALL : FORGET_SESSION, id);
     arm_sweep(a);
 }

@@ -1,5 +1,6 @@
 # modbusd: the Modbus master.
-modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c)
+modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c \
+                  mb_device.c mb_access.c)
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c)

@@ -340,7 +340,9 @@ ask_many(void *arg)
             m->error = r;
             continue;
         }
-        if (m->op == OP_BIG)
+        if (m->op == OP_HANG && a.reply.status == 504)
+            m->error = -ETIMEDOUT; /* it was late already when it arrived */
+        else if (m->op == OP_BIG)
             m->wrong += a.reply.status != 200 || a.reply.body.len != m->id_high;
         else
             m->wrong += a.reply.body.len != sizeof(body) ||
@@ -471,9 +473,9 @@ no_answer_ends_at_the_deadline_and_the_lane_goes_on(void **state)
         struct bus_request q = request(OP_HANG, NULL, 0);
         struct bus_answer a;
         uint64_t start = clock_mono_us();
-        q.deadline_us = start + 100000;
+        q.deadline_us = start + 300000;
         assert_int_equal(bus_ask(peer, &q, gather, &a), -ETIMEDOUT);
-        assert_true(clock_mono_us() - start >= 100000);
+        assert_true(clock_mono_us() >= q.deadline_us);
         assert_true(clock_mono_us() - start < 5 * SECOND_US);
         assert_int_equal(ask_number(OP_COUNT, gather, &n), 0);
     }

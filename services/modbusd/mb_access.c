@@ -1,0 +1,335 @@
+/* Catalogue and last values, direct reads and writes, statistics. */
+#include "services/modbusd/mb_plan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/base.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+
+/* ---- catalogue ---- */
+
+void
+mb_tag_sample(const struct mb_tag *t, struct tag_sample *s)
+{
+    s->no = t->no;
+    s->quality = t->quality;
+    s->aux = t->aux;
+    s->ts_us = t->ts_us;
+    s->value.type = t->type;
+    s->value.u = t->bits;
+    s->value.bytes = t->bytes;
+    s->value.n_bytes = t->n_bytes;
+}
+
+static int
+by_number(const void *a, const void *b)
+{
+    const struct mb_tag *const *x = a, *const *y = b;
+    return (*x)->no < (*y)->no ? -1 : (*x)->no > (*y)->no;
+}
+
+static bool
+in_order(const struct mb_engine *e)
+{
+    for (size_t i = 1; i < e->n_all; i++)
+        if (e->all[i - 1]->no > e->all[i]->no)
+            return false;
+    return true;
+}
+
+int
+mb_engine_publish_changes(struct mb_engine *e, bool tell_others)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < e->n_devs; i++)
+        n += e->devs[i]->n_tags + 1;
+    e->n_all = 0;
+    if (n > e->cap_all) {
+        struct mb_tag **all = reallocarray(e->all, n, sizeof(struct mb_tag *));
+        if (!all)
+            return -ENOMEM;
+        e->all = all;
+        e->cap_all = n;
+    }
+    for (size_t i = 0; i < e->n_devs; i++) {
+        struct mb_dev *d = e->devs[i];
+        for (size_t k = 0; k < d->n_tags; k++)
+            e->all[e->n_all++] = &d->tags[k];
+    }
+    for (size_t i = 0; i < e->n_devs; i++)
+        e->all[e->n_all++] = &e->devs[i]->status;
+    if (!in_order(e))
+        qsort(e->all, n, sizeof(struct mb_tag *), by_number);
+    if (tell_others)
+        e->hooks.changed(e->hooks.arg);
+    return 0;
+}
+
+bool
+mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
+{
+    if (at >= e->n_all)
+        return false;
+    const struct mb_tag *t = e->all[at];
+    memset(ret_def, 0, sizeof(*ret_def));
+    ret_def->no = t->no;
+    ret_def->type = t->type;
+    ret_def->access = t->access;
+    if (t->type == TAG_STRING || t->type == TAG_RAW)
+        ret_def->size = t->codec.bits ? t->codec.size / 8 : t->codec.size;
+    if (t->cmd)
+        ret_def->interval_ms = (uint32_t)(t->cmd->interval_us / 1000);
+    /* All were checked against these sizes when they were stored. */
+    (void)str_copy(ret_def->provider, sizeof(ret_def->provider), e->iface.provider);
+    (void)str_copy(ret_def->source, sizeof(ret_def->source), t->dev->name);
+    (void)str_copy(ret_def->name, sizeof(ret_def->name), t->name);
+    (void)str_copy(ret_def->unit, sizeof(ret_def->unit), t->unit);
+    return true;
+}
+
+bool
+mb_engine_last(const struct mb_engine *e, size_t at, struct tag_sample *ret_sample)
+{
+    if (at >= e->n_all)
+        return false;
+    mb_tag_sample(e->all[at], ret_sample);
+    return true;
+}
+
+static struct mb_tag *
+tag_of_number(const struct mb_engine *e, uint32_t no)
+{
+    struct mb_tag key = { .no = no }, *k = &key;
+    struct mb_tag **found =
+        e->n_all ? bsearch(&k, e->all, e->n_all, sizeof(struct mb_tag *), by_number) : NULL;
+    return found ? *found : NULL;
+}
+
+uint32_t
+mb_engine_find(const struct mb_engine *e, const char *provider, const char *source,
+               const char *name)
+{
+    if (!str_eq(provider, e->iface.provider))
+        return 0;
+    for (size_t i = 0; i < e->n_devs; i++) {
+        const struct mb_dev *d = e->devs[i];
+        if (!str_eq(d->name, source))
+            continue;
+        if (str_eq(name, d->status.name))
+            return d->status.no;
+        for (size_t k = 0; k < d->n_tags; k++)
+            if (str_eq(d->tags[k].name, name))
+                return d->tags[k].no;
+        return 0;
+    }
+    return 0;
+}
+
+uint8_t
+mb_engine_tag_type(const struct mb_engine *e, uint32_t no, uint16_t *ret_size)
+{
+    const struct mb_tag *t = tag_of_number(e, no);
+    if (!t)
+        return 0;
+    *ret_size = t->codec.bits ? t->codec.size / 8 : t->codec.size;
+    return t->type;
+}
+
+/* ---- direct access ---- */
+
+const char *
+mb_direct_text(const struct mb_direct_result *r, char *room, size_t room_size)
+{
+    switch (r->status) {
+    case MB_DIRECT_OK:
+        return "ok";
+    case MB_DIRECT_NOT_FOUND:
+        return "tag not found";
+    case MB_DIRECT_ACCESS:
+        return "the access type of the tag does not allow this";
+    case MB_DIRECT_VALUE:
+        return "the value does not fit the data type of the tag";
+    case MB_DIRECT_DISABLED:
+        return "the device or its command is not enabled or has no address";
+    case MB_DIRECT_BUSY:
+        return "too many direct requests are waiting";
+    case MB_DIRECT_EXCEPTION:
+        (void)snprintf(room, room_size, "the device answered with exception %u (%s)",
+                       r->exception,
+                       mb_exception_text(r->exception)); /* fits in any sensible room */
+        return room;
+    case MB_DIRECT_BAD_REPLY:
+        return "the device gave an invalid answer";
+    case MB_DIRECT_TIMEOUT:
+        return "the device did not answer in time";
+    case MB_DIRECT_NO_CONNECTION:
+        return "no connection to the device";
+    case MB_DIRECT_GONE:
+        return "the configuration of the device was changed meanwhile";
+    }
+    return "";
+}
+
+/* At the end of the link's queue; NULL: no memory. */
+struct mb_direct *
+mb_direct_enqueue(struct mb_tag *t, bool write, uint64_t deadline_us, mb_direct_fn *fn,
+                  void *arg)
+{
+    struct mb_link *l = t->dev->link;
+    struct mb_direct *q = calloc(1, sizeof(*q));
+    if (!q)
+        return NULL;
+    q->op = (struct mb_op){ .is_direct = true, .dev = t->dev, .cmd = t->cmd };
+    q->tag = t;
+    q->write = write;
+    q->deadline_us = deadline_us;
+    q->fn = fn;
+    q->arg = arg;
+    *l->directs_end = q;
+    l->directs_end = &q->next;
+    l->e->n_directs++;
+    l->e->directs++;
+    return q;
+}
+
+/* The tag, when it can be asked for at all; else NULL with the reason. */
+static struct mb_tag *
+direct_tag(struct mb_engine *e, uint32_t no, uint8_t access, struct mb_direct_result *r)
+{
+    struct mb_tag *t = tag_of_number(e, no);
+    memset(r, 0, sizeof(*r));
+    if (!t)
+        r->status = MB_DIRECT_NOT_FOUND;
+    else if (!(t->access & access))
+        r->status = MB_DIRECT_ACCESS;
+    else if (t->cmd && (!t->dev->link || !t->cmd->enable))
+        r->status = MB_DIRECT_DISABLED;
+    else if (e->n_directs >= MB_DIRECTS_MAX)
+        r->status = MB_DIRECT_BUSY;
+    else if (t->cmd && t->dev->link->conn.state == MB_CONN_WAITING &&
+             t->dev->link->conn.failures > 1)
+        r->status = MB_DIRECT_NO_CONNECTION;
+    else
+        return t;
+    return NULL;
+}
+
+/*
+ * Later, not from inside the caller's call: a request may be answered only
+ * after the caller has got its "pending".
+ */
+static void
+pump_soon(struct mb_link *l)
+{
+    mb_link_wake_at(l, clock_mono_us());
+}
+
+bool
+mb_engine_read(struct mb_engine *e, uint32_t no, uint64_t deadline_us, mb_direct_fn *fn,
+               void *arg, struct mb_direct_result *ret_now)
+{
+    struct mb_tag *t = direct_tag(e, no, TAG_ACCESS_READ, ret_now);
+    if (!t)
+        return false;
+    if (!t->cmd) {
+        mb_tag_sample(t, &ret_now->sample);
+        return false;
+    }
+    /* 23 cannot read without writing. */
+    if (t->cmd->func == MB_READ_WRITE_REGS) {
+        ret_now->status = MB_DIRECT_ACCESS;
+        return false;
+    }
+    struct mb_direct *q = mb_direct_enqueue(t, false, deadline_us, fn, arg);
+    if (!q) {
+        ret_now->status = MB_DIRECT_BUSY;
+        return false;
+    }
+    q->n = (uint16_t)mb_cmd_pdu(t->cmd, q->pdu);
+    pump_soon(t->dev->link);
+    return true;
+}
+
+bool
+mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
+                uint64_t deadline_us, mb_direct_fn *fn, void *arg,
+                struct mb_direct_result *ret_now)
+{
+    struct mb_tag *t = direct_tag(e, no, TAG_ACCESS_WRITE, ret_now);
+    if (!t)
+        return false;
+    const struct mb_cmd *c = t->cmd;
+    uint8_t data[MB_PDU_MAX] = { 0 };
+    if (mb_encode(&t->codec, &c->scaling, v, data) < 0) {
+        ret_now->status = MB_DIRECT_VALUE;
+        return false;
+    }
+    struct mb_direct *q = mb_direct_enqueue(t, true, deadline_us, fn, arg);
+    if (!q) {
+        ret_now->status = MB_DIRECT_BUSY;
+        return false;
+    }
+    unsigned n = mb_codec_units(&t->codec);
+    unsigned at = t->codec.bits ? t->codec.offset : t->codec.offset / 2u;
+    unsigned base = mb_func_writes(c->func) ? c->write_addr : c->read_addr;
+    struct mb_ask ask = { .func = mb_writing_func(c->func, n),
+                          .addr = c->read_addr,
+                          .n = c->read_n,
+                          .write_addr = (uint16_t)(base + at),
+                          .n_write = (uint16_t)n,
+                          .data = data };
+    int size = mb_pdu_encode(&ask, q->pdu);
+    MUST(size > 0);
+    q->n = (uint16_t)size;
+    q->at = (uint16_t)at;
+    q->n_units = (uint16_t)n;
+    memcpy(q->data, data, sizeof(data));
+    pump_soon(t->dev->link);
+    return true;
+}
+
+/* ---- looking at it ---- */
+
+void
+mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats)
+{
+    struct mb_engine_stats s = { .conn = e->conn,
+                                 .overruns = e->overruns,
+                                 .samples = e->samples,
+                                 .directs = e->directs,
+                                 .strict = e->strict,
+                                 .n_tags = e->n_all,
+                                 .n_devices = e->n_devs };
+    for (const struct mb_link *l = e->links; l; l = l->next) {
+        s.n_open += l->conn.state == MB_CONN_OPEN;
+        s.n_connecting += l->conn.state == MB_CONN_CONNECTING;
+        s.n_waiting += l->conn.state == MB_CONN_WAITING;
+    }
+    *ret_stats = s;
+}
+
+bool
+mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *ret_stats)
+{
+    if (at >= e->n_devs)
+        return false;
+    const struct mb_dev *d = e->devs[at];
+    *ret_stats = (struct mb_dev_stats){
+        .name = d->name,
+        .addr = d->addr,
+        .port = d->port,
+        .unit = d->unit,
+        .status = (enum mb_status)d->status.bits,
+        .polled = d->link != NULL,
+        .known = d->status.quality == TAG_GOOD,
+        .sent = d->sent,
+        .valid = d->valid,
+        .invalid = d->invalid,
+        .exceptions = d->exceptions,
+        .timeouts = d->timeouts,
+    };
+    return true;
+}

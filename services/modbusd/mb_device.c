@@ -1,0 +1,535 @@
+/* Devices, their commands and tags, and the links they share: made and exchanged while others
+ * go on. */
+#include "services/modbusd/mb_plan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/base.h"
+#include "libcommon/clock.h"
+#include "libcommon/log.h"
+#include "libcommon/str.h"
+
+/* ---- what a tag may be ---- */
+
+/* Units (bits or registers) of a codec. */
+unsigned
+mb_codec_units(const struct mb_codec *c)
+{
+    return c->bits ? c->size : c->size / 2u;
+}
+
+/* The function that writes 'n' units of a command's data; 0: none does. */
+uint8_t
+mb_writing_func(uint8_t func, unsigned n)
+{
+    uint8_t f = func;
+    if (func == MB_READ_COILS)
+        f = n == 1 ? MB_WRITE_COIL : MB_WRITE_COILS;
+    else if (func == MB_READ_HOLDING)
+        f = n == 1 ? MB_WRITE_REG : MB_WRITE_REGS;
+    return mb_func_writes(f) && n <= mb_func_write_max(f) ? f : 0;
+}
+
+const char *
+mb_tag_check(const struct mb_cmd_config *cmd, const struct mb_tag_config *tag,
+             struct mb_codec *ret_codec, uint8_t *ret_access)
+{
+    bool bits = mb_func_bits(cmd->func), reads = mb_func_reads(cmd->func);
+    bool both = cmd->func == MB_READ_WRITE_REGS;
+    uint8_t access = tag->access;
+    if (!reads)
+        access &= TAG_ACCESS_WRITE;
+    if (cmd->func == MB_READ_INPUT_BITS || cmd->func == MB_READ_INPUT)
+        access &= TAG_ACCESS_READ;
+    if (access == 0)
+        return "access of the tag does not go with func of its command";
+    unsigned read_size = bits ? cmd->read_n : cmd->read_n * 2u;
+    unsigned write_size = bits ? cmd->write_n : cmd->write_n * 2u;
+    unsigned size = reads && (access & TAG_ACCESS_READ || !both) ? read_size : write_size;
+    const char *wrong = mb_codec_init(ret_codec, tag->type, bits, tag->offset, tag->data_size,
+                                      size, cmd->swap, &cmd->scaling);
+    if (wrong)
+        return wrong;
+    bool can_write = mb_codec_writable(ret_codec, &cmd->scaling) &&
+                     mb_writing_func(cmd->func, mb_codec_units(ret_codec)) != 0;
+    if (both && (unsigned)ret_codec->offset + ret_codec->size > write_size)
+        can_write = false;
+    if (!can_write)
+        access &= TAG_ACCESS_READ;
+    if (access == 0)
+        return "a tag of this type, size and offset cannot be written by its command";
+    *ret_access = access;
+    return NULL;
+}
+
+/* ---- links ---- */
+
+static uint32_t
+connect_timeout_ms(const struct mb_engine *e)
+{
+    uint32_t ms = e->iface.timeout_ms;
+    return ms < 200 ? 200 : ms > 5000 ? 5000 : ms;
+}
+
+static struct mb_link *
+link_get(struct mb_engine *e, const struct mb_address *a)
+{
+    for (struct mb_link *l = e->links; l; l = l->next)
+        if (l->conn.address.port == a->port && str_eq(l->conn.address.text, a->text))
+            return l;
+    struct mb_link *l = calloc(1, sizeof(*l));
+    if (!l)
+        return NULL;
+    l->e = e;
+    l->limit = 1;
+    l->directs_end = &l->directs;
+    struct mb_conn_events events = { mb_link_done, mb_link_state, l };
+    mb_conn_init(&l->conn, e->loop, a, &events, &e->conn);
+    loop_timer_init(&l->timer, mb_link_timer, l);
+    l->next = e->links;
+    e->links = l;
+    return l;
+}
+
+static void
+link_free_if_empty(struct mb_link *l)
+{
+    if (l->devs)
+        return;
+    struct mb_link **at = &l->e->links;
+    while (*at != l)
+        at = &(*at)->next;
+    *at = l->next;
+    mb_conn_stop(&l->conn);
+    loop_timer_cancel(l->e->loop, &l->timer);
+    free(l->heap);
+    free(l);
+}
+
+/* Room in the heap for all commands of the link and 'n' more. */
+static int
+link_reserve(struct mb_link *l, size_t n)
+{
+    n += 2;
+    for (const struct mb_dev *d = l->devs; d; d = d->next_in_link)
+        n += d->n_cmds;
+    if (n <= l->cap_heap)
+        return 0;
+    struct mb_cmd **heap = reallocarray(l->heap, n, sizeof(struct mb_cmd *));
+    if (!heap)
+        return -ENOMEM;
+    l->heap = heap;
+    l->cap_heap = n;
+    return 0;
+}
+
+static void
+link_count_devs(struct mb_link *l)
+{
+    l->n_devs = 0;
+    l->limit = 1;
+    for (const struct mb_dev *d = l->devs; d; d = d->next_in_link) {
+        l->n_devs++;
+        if (d->limit > l->limit)
+            l->limit = d->limit;
+    }
+}
+
+static void
+link_add(struct mb_link *l, struct mb_dev *d)
+{
+    d->link = l;
+    d->next_in_link = l->devs;
+    l->devs = d;
+    link_count_devs(l);
+    for (size_t i = 0; i < d->n_cmds; i++)
+        mb_cmd_plan(&d->cmds[i]);
+}
+
+/* Nothing of 'd' is in the link any more; who waits for it is told. */
+static void
+link_remove(struct mb_dev *d)
+{
+    struct mb_link *l = d->link;
+    struct mb_direct_result gone = { .status = MB_DIRECT_GONE };
+    for (size_t i = 0; i < d->n_cmds; i++)
+        mb_link_unplan(l, &d->cmds[i]);
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_op *op = l->conn.slots[i].used ? l->conn.slots[i].owner : NULL;
+        if (!op || op->dev != d)
+            continue;
+        mb_conn_forget(&l->conn, op);
+        if (op->is_direct)
+            mb_direct_finish(l->e, CONTAINER_OF(op, struct mb_direct, op), &gone);
+    }
+    struct mb_direct *over = NULL;
+    for (struct mb_direct **q_at = &l->directs; *q_at;) {
+        struct mb_direct *q = *q_at;
+        if (q->op.dev != d) {
+            q_at = &q->next;
+            continue;
+        }
+        *q_at = q->next;
+        q->next = over;
+        over = q;
+    }
+    mb_link_find_end(l);
+    mb_directs_finish(l->e, over, &gone);
+    struct mb_dev **at = &l->devs;
+    while (*at != d)
+        at = &(*at)->next_in_link;
+    *at = d->next_in_link;
+    d->link = NULL;
+    link_count_devs(l);
+}
+
+/* ---- devices ---- */
+
+static void
+dev_free(struct mb_dev *d)
+{
+    if (!d)
+        return;
+    for (size_t i = 0; d->cmds && i < d->n_cmds; i++) {
+        free(d->cmds[i].written);
+        free(d->cmds[i].is_written);
+    }
+    free(d->cmds);
+    free(d->tags);
+    free(d->bytes);
+    free(d->names);
+    free(d->name);
+    free(d);
+}
+
+static void
+dev_freep(struct mb_dev **d)
+{
+    dev_free(*d);
+}
+
+static size_t
+name_size(const struct mb_tag_config *t)
+{
+    return strlen(t->name) + strlen(t->unit) + 2;
+}
+
+static bool
+dev_alloc(struct mb_dev *d, const struct mb_dev_config *cfg)
+{
+    size_t n_tags = 0, n_bytes = 1, n_names = 1;
+    for (size_t i = 0; i < cfg->n_cmds; i++) {
+        n_tags += cfg->cmds[i].n_tags;
+        for (size_t k = 0; k < cfg->cmds[i].n_tags; k++) {
+            n_names += name_size(&cfg->cmds[i].tags[k]);
+            if (mb_type_sized(cfg->cmds[i].tags[k].type))
+                n_bytes += cfg->cmds[i].tags[k].data_size;
+        }
+    }
+    d->cmds = calloc(cfg->n_cmds + 1, sizeof(*d->cmds));
+    d->tags = calloc(n_tags + 1, sizeof(*d->tags));
+    d->bytes = calloc(1, n_bytes);
+    d->names = calloc(1, n_names);
+    d->name = strdup(cfg->name);
+    d->n_cmds = cfg->n_cmds;
+    d->n_tags = n_tags;
+    return d->cmds && d->tags && d->bytes && d->names && d->name;
+}
+
+static bool
+cmd_fill(struct mb_dev *d, struct mb_cmd *c, const struct mb_cmd_config *cfg)
+{
+    c->op = (struct mb_op){ .dev = d, .cmd = c };
+    c->id = cfg->id;
+    c->func = cfg->func;
+    c->enable = cfg->enable;
+    c->cyclic = cfg->cyclic;
+    c->read_addr = cfg->read_addr;
+    c->read_n = cfg->read_n;
+    c->write_addr = cfg->write_addr;
+    c->write_n = cfg->write_n;
+    c->scaling = cfg->scaling;
+    c->interval_us = cfg->interval_ms * 1000ull;
+    c->quality = TAG_BAD_NEVER;
+    if (!mb_func_writes(c->func))
+        return true;
+    c->written = calloc(1, 2u * c->write_n);
+    c->is_written = calloc(1, c->write_n);
+    return c->written && c->is_written;
+}
+
+static char *
+put_name(char **at, const char *text)
+{
+    char *out = *at;
+    size_t size = strlen(text) + 1;
+    memcpy(out, text, size);
+    *at += size;
+    return out;
+}
+
+static bool
+dev_fill(struct mb_dev *d, const struct mb_dev_config *cfg, uint8_t quality)
+{
+    struct mb_tag *t = d->tags;
+    uint8_t *bytes = d->bytes;
+    char *names = d->names;
+    for (size_t i = 0; i < cfg->n_cmds; i++) {
+        const struct mb_cmd_config *cc = &cfg->cmds[i];
+        struct mb_cmd *c = &d->cmds[i];
+        if (!cmd_fill(d, c, cc))
+            return false;
+        c->tags = t;
+        c->n_tags = cc->n_tags;
+        for (size_t k = 0; k < cc->n_tags; k++, t++) {
+            const struct mb_tag_config *tc = &cc->tags[k];
+            const char *wrong = mb_tag_check(cc, tc, &t->codec, &t->access);
+            MUST(!wrong);
+            t->no = tc->id;
+            t->type = mb_codec_tag_type(&t->codec);
+            t->quality = c->enable ? quality : TAG_BAD_CONFIG;
+            t->cmd = c;
+            t->dev = d;
+            t->name = put_name(&names, tc->name);
+            t->unit = put_name(&names, tc->unit);
+            if (mb_type_sized(tc->type)) {
+                t->bytes = bytes;
+                bytes += tc->data_size;
+            }
+        }
+    }
+    return true;
+}
+
+/* The same tag as before keeps its value. */
+static void
+keep_value(struct mb_tag *t, const struct mb_tag *old)
+{
+    if (t->type != old->type || t->codec.size != old->codec.size ||
+        t->quality == TAG_BAD_CONFIG || old->quality == TAG_BAD_CONFIG)
+        return;
+    t->quality = old->quality;
+    t->aux = old->aux;
+    t->bits = old->bits;
+    t->n_bytes = old->n_bytes;
+    t->ts_us = old->ts_us;
+    if (t->bytes && old->n_bytes)
+        memcpy(t->bytes, old->bytes, old->n_bytes);
+}
+
+static bool
+same_range(const struct mb_cmd *a, const struct mb_cmd *b)
+{
+    return a->func == b->func && a->read_addr == b->read_addr && a->read_n == b->read_n &&
+           a->write_addr == b->write_addr && a->write_n == b->write_n;
+}
+
+static void
+keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
+{
+    if (c->interval_us == old->interval_us && old->grid_us != 0) {
+        c->grid_us = old->grid_us;
+        c->due_us = old->due_us;
+        c->first = old->first;
+    }
+    if (!same_range(c, old))
+        return;
+    if (c->written && old->written) {
+        memcpy(c->written, old->written, 2u * c->write_n);
+        memcpy(c->is_written, old->is_written, c->write_n);
+        c->n_written = old->n_written;
+    }
+    if (!c->enable || !old->enable)
+        return;
+    c->quality = old->quality;
+    c->aux = old->aux;
+    c->bad_told_us = old->bad_told_us;
+    /* Both lists are in order of number. */
+    size_t k = 0;
+    for (size_t i = 0; i < c->n_tags; i++) {
+        while (k < old->n_tags && old->tags[k].no < c->tags[i].no)
+            k++;
+        if (k < old->n_tags && old->tags[k].no == c->tags[i].no)
+            keep_value(&c->tags[i], &old->tags[k]);
+    }
+}
+
+static void
+keep_dev(struct mb_dev *d, const struct mb_dev *old)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < d->n_cmds; i++) {
+        while (k < old->n_cmds && old->cmds[k].id < d->cmds[i].id)
+            k++;
+        if (k < old->n_cmds && old->cmds[k].id == d->cmds[i].id)
+            keep_cmd(&d->cmds[i], &old->cmds[k]);
+    }
+    if (d->status.quality != TAG_BAD_CONFIG && old->status.quality != TAG_BAD_CONFIG)
+        keep_value(&d->status, &old->status);
+    d->sent = old->sent;
+    d->valid = old->valid;
+    d->invalid = old->invalid;
+    d->exceptions = old->exceptions;
+    d->timeouts = old->timeouts;
+}
+
+static size_t
+dev_place(const struct mb_engine *e, uint32_t id)
+{
+    size_t low = 0, high = e->n_devs;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (e->devs[mid]->id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static int
+reserve_dev(struct mb_engine *e)
+{
+    if (e->n_devs < e->cap_devs)
+        return 0;
+    size_t cap = e->cap_devs ? 2 * e->cap_devs : 16;
+    struct mb_dev **devs = reallocarray(e->devs, cap, sizeof(struct mb_dev *));
+    if (!devs)
+        return -ENOMEM;
+    e->devs = devs;
+    e->cap_devs = cap;
+    return 0;
+}
+
+static bool
+has_address(const struct mb_dev_config *cfg, struct mb_address *ret_address)
+{
+    return mb_address_parse(cfg->addr, cfg->port, ret_address) == 0 &&
+           !str_eq(ret_address->text, "0.0.0.0") && !str_eq(ret_address->text, "::");
+}
+
+static struct mb_dev *
+dev_new(struct mb_engine *e, const struct mb_dev_config *cfg, uint8_t quality)
+{
+    struct mb_dev *d = calloc(1, sizeof(*d));
+    if (!d)
+        return NULL;
+    if (!dev_alloc(d, cfg) || !dev_fill(d, cfg, quality)) {
+        dev_free(d);
+        return NULL;
+    }
+    d->id = cfg->id;
+    d->e = e;
+    d->unit = cfg->unit;
+    d->limit = cfg->limit;
+    d->port = cfg->port;
+    (void)str_copy(d->addr, sizeof(d->addr), cfg->addr); /* a literal fits, else it stays "" */
+    d->status = (struct mb_tag){ .no = MB_STATUS_TAG_BASE + cfg->id,
+                                 .type = TAG_INT32,
+                                 .access = TAG_ACCESS_READ,
+                                 .quality = quality,
+                                 .name = "status",
+                                 .unit = "",
+                                 .dev = d };
+    return d;
+}
+
+int
+mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
+{
+    struct mb_address address;
+    bool polled = cfg->enable && has_address(cfg, &address);
+    CLEANUP(dev_freep)
+    struct mb_dev *d = dev_new(e, cfg, polled ? TAG_BAD_NEVER : TAG_BAD_CONFIG);
+    if (!d || reserve_dev(e) < 0)
+        return -ENOMEM;
+    struct mb_link *l = polled ? link_get(e, &address) : NULL;
+    if (polled && !l)
+        return -ENOMEM;
+    if (l && link_reserve(l, d->n_cmds) < 0) {
+        link_free_if_empty(l);
+        return -ENOMEM;
+    }
+    size_t at = dev_place(e, cfg->id);
+    struct mb_dev *old = at < e->n_devs && e->devs[at]->id == cfg->id ? e->devs[at] : NULL;
+    for (size_t i = 0; i < d->n_cmds; i++)
+        mb_cmd_first_due(e, &d->cmds[i]);
+    if (old)
+        keep_dev(d, old);
+    /* In before the old one is out: a connection that both use stays. */
+    if (l) {
+        link_add(l, d);
+        mb_conn_start(&l->conn, connect_timeout_ms(e));
+    }
+    if (old) {
+        struct mb_link *old_link = old->link;
+        if (old_link) {
+            link_remove(old);
+            link_free_if_empty(old_link);
+        }
+        dev_free(old);
+        e->devs[at] = MOVE_PTR(d);
+    } else {
+        memmove(&e->devs[at + 1], &e->devs[at], (e->n_devs - at) * sizeof(struct mb_dev *));
+        e->devs[at] = MOVE_PTR(d);
+        e->n_devs++;
+    }
+    if (l)
+        mb_link_pump(l);
+    return 0;
+}
+
+void
+mb_engine_remove_device(struct mb_engine *e, uint32_t id)
+{
+    size_t at = dev_place(e, id);
+    if (at >= e->n_devs || e->devs[at]->id != id)
+        return;
+    struct mb_dev *d = e->devs[at];
+    struct mb_link *l = d->link;
+    if (l) {
+        link_remove(d);
+        link_free_if_empty(l);
+    }
+    dev_free(d);
+    e->n_devs--;
+    memmove(&e->devs[at], &e->devs[at + 1], (e->n_devs - at) * sizeof(struct mb_dev *));
+}
+
+void
+mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg)
+{
+    e->iface = *cfg;
+    for (struct mb_link *l = e->links; l; l = l->next)
+        mb_conn_start(&l->conn, connect_timeout_ms(e));
+}
+
+int
+mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
+              struct mb_engine **ret_engine)
+{
+    struct mb_engine *e = calloc(1, sizeof(*e));
+    if (!e)
+        return -ENOMEM;
+    e->loop = loop;
+    e->hooks = *hooks;
+    e->start_us = clock_mono_us();
+    e->iface = (struct mb_iface_config){ .provider = "modbus_tcp_master",
+                                         .retry_count = 3,
+                                         .timeout_ms = 1000 };
+    *ret_engine = e;
+    return 0;
+}
+
+void
+mb_engine_free(struct mb_engine *e)
+{
+    if (!e)
+        return;
+    while (e->n_devs)
+        mb_engine_remove_device(e, e->devs[e->n_devs - 1]->id);
+    free(e->devs);
+    free(e->all);
+    free(e);
+}

@@ -1,0 +1,174 @@
+/*
+ * The insides of the engine, shared by its three files: mb_engine.c asks and
+ * takes answers, mb_device.c exchanges devices while it runs, mb_access.c is
+ * catalogue, direct access and statistics. Not for others.
+ */
+#ifndef FIELDGATE_MB_PLAN_H
+#define FIELDGATE_MB_PLAN_H
+
+#include "services/modbusd/mb_engine.h"
+
+struct mb_dev;
+struct mb_link;
+struct mb_cmd;
+
+/* What a request in flight is for. First member of struct mb_cmd and struct mb_direct. */
+struct mb_op {
+    bool is_direct;
+    struct mb_dev *dev;
+    struct mb_cmd *cmd;
+};
+
+struct mb_tag {
+    uint32_t no;
+    struct mb_codec codec;
+    uint8_t type; /* enum tag_type */
+    uint8_t access;
+    uint8_t quality, aux;
+    uint16_t n_bytes;
+    uint64_t bits; /* the last value: union of struct tag_value */
+    int64_t ts_us;
+    uint8_t *bytes; /* room of codec.size for string and raw */
+    const char *name, *unit;
+    struct mb_cmd *cmd; /* NULL: the status tag */
+    struct mb_dev *dev;
+};
+
+struct mb_cmd {
+    struct mb_op op;
+    uint32_t id;
+    uint8_t func;
+    bool enable, cyclic;
+    bool in_flight, parked;
+    bool first; /* not polled yet */
+    uint8_t tries;
+    uint8_t quality, aux; /* told last for all its tags */
+    uint16_t read_addr, read_n, write_addr, write_n;
+    struct mb_scaling scaling;
+    uint64_t interval_us;
+    uint64_t grid_us; /* the present period began */
+    uint64_t due_us;  /* when to ask: grid_us, or later for a repetition */
+    uint64_t bad_told_us;
+    size_t heap_index; /* 0: not in the heap */
+    struct mb_cmd *next_parked;
+    struct mb_tag *tags;
+    size_t n_tags;
+    /* of a writing function: what was written, and which units of it */
+    uint8_t *written, *is_written;
+    unsigned n_written;
+};
+
+struct mb_dev {
+    uint32_t id;
+    struct mb_engine *e;
+    struct mb_link *link; /* NULL: not polled */
+    struct mb_dev *next_in_link;
+    char *name;
+    char addr[INET6_ADDRSTRLEN];
+    uint16_t port;
+    uint8_t unit;
+    unsigned limit, n_in_flight;
+    bool answered;    /* since it last went silent */
+    unsigned silent;  /* time-outs in a row */
+    unsigned excused; /* time-outs put down to a crowded link */
+    uint64_t hold_until_us;
+    struct mb_cmd *parked;
+    struct mb_cmd *cmds;
+    size_t n_cmds;
+    struct mb_tag *tags; /* of all commands */
+    size_t n_tags;
+    struct mb_tag status;
+    uint8_t *bytes; /* room of all sized tags */
+    char *names;    /* texts of all tags */
+    uint64_t sent, valid, invalid, exceptions, timeouts;
+};
+
+struct mb_direct {
+    struct mb_op op;
+    struct mb_direct *next;
+    struct mb_tag *tag;
+    bool write;
+    uint64_t deadline_us;
+    mb_direct_fn *fn; /* NULL: nobody waits */
+    void *arg;
+    uint8_t pdu[MB_PDU_MAX];
+    uint16_t n;
+    uint8_t data[MB_PDU_MAX]; /* what is written, as in the PDU */
+    uint16_t at, n_units;     /* where in the command's data */
+};
+
+struct mb_link {
+    struct mb_engine *e;
+    struct mb_link *next;
+    struct mb_conn conn;
+    struct loop_timer timer;
+    struct mb_dev *devs;
+    unsigned n_devs, limit;
+    struct mb_cmd **heap; /* from 1 */
+    size_t n_heap, cap_heap;
+    struct mb_direct *directs, **directs_end;
+    uint64_t srtt_us;
+    uint64_t strict_until_us, strict_for_us;
+    unsigned crowded_timeouts;
+    uint64_t passed_us; /* when last an answer overtook an older request */
+    bool blocks;        /* the peer answers nobody while it waits for a silent unit */
+    bool down_told;     /* the log knows that there is no connection */
+};
+
+struct mb_engine {
+    struct loop *loop;
+    struct mb_engine_hooks hooks;
+    struct mb_iface_config iface;
+    uint64_t start_us;
+    struct mb_dev **devs; /* by id */
+    size_t n_devs, cap_devs;
+    struct mb_link *links;
+    struct mb_tag **all; /* by number */
+    size_t n_all, cap_all;
+    size_t n_directs;
+    struct mb_conn_counters conn;
+    uint64_t overruns, samples, directs, strict;
+};
+
+/* ---- mb_engine.c: the schedule ---- */
+
+/* Sends what may be sent now and sets the link's timer for the rest. */
+void mb_link_pump(struct mb_link *l);
+/* Pumps at that time, or earlier. */
+void mb_link_wake_at(struct mb_link *l, uint64_t when_us);
+/* For the connection and the timer of a link. */
+void mb_link_done(void *arg, void *owner, const struct mb_result *r);
+void mb_link_state(void *arg, enum mb_conn_state state, bool useful);
+void mb_link_timer(void *arg);
+
+/* Gives a command its phase, from now on. */
+void mb_cmd_first_due(struct mb_engine *e, struct mb_cmd *c);
+/* Puts it into its link's heap if it is to be polled and is in no other place. */
+void mb_cmd_plan(struct mb_cmd *c);
+void mb_link_unplan(struct mb_link *l, struct mb_cmd *c);
+/* The request that polls (or cyclically writes) a command; its size. */
+int mb_cmd_pdu(const struct mb_cmd *c, uint8_t pdu[MB_PDU_MAX]);
+
+/* Tells who waits, and frees it; it is in no list and not in flight. */
+void mb_direct_finish(struct mb_engine *e, struct mb_direct *q,
+                      const struct mb_direct_result *r);
+void mb_directs_finish(struct mb_engine *e, struct mb_direct *list,
+                       const struct mb_direct_result *r);
+/* After a removal from the middle of the queue. */
+void mb_link_find_end(struct mb_link *l);
+
+/* ---- mb_device.c ---- */
+
+/* Units (bits or registers) of a codec. */
+unsigned mb_codec_units(const struct mb_codec *c);
+/* The function that writes 'n' units of a command's data; 0: none does. */
+uint8_t mb_writing_func(uint8_t func, unsigned n);
+
+/* ---- mb_access.c ---- */
+
+void mb_tag_sample(const struct mb_tag *t, struct tag_sample *s);
+/* A direct request without a PDU yet at the end of its link's queue; NULL: no memory. */
+struct mb_direct *mb_direct_enqueue(struct mb_tag *t, bool write, uint64_t deadline_us,
+                                    mb_direct_fn *fn, void *arg);
+
+#endif
