@@ -1,12 +1,9 @@
 /*
  * The asking side of the bus: a connection (a req socket of its own) per
- * message under way; idle ones are used again. One of them is the lane's, and
+ * message under way; idle ones are used again. So a long answer delays no
+ * other, and no connection is written to while an answer is on its way (what
+ * that may do to NNG is said in bus_nng.c). One of them is the lane's, and
  * tells whether the peer is there.
- *
- * Messages never share a connection, because NNG 1.5.2 cannot bear it when the
- * peer dies: a send that fails while an answer is between its header and its
- * body leaves a receive that never ends, NNG's reaper waits for it for ever,
- * and nothing in this process connects again.
  *
  * The lane gathers. A thread that finds it idle sends its own request at once,
  * by itself. Requests that come while a message is under way wait in the

@@ -9,7 +9,6 @@
 #include "libcommon/bus.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -89,68 +88,6 @@ struct batch {
 };
 
 static void batch_release(struct batch *b);
-
-int
-bus_errno(int e)
-{
-    if (e == 0)
-        return 0;
-    if ((e & NNG_ESYSERR) != 0)
-        return -(e & ~NNG_ESYSERR);
-    switch (e) {
-    case NNG_ENOMEM:
-        return -ENOMEM;
-    case NNG_ETIMEDOUT:
-    case NNG_ECANCELED:
-        return -ETIMEDOUT;
-    case NNG_ECONNRESET:
-    case NNG_ECONNABORTED:
-    case NNG_ECONNSHUT:
-    case NNG_ECLOSED:
-        return -ECONNRESET;
-    case NNG_ECONNREFUSED:
-        return -ECONNREFUSED;
-    case NNG_EADDRINUSE:
-        return -EADDRINUSE;
-    case NNG_EADDRINVAL:
-    case NNG_EINVAL:
-        return -EINVAL;
-    case NNG_EMSGSIZE:
-        return -E2BIG;
-    case NNG_EPERM:
-        return -EACCES;
-    case NNG_ENOENT:
-        return -ENOENT;
-    case NNG_ENOFILES:
-        return -EMFILE;
-    default:
-        return -EIO;
-    }
-}
-
-int
-bus_url(const struct bus *bus, const char *name, const char *suffix, char *out, size_t size)
-{
-    /* a socket's path holds 107 bytes */
-    if (strlen(bus->dir) + 1 + strlen(name) + strlen(suffix) > 107)
-        return -ENAMETOOLONG;
-    int n = snprintf(out, size, "ipc://%s/%s%s", bus->dir, name, suffix);
-    return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
-}
-
-bool
-bus_pipe_allowed(struct bus *bus, nng_pipe pipe, uint32_t *ret_uid)
-{
-    uint64_t uid = 0;
-    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0)
-        for (size_t i = 0; i < bus->n_uids; i++)
-            if (bus->uids[i] == uid) {
-                *ret_uid = (uint32_t)uid;
-                return true;
-            }
-    bus_count(&bus->stats.refused_peers);
-    return false;
-}
 
 /* ---- the bus ---- */
 

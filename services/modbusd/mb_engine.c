@@ -455,7 +455,7 @@ go_strict(struct mb_link *l, uint64_t now)
     l->strict_until_us = now + l->strict_for_us;
     l->crowded_timeouts = 0;
     l->e->strict++;
-    log_info("modbus: peer cannot take several requests, one at a time address=%s port=%u",
+    log_info("modbus: peer takes one request at a time address=%s port=%u",
              l->conn.address.text, l->conn.address.port);
 }
 
@@ -474,6 +474,16 @@ judge_crowding(struct mb_link *l, const struct mb_dev *d, const struct mb_result
         go_strict(l, r->now_us);
 }
 
+/* Was it answered before a request that had been sent earlier? */
+static bool
+overtook(const struct mb_link *l, const struct mb_result *r)
+{
+    for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
+        if (l->conn.slots[i].used && l->conn.slots[i].sent_us < r->sent_us)
+            return true;
+    return false;
+}
+
 static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
@@ -484,19 +494,29 @@ unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
     if (!r->crowded) {
         uint64_t rtt = r->now_us - r->sent_us;
         l->srtt_us = l->srtt_us ? (7 * l->srtt_us + rtt) / 8 : rtt + 1;
-    } else if (l->conn.n_in_flight > 0) {
+    } else if (overtook(l, r)) {
         l->passed_us = r->now_us;
     }
 }
 
-/* Did the peer keep the others waiting as well, while this one was silent? */
+/*
+ * When a unit stayed silent and nobody who asked after it was answered
+ * meanwhile either, then the peer serves one after the other: to overtake
+ * there only makes the others time out too.
+ */
 static void
 judge_blocking(struct mb_link *l, const struct mb_result *r)
 {
-    if (l->passed_us > r->sent_us)
-        l->blocks = false;
-    else if (l->conn.n_in_flight > 0)
-        l->blocks = true;
+    uint64_t patience = patience_us(l);
+    if (l->passed_us > r->sent_us || !may_overtake(l, r->now_us))
+        return;
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
+        const struct mb_slot *slot = &l->conn.slots[i];
+        if (slot->used && slot->crowded && slot->sent_us + patience <= r->now_us) {
+            go_strict(l, r->now_us);
+            return;
+        }
+    }
 }
 
 /*
@@ -516,7 +536,7 @@ hold_us(const struct mb_link *l, const struct mb_dev *d, const struct mb_result 
     unsigned n_silent = 0;
     for (const struct mb_dev *i = l->devs; i; i = i->next_in_link)
         n_silent += i->silent > 0;
-    bool blocking = l->blocks || !may_overtake(l, r->now_us);
+    bool blocking = !may_overtake(l, r->now_us);
     uint64_t cost = (blocking ? timeout : patience_us(l)) * HOLD_PER_COST * n_silent;
     uint64_t over = d->silent > retries ? d->silent - retries : 0;
     uint64_t hold = timeout << (over < 16 ? over : 16);

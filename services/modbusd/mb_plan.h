@@ -111,7 +111,6 @@ struct mb_link {
     uint64_t strict_until_us, strict_for_us;
     unsigned crowded_timeouts;
     uint64_t passed_us; /* when last an answer overtook an older request */
-    bool blocks;        /* the peer answers nobody while it waits for a silent unit */
     bool down_told;     /* the log knows that there is no connection */
 };
 

@@ -10,9 +10,9 @@ reply_list(struct modbusd *d, struct api_call *call, uint32_t which)
     struct config_key key = config_key_one(which);
     struct buf b;
     buf_init(&b, 128 << 20);
-    buf_puts(&b, "{\"count\":1,\"data\":[");
+    buf_puts(&b, "{\"data\":["); /* clients of the original find the data at a fixed place */
     int r = config_write(txn, &key, &b);
-    buf_puts(&b, "]}");
+    buf_puts(&b, "],\"count\":1}");
     if (r == 0)
         return modbusd_reply(d, call, &b);
     buf_done(&b);

@@ -36,7 +36,7 @@ class Hostile:
         self.accepted = 0
         self.writes = []        # (unit, address, values)
         self.lock = threading.Lock()
-        self.stopping = False
+        self.is_gone = False
         self.peers = set()
         self.port = port
         self.listen()
@@ -61,6 +61,7 @@ class Hostile:
 
     def gone(self):
         """Power off: nobody listens, connections are reset."""
+        self.is_gone = True
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         with self.lock:
@@ -74,6 +75,7 @@ class Hostile:
 
     def back(self):
         self.listen()
+        self.is_gone = False
 
     def take(self, peer, n):
         data = b""

@@ -592,6 +592,34 @@ nonsense_ends_the_connection_and_no_more(void **state)
     assert_int_equal(ask_number(OP_COUNT, true, &n), 0);
 }
 
+/* NNG alone stops to accept for good when a peer is gone before it was greeted. */
+static void
+peers_that_hang_up_at_once_do_no_harm(void **state)
+{
+    (void)state;
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    struct bus *other = NULL;
+    struct bus_peer *fresh = NULL;
+    struct bus_answer a;
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/d.rpc", dir);
+    for (int i = 0; i < 200; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(fd >= 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+        close(fd);
+    }
+    assert_int_equal(bus_open(loop, dir, NULL, 0, &other), 0);
+    assert_int_equal(bus_peer(other, "d", &fresh), 0);
+    uint64_t end = clock_mono_us() + 10 * SECOND_US;
+    while (!bus_peer_is_up(fresh)) {
+        assert_true(clock_mono_us() < end);
+        assert_int_equal(loop_round(loop, 5000), 0);
+    }
+    struct bus_request q = request(OP_ECHO, NULL, 0);
+    assert_int_equal(bus_ask(fresh, &q, true, &a), 0);
+    bus_answer_done(&a);
+}
+
 static void
 a_name_in_use_is_refused(void **state)
 {
@@ -931,6 +959,7 @@ main(int argc, char **argv)
         cmocka_unit_test(no_answer_ends_at_the_deadline_and_the_lane_goes_on),
         cmocka_unit_test(what_is_past_its_deadline_is_not_executed),
         cmocka_unit_test(nonsense_ends_the_connection_and_no_more),
+        cmocka_unit_test(peers_that_hang_up_at_once_do_no_harm),
         cmocka_unit_test(a_name_in_use_is_refused),
         cmocka_unit_test(a_dying_peer_is_told_soon_and_nothing_runs_twice),
         cmocka_unit_test(all_that_wait_learn_that_the_peer_died),

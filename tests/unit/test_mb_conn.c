@@ -12,7 +12,7 @@
 #include "services/modbusd/mb_conn.h"
 #include "tests/unit/mb_fake.h"
 
-enum { WAIT_US = 10000000, TIMEOUT_US = 100000, SEEN_MAX = 64 };
+enum { WAIT_US = 20000000, TIMEOUT_US = 100000, PATIENT_US = 8000000, SEEN_MAX = 64 };
 
 /* What the connection told. */
 struct seen {
@@ -32,6 +32,7 @@ struct world {
     struct seen seen[SEEN_MAX];
     unsigned n_seen, n_open, n_waiting;
     unsigned step; /* for answers that differ by turn */
+    uint64_t timeout_us; /* of requests; PATIENT_US unless time-outs are the matter */
     struct loop_timer later;
     struct fake_request held; /* an answer that is sent later */
     uint8_t held_frame[MB_ADU_MAX];
@@ -77,6 +78,7 @@ set_up(void **state)
 {
     (void)state;
     memset(&w, 0, sizeof(w));
+    w.timeout_us = PATIENT_US;
     return loop_new(&w.loop);
 }
 
@@ -109,7 +111,7 @@ ask(uint8_t unit, uint8_t func, uint16_t addr, uint16_t n, void *owner)
     int size = mb_pdu_encode(&request, pdu);
     assert_int_equal(size, 5);
     UNTIL(mb_conn_can_send(&w.conn));
-    mb_conn_send(&w.conn, unit, pdu, (size_t)size, TIMEOUT_US, owner);
+    mb_conn_send(&w.conn, unit, pdu, (size_t)size, w.timeout_us, owner);
 }
 
 /* Asks for two registers at 'addr' and waits for the end of it. */
@@ -176,8 +178,10 @@ static void
 an_unknown_transaction_is_dropped_and_counted(void **state)
 {
     (void)state;
+    w.timeout_us = TIMEOUT_US;
     start(answer_wrong_tid);
     assert_int_equal(ask_and_wait(5)->done, MB_DONE_TIMEOUT);
+    w.timeout_us = PATIENT_US;
     assert_int_equal(w.counters.late, 1);
     assert_good(ask_and_wait(9), 9);
     assert_int_equal(w.fake.n_accepted, 1);
@@ -207,8 +211,10 @@ static void
 a_late_answer_is_not_taken_for_the_next_one(void **state)
 {
     (void)state;
+    w.timeout_us = TIMEOUT_US;
     start(answer_late);
     assert_int_equal(ask_and_wait(100)->done, MB_DONE_TIMEOUT);
+    w.timeout_us = PATIENT_US;
     assert_good(ask_and_wait(200), 200);
     assert_int_equal(w.counters.late, 1);
     assert_good(ask_and_wait(300), 300);
@@ -289,8 +295,10 @@ static void
 a_time_out_in_the_middle_of_a_frame_ends_the_connection(void **state)
 {
     (void)state;
+    w.timeout_us = TIMEOUT_US;
     start(answer_half);
     assert_int_equal(ask_and_wait(1)->done, MB_DONE_TIMEOUT);
+    w.timeout_us = PATIENT_US;
     assert_good(ask_and_wait(2), 2);
     assert_int_equal(w.fake.n_accepted, 2);
 }
@@ -391,6 +399,7 @@ each_request_in_flight_has_its_own_time_out(void **state)
 {
     (void)state;
     int owners[MB_IN_FLIGHT_MAX];
+    w.timeout_us = TIMEOUT_US;
     start(answer_never);
     UNTIL(mb_conn_can_send(&w.conn));
     for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
@@ -408,6 +417,7 @@ static void
 silence_makes_the_connection_anew(void **state)
 {
     (void)state;
+    w.timeout_us = TIMEOUT_US;
     start(answer_never);
     for (int i = 0; i < MB_SILENCES_MAX; i++)
         assert_int_equal(ask_and_wait(1)->done, MB_DONE_TIMEOUT);
@@ -419,6 +429,7 @@ a_forgotten_owner_hears_nothing(void **state)
 {
     (void)state;
     int owner;
+    w.timeout_us = TIMEOUT_US;
     start(answer_late);
     ask(1, 3, 0, 2, &owner);
     mb_conn_forget(&w.conn, &owner);
