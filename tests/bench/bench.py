@@ -105,7 +105,7 @@ def wrk(url, connections, seconds, token=None):
 
 
 class Started:
-    """A helper process that says "ready"."""
+    """A process that says "ready" once it is."""
 
     def __init__(self, *argv, wait="ready", **kw):
         self.p = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
