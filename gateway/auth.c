@@ -31,6 +31,9 @@ struct auth {
     pthread_mutex_t lock;
     pthread_cond_t turn_free;
     unsigned n_checking, n_waiting;
+    /* authd's return; with the lock */
+    pthread_cond_t came_up;
+    uint64_t told_us; /* its last AUTH_FORGET: then it lived; 0: never */
     /* report of used sessions; loop thread */
     struct loop_timer touch_timer;
     bool touch_under_way;
@@ -49,6 +52,7 @@ auth_new(struct svc *svc, struct auth **ret_auth)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->turn_free, &attr);
+    pthread_cond_init(&a->came_up, &attr);
     pthread_condattr_destroy(&attr);
     int r = auth_cache_new(&a->cache);
     if (r == 0)
@@ -178,6 +182,36 @@ ask(struct auth *a, const char *token, size_t token_len, const char *addr, bool 
     return r;
 }
 
+/*
+ * authd begins its life by making us forget all, on its own line. Ours to it
+ * may take a moment longer: whoever asks meanwhile waits instead of failing.
+ * False: it is away.
+ */
+static bool
+wait_for_authd(struct auth *a)
+{
+    uint64_t now_us = clock_mono_us(), end_us = now_us + AUTH_RETURN_WAIT_US;
+    struct timespec until = { .tv_sec = (time_t)(end_us / 1000000),
+                              .tv_nsec = (long)(end_us % 1000000) * 1000 };
+    pthread_mutex_lock(&a->lock);
+    bool lived = a->told_us != 0 && now_us - a->told_us < AUTH_LIVED_US;
+    while (lived && !bus_peer_is_up(a->authd))
+        lived = pthread_cond_timedwait(&a->came_up, &a->lock, &until) == 0;
+    pthread_mutex_unlock(&a->lock);
+    return bus_peer_is_up(a->authd);
+}
+
+/* Loop thread. */
+static void
+authd_changed(void *arg, bool up)
+{
+    struct auth *a = arg;
+    pthread_mutex_lock(&a->lock);
+    if (up)
+        pthread_cond_broadcast(&a->came_up);
+    pthread_mutex_unlock(&a->lock);
+}
+
 /* Asks until the answer is not older than the last change of rights. */
 static enum auth_outcome
 check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
@@ -188,6 +222,8 @@ check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t 
         uint64_t epoch = 0;
         bool known = false;
         int r = ask(a, token, token_len, addr, &known, &epoch, ret_grant);
+        if ((r == -EHOSTUNREACH || r == -ECONNRESET) && wait_for_authd(a))
+            continue; /* asking twice does no harm */
         if (r < 0)
             return AUTH_AWAY;
         uint64_t now_us = clock_mono_us();
@@ -214,7 +250,7 @@ static enum auth_outcome
 check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
               const char *addr, struct auth_grant *ret_grant)
 {
-    if (!bus_peer_is_up(a->authd))
+    if (!bus_peer_is_up(a->authd) && !wait_for_authd(a))
         return AUTH_AWAY;
     if (!take_turn(a, clock_mono_us() + AUTH_CHECK_TIMEOUT_MS * 1000ull))
         return AUTH_BUSY;
@@ -312,6 +348,9 @@ auth_serve_forget(struct auth *a, struct bus_incoming *in)
     struct json_error fault;
     const struct bus_request *request = bus_incoming_request(in);
     struct bus_reply reply = { .status = 400 };
+    pthread_mutex_lock(&a->lock); /* before anything is forgotten: see wait_for_authd */
+    a->told_us = clock_mono_us();
+    pthread_mutex_unlock(&a->lock);
     if (json_parse(request->body.p, request->body.len, &tree, &fault) == 0)
         reply.status = (uint16_t)forget(a, tree);
     bus_answer(in, &reply);
@@ -378,6 +417,9 @@ int
 auth_start(struct auth *a)
 {
     loop_timer_init(&a->touch_timer, touch_timer_fired, a);
+    int r = bus_peer_watch(a->authd, authd_changed, a);
+    if (r < 0)
+        return r;
     return loop_timer_set(a->svc->loop, &a->touch_timer,
                           clock_mono_us() + AUTH_TOUCH_INTERVAL_US);
 }

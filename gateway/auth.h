@@ -18,6 +18,8 @@ enum {
     AUTH_CHECKS_MAX = 8,           /* asked of authd at the same time */
     AUTH_WAITERS_MAX = 128,        /* requests that wait for their turn */
     AUTH_CHECK_TIMEOUT_MS = 2000,  /* of one check, and of waiting for the turn */
+    AUTH_LIVED_US = 2000000,       /* authd spoke within that: it is starting, not away */
+    AUTH_RETURN_WAIT_US = 1000000, /* how long its line is waited for then */
     AUTH_RECHECK_US = 60000000,    /* a known token is checked again after this */
     AUTH_RECHECK_NEW_US = 1000000, /* … as long as authd has not spoken to us yet */
     AUTH_TOUCH_INTERVAL_US = 10000000,

@@ -47,7 +47,7 @@ enum {
     CONNECT_US = 250000,          /* a further connection to a peer that is there, as long */
     CALLS_CONNECT_MAX = 32,       /* connections made for calls that wait in the loop */
     RECONNECT_MIN_MS = 10,
-    RECONNECT_MAX_MS = 50,
+    RECONNECT_MAX_MS = 400,
     PEER_NAME_MAX = 32,
 };
 

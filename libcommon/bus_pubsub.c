@@ -26,7 +26,7 @@ enum {
     SUB_QUEUE_MAX = 256, /* messages between NNG's thread and the loop; a power of two */
     SUB_ROUND_MAX = 64,  /* messages per round of the loop: others want their turn */
     RECONNECT_MIN_MS = 10,
-    RECONNECT_MAX_MS = 100,
+    RECONNECT_MAX_MS = 400,
 };
 
 struct bus_pub {
