@@ -469,7 +469,7 @@ write_error(struct api_call_private *p, enum api_status status)
         text = prefixed ? prefixed : text;
     }
     jw_str(b, text);
-    if (p->pointer && p->pointer[0]) {
+    if (p->pointer && p->pointer[0] && p->message && p->status == status) {
         buf_puts(b, ",\"details\":[{\"pointer\":");
         jw_str(b, p->pointer);
         buf_puts(b, ",\"message\":");
@@ -525,12 +525,29 @@ count_outcome(const struct api_call_private *p, enum api_status status)
     metric_observe(&request_time, clock_mono_us() - p->began_us);
 }
 
+/* A refusal carries neither a stream nor a file that the handler had given it. */
+static void
+drop_own_reply(struct api_call_private *p)
+{
+    if (p->stream_id)
+        api_streams_drop(p->server->streams, p->stream_id);
+    if (p->spool_name)
+        api_spool_remove(p->call.svc, p->spool_name, strlen(p->spool_name));
+}
+
 static void
 answer(struct api_call_private *p, enum api_status status)
 {
     struct bus_reply reply = { .id = p->call.request->id };
     size_t begin = OUT_HEAD;
     bool ok = (int)status < 400;
+    /* The receiver removes a passed file, also when it refuses before reading it. */
+    if (p->call.request->body_kind == BUS_BODY_FILE)
+        api_spool_remove(p->call.svc, p->call.request->body.p, p->call.request->body.len);
+    if (ok && p->body_kind == BUS_BODY_FILE && (!p->spool_name || !p->file_name)) {
+        status = api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
+        ok = false;
+    }
     if (ok) {
         if (p->call.op->reply_kind == API_REPLY_OWN)
             reply.body_kind = p->body_kind;
@@ -543,9 +560,10 @@ answer(struct api_call_private *p, enum api_status status)
         }
     }
     if (!ok) {
+        drop_own_reply(p);
         write_error(p, status);
         begin = OUT_HEAD;
-        reply.body_kind = BUS_BODY_JSON;
+        reply.body_kind = p->out.err ? BUS_BODY_NONE : BUS_BODY_JSON;
         reply.retry_after_s = status == API_UNAVAILABLE || status == API_TOO_MANY ? 1 : 0;
     }
     reply.status = (uint16_t)status;
@@ -608,8 +626,13 @@ complete(struct api_call_private *p, enum api_status status)
     if ((int)status < 400) {
         if (status == API_OK)
             status = (enum api_status)p->call.op->success;
+        p->in_after = true;
         for (unsigned i = 0; i < p->n_after; i++)
             p->after[i].fn(p->call.svc->self, p->after[i].arg);
+        p->in_after = false;
+        if (p->finished)
+            status = p->final;
+        store_abort(MOVE_PTR(p->rtxn)); /* one that an after-commit function opened */
         if (p->held)
             return;
     }
@@ -627,10 +650,18 @@ api_finish(struct api_call *call, enum api_status status)
 {
     struct api_call_private *p = api_private(call);
     MUST(p->pending || p->held);
+    if (p->held && status == API_OK)
+        status = (enum api_status)call->op->success;
+    if (p->in_after) { /* the functions after this one still need the call */
+        p->held = false;
+        p->finished = true;
+        p->final = status;
+        return;
+    }
     log_set_request(call->request->id);
     if (p->held) {
         p->held = false;
-        answer(p, status == API_OK ? (enum api_status)call->op->success : status);
+        answer(p, status);
     } else {
         p->pending = false;
         complete(p, status);
@@ -819,6 +850,7 @@ api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
     while (size < n_ops * 2)
         size *= 2;
     if (s)
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): its elements are pointers */
         s->by_id = calloc(size, sizeof(*s->by_id));
     if (s)
         s->streams = api_streams_new(svc);

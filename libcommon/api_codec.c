@@ -342,7 +342,10 @@ decode_member(struct ctx *c, const struct api_field *f, const cJSON *item, char 
     if (!item || (null && c->mode == API_DECODE_STORE))
         return decode_absent(c, f, base);
     if (null) {
-        memset(base + f->offset, 0, f->flags & API_F_ARRAY ? sizeof(void *) : value_size(f));
+        size_t size = f->flags & API_F_ARRAY ? sizeof(void *) : value_size(f);
+        memset(base + f->offset, 0, size);
+        if (f->flags & API_F_ARRAY)
+            memset(base + f->n_offset, 0, sizeof(size_t));
         set_has(f, base, false);
         return 0;
     }

@@ -16,7 +16,7 @@
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
-enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20 };
+enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20, SPOOL_PATH_MAX = 4096 };
 
 /* A value of a header such as: form-data; name="x"; filename="y.crt". In place; NULL if absent. */
 static char *
@@ -166,23 +166,39 @@ read_spooled(struct api_call *call, const char *path, char **ret_bytes, size_t *
     return r;
 }
 
+/* 0 or -EINVAL. */
+static int
+spool_path(const struct svc *svc, const char *name, size_t len, char *out, size_t out_size)
+{
+    char text[65];
+    if (str_copy_len(text, sizeof(text), name, len) < 0 || text[0] == '\0' ||
+        strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(text))
+        return -EINVAL;
+    int n = snprintf(out, out_size, "%s/%s", svc->spool_dir, text);
+    return n > 0 && (size_t)n < out_size ? 0 : -EINVAL;
+}
+
+void
+api_spool_remove(const struct svc *svc, const char *name, size_t len)
+{
+    char path[SPOOL_PATH_MAX];
+    if (spool_path(svc, name, len, path, sizeof(path)) == 0)
+        (void)unlink(path); /* mostly it is gone already; else the gateway's sweep takes it */
+}
+
 int
 api_form_load(struct api_call_private *p)
 {
     const struct bus_request *rq = p->call.request;
-    char name[65], path[4096], type[256];
-    if (str_copy_len(name, sizeof(name), rq->body.p, rq->body.len) < 0 ||
-        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(name) ||
+    char path[SPOOL_PATH_MAX], type[256];
+    if (spool_path(p->call.svc, rq->body.p, rq->body.len, path, sizeof(path)) < 0 ||
         str_copy_len(type, sizeof(type), rq->content_type.p, rq->content_type.len) < 0)
-        return -EINVAL;
-    int n = snprintf(path, sizeof(path), "%s/%s", p->call.svc->spool_dir, name);
-    if (n < 0 || (size_t)n >= sizeof(path))
         return -EINVAL;
     char *bytes = NULL;
     size_t size = 0;
     int r = read_spooled(&p->call, path, &bytes, &size);
     (void)unlink(path); /* ours now, whether or not it could be read */
-    if (r == 0)
+    if (bytes) /* it could be read */
         r = api_form_split(type, bytes, size, p->parts, ARRAY_LEN(p->parts), &p->n_parts);
     return r;
 }

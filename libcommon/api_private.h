@@ -34,6 +34,9 @@ struct api_call_private {
     } after[API_AFTER_MAX];
     unsigned n_after;
     bool pending, held, committed;
+    bool in_after;           /* the after-commit functions run */
+    bool finished;           /* api_finish came from one of them, with 'final' */
+    enum api_status final;
     uint64_t began_us;
     /* audit */
     const char *audit_message, *audit_detail, *audit_source;
@@ -67,6 +70,8 @@ int api_form_split(const char *content_type, char *body, size_t n, struct api_fo
                    size_t max_parts, size_t *ret_n);
 /* Reads the spooled body of a form request and splits it. 0 or -errno. */
 int api_form_load(struct api_call_private *p);
+/* Removes a spooled file by its name; what is no name of the spool is left alone. */
+void api_spool_remove(const struct svc *svc, const char *name, size_t len);
 
 /* Streams of a server. */
 struct api_streams;
@@ -74,6 +79,8 @@ struct api_streams *api_streams_new(struct svc *svc);
 void api_streams_free(struct api_streams *s);
 void api_streams_serve(struct api_streams *s, struct bus_incoming *in);
 void api_streams_stop(struct api_streams *s);
+/* Ends the stream of a call whose answer cannot carry it. */
+void api_streams_drop(struct api_streams *s, uint64_t id);
 struct api_streams *api_server_streams(struct api_server *s);
 
 #endif

@@ -16,7 +16,7 @@ enum {
     STREAMS_MAX = 128,
     TAKE_MAX = 256 << 10,           /* bytes of one answer */
     ANSWER_BEFORE_US = 500 * 1000,  /* an empty answer leaves this long before the deadline */
-    ABANDONED_US = 60 * 1000 * 1000 /* nobody asked for so long: the gateway is gone */
+    ABANDONED_US = 60 * 1000 * 1000 /* nobody asked for so long: whoever did is gone */
 };
 
 struct api_stream {
@@ -39,6 +39,7 @@ struct api_streams {
     struct api_stream *first;
     size_t n;
     uint64_t next_id;
+    struct bus_peer *gateway; /* NULL until the first stream */
 };
 
 static struct metric_counter streams_open = {
@@ -141,6 +142,26 @@ on_timer(void *arg)
         stream_free(s);
 }
 
+/*
+ * A gateway that died asks no more, and its successor knows none of the ids:
+ * its streams would be in the way of new ones until they count as abandoned.
+ * If only the line broke, the gateway opens its streams again.
+ */
+static void
+on_gateway(void *arg, bool up)
+{
+    if (!up)
+        api_streams_stop(arg);
+}
+
+static void
+watch_gateway(struct api_streams *all)
+{
+    if (!all->gateway && bus_peer(all->svc->bus, "gateway", &all->gateway) == 0 &&
+        bus_peer_watch(all->gateway, on_gateway, all) < 0)
+        all->gateway = NULL; /* tried again with the next stream */
+}
+
 struct api_stream *
 api_stream_open(struct api_call *call, size_t max_bytes, void (*closed)(void *arg), void *arg)
 {
@@ -151,6 +172,7 @@ api_stream_open(struct api_call *call, size_t max_bytes, void (*closed)(void *ar
         (void)api_fail(call, API_UNAVAILABLE, NULL, "too many event streams"); /* kept in the call */
         return NULL;
     }
+    watch_gateway(all);
     s->all = all;
     s->id = all->next_id++;
     s->session_id = call->who->session_id;
@@ -170,6 +192,13 @@ api_stream_open(struct api_call *call, size_t max_bytes, void (*closed)(void *ar
     return s;
 }
 
+static void
+count_dropped(struct api_stream *s)
+{
+    s->dropped++;
+    metric_add(&blocks_dropped, 1);
+}
+
 /* Makes room for 'len' bytes by dropping whole blocks from the front. */
 static void
 drop_oldest(struct api_stream *s, size_t len)
@@ -178,14 +207,19 @@ drop_oldest(struct api_stream *s, size_t len)
         const char *from = s->blocks.data + s->taken;
         const char *end = memmem(from, unsent(s), "\n\n", 2);
         s->taken = end ? (size_t)(end + 2 - s->blocks.data) : s->blocks.len;
-        s->dropped++;
-        metric_add(&blocks_dropped, 1);
+        count_dropped(s);
     }
-    if (s->taken > 0 && s->taken >= s->blocks.len / 2) {
-        memmove(s->blocks.data, s->blocks.data + s->taken, unsent(s));
-        s->blocks.len -= s->taken;
-        s->taken = 0;
-    }
+}
+
+/* What was taken must not fill the buffer: it holds twice what may be unsent. */
+static void
+forget_taken(struct api_stream *s)
+{
+    if (s->taken == 0 || s->taken < s->blocks.len / 2)
+        return;
+    memmove(s->blocks.data, s->blocks.data + s->taken, unsent(s));
+    s->blocks.len -= s->taken;
+    s->taken = 0;
 }
 
 void
@@ -193,14 +227,16 @@ api_stream_send(struct api_stream *s, const char *block, size_t len)
 {
     if (s->ended)
         return;
-    if (unsent(s) + len > s->max_bytes)
-        drop_oldest(s, len);
-    if (len <= s->max_bytes)
-        buf_put(&s->blocks, block, len);
-    if (len > s->max_bytes || s->blocks.err) {
+    if (len > s->max_bytes) { /* nothing that could be dropped makes room for it */
+        count_dropped(s);
+        return;
+    }
+    drop_oldest(s, len);
+    forget_taken(s);
+    buf_put(&s->blocks, block, len);
+    if (s->blocks.err) {
         s->blocks.err = 0;
-        s->dropped++;
-        metric_add(&blocks_dropped, 1);
+        count_dropped(s);
     }
     if (s->waiting && unsent(s) > 0)
         hand_out(s);
@@ -265,8 +301,21 @@ api_streams_serve(struct api_streams *all, struct bus_incoming *in)
 void
 api_streams_stop(struct api_streams *all)
 {
-    while (all->first)
-        stream_free(all->first);
+    while (all->first) {
+        struct api_stream *s = all->first;
+        all->first = s->next; /* here already, as the analyzer cannot tell that s->all is 'all' */
+        stream_free(s);
+    }
+}
+
+void
+api_streams_drop(struct api_streams *all, uint64_t id)
+{
+    struct api_stream *s = all->first;
+    while (s && s->id != id)
+        s = s->next;
+    if (s)
+        stream_free(s);
 }
 
 void

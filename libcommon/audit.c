@@ -30,7 +30,6 @@ struct audit_outbox {
     struct svc *svc;
     unsigned db;
     struct bus_peer *auditd;
-    uint64_t first;   /* oldest kept */
     uint64_t next;    /* number of the next record */
     uint64_t acked;   /* newest that auditd has */
     bool sending;
@@ -50,7 +49,7 @@ on_retry(void *arg)
     send_more(arg);
 }
 
-/* Reads the range of kept records. */
+/* Reads the range of kept records. All count as undelivered: auditd drops repeats. */
 static int
 load(struct audit_outbox *o)
 {
@@ -58,7 +57,7 @@ load(struct audit_outbox *o)
     int r = store_read(o->svc->store, &txn);
     if (r < 0)
         return r;
-    o->first = o->next = 1;
+    o->next = 1;
     for (int backwards = 0; backwards < 2; backwards++) {
         struct store_iter it;
         r = store_iter_init(&it, txn, o->db, NULL, 0, backwards);
@@ -69,13 +68,12 @@ load(struct audit_outbox *o)
             if (backwards)
                 o->next = store_u64_key(it.key) + 1;
             else
-                o->first = store_u64_key(it.key);
+                o->acked = store_u64_key(it.key) - 1;
         }
         store_iter_done(&it);
         if (r < 0)
             return r;
     }
-    o->acked = o->first - 1;
     return 0;
 }
 
@@ -115,17 +113,27 @@ audit_backlog(const struct audit_outbox *o)
     return o->next - 1 - o->acked;
 }
 
-/* Deletes up to 'most' delivered records, never the newest. */
+/*
+ * Deletes up to 'most' delivered records, the oldest first. What is there is
+ * read from the table each time: memory would be ahead of it once a
+ * transaction is taken back. The caller leaves one record there.
+ */
 static int
-purge(struct audit_outbox *o, struct store_txn *txn, unsigned most)
+purge(struct audit_outbox *o, struct store_txn *txn, uint64_t most)
 {
-    uint8_t key[8];
-    for (; most > 0 && o->first <= o->acked && o->first + 1 < o->next; most--, o->first++) {
-        int r = store_del(txn, o->db, store_key_u64(key, o->first), sizeof(key));
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, o->db, NULL, 0, false);
+    if (r < 0)
+        return r;
+    for (; most > 0 && (r = store_iter_next(&it)) == STORE_OK; most--) {
+        if (it.key_size != 8 || store_u64_key(it.key) > o->acked)
+            break;
+        r = store_iter_del(&it);
         if (r < 0)
-            return r;
+            break;
     }
-    return 0;
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
 }
 
 static void
@@ -145,13 +153,17 @@ record_encode(struct buf *b, const struct audit_record *r)
 int
 audit_put(struct audit_outbox *o, struct store_txn *txn, const struct audit_record *record)
 {
-    if (o->next - o->first >= AUDIT_OUTBOX_MAX && o->first > o->acked)
-        return -ENOSPC;
+    uint64_t n;
+    int r = store_count(txn, o->db, &n);
+    if (r < 0)
+        return r;
+    if (n >= AUDIT_OUTBOX_MAX && audit_backlog(o) >= AUDIT_OUTBOX_MAX)
+        return -ENOSPC; /* nothing there that may go */
     struct buf b;
     buf_init(&b, 8 * (AUDIT_DETAIL_MAX + AUDIT_MESSAGE_MAX));
     record_encode(&b, record);
     uint8_t key[8];
-    int r = b.err;
+    r = b.err;
     if (r == 0)
         r = store_append(txn, o->db, store_key_u64(key, o->next), sizeof(key), b.data, b.len);
     buf_done(&b);
@@ -163,18 +175,20 @@ audit_put(struct audit_outbox *o, struct store_txn *txn, const struct audit_reco
     return r;
 }
 
+/* Many that were delivered do not wait for a write. The newest stays: it keeps the numbers. */
 static void
 purge_alone(struct audit_outbox *o)
 {
-    if (o->acked - o->first < PURGE_ALONE)
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    uint64_t n = 0;
+    int r = store_read(o->svc->store, &txn);
+    if (r == 0)
+        r = store_count(txn, o->db, &n);
+    if (r < 0 || n <= audit_backlog(o) + PURGE_ALONE)
         return;
-    struct store_txn *txn;
-    if (store_begin(o->svc->store, &txn) < 0)
-        return;
-    if (purge(o, txn, PURGE_ALONE) < 0)
-        store_abort(txn);
-    else
-        (void)store_commit(txn); /* they are deleted with a later write instead */
+    store_abort(MOVE_PTR(txn));
+    if (store_begin(o->svc->store, &txn) == 0 && purge(o, txn, PURGE_ALONE) == 0)
+        (void)store_commit(MOVE_PTR(txn)); /* else they are deleted with a later write */
 }
 
 static void
@@ -231,7 +245,8 @@ gather(struct audit_outbox *o, struct buf *b)
     if (r < 0)
         return r;
     int n = 0;
-    while (n < SEND_RECORDS_MAX && b->len < SEND_BYTES_MAX && store_iter_next(&it) == STORE_OK) {
+    while (n < SEND_RECORDS_MAX && b->len < SEND_BYTES_MAX &&
+           (r = store_iter_next(&it)) == STORE_OK) {
         jw_open(b, '{');
         jw_ku64(b, "seq", store_u64_key(it.key));
         buf_putc(b, ',');
@@ -242,6 +257,8 @@ gather(struct audit_outbox *o, struct buf *b)
     store_iter_done(&it);
     jw_close(b, ']');
     jw_close(b, '}');
+    if (r < 0) /* "none" would count as delivered */
+        return r;
     return b->err ? b->err : n;
 }
 

@@ -1,9 +1,6 @@
 /*
- * The asking side of the bus: a connection (a req socket of its own) per
- * message under way; idle ones are used again. So a long answer delays no
- * other, and no connection is written to while an answer is on its way (what
- * that may do to NNG is said in bus_nng.c). One of them is the lane's, and
- * tells whether the peer is there.
+ * The asking side of the bus: one req socket per peer, a context per message
+ * under way.
  *
  * The lane gathers. A thread that finds it idle sends its own request at once,
  * by itself. Requests that come while a message is under way wait in the
@@ -35,19 +32,16 @@
 #include "libcommon/base.h"
 #include "libcommon/bus_private.h"
 #include "libcommon/clock.h"
-#include "libcommon/log.h"
 #include "libcommon/str.h"
 
 #include "libcommon/banned.h"
 
 enum {
-    EXCHANGES_MAX = 512,          /* connections to one peer, the lane's apart */
+    EXCHANGES_MAX = 1024,         /* messages under way to one peer, the lane's apart */
     LANE_BYTES_MAX = 256 * 1024,  /* of a gathered message; a longer request goes by itself */
     GRACE_US = 20000,             /* a peer that was never reached gets this long to appear */
-    CONNECT_US = 250000,          /* a further connection to a peer that is there, as long */
-    CALLS_CONNECT_MAX = 32,       /* connections made for calls that wait in the loop */
     RECONNECT_MIN_MS = 10,
-    RECONNECT_MAX_MS = 400,
+    RECONNECT_MAX_MS = 100,
     PEER_NAME_MAX = 32,
 };
 
@@ -116,13 +110,10 @@ shared_drop(struct shared_msg *s)
 
 /* ---- structures ---- */
 
-/* A connection, for one message at a time. Never freed: NNG may still look at it. */
+/* A message under way, or room for one. Never freed: NNG may still look at it. */
 struct exchange {
     struct bus_peer *peer;
-    nng_socket socket;
     nng_ctx ctx;
-    _Atomic bool up;    /* connected */
-    uint32_t pipe;      /* the connection counted in 'up' */
     nng_aio *send_wait; /* no callback: the asking thread waits for it */
     nng_aio *send_go;   /* calls went() */
     nng_aio *recv;      /* calls came() */
@@ -131,7 +122,8 @@ struct exchange {
     /* In any thread, once per message, without locks held; owns 'msg' (NULL with an error). */
     void (*complete)(struct exchange *x, int error, nng_msg *msg);
     void *arg;
-    struct exchange *next; /* idle ones */
+    struct exchange *next;      /* idle ones */
+    struct exchange *next_made; /* all of the peer */
 };
 
 /* A thread that waits in bus_ask; lives on its stack. */
@@ -156,7 +148,7 @@ struct lane {
 
 struct bus_call {
     struct bus_peer *peer;
-    struct exchange *exchange; /* NULL while waiting for one */
+    struct exchange *exchange; /* NULL while waiting for a connection */
     struct loop_timer timer;
     struct loop_post post;
     bus_reply_fn *fn;
@@ -166,7 +158,6 @@ struct bus_call {
     nng_msg *request; /* until sent */
     nng_msg *answer;
     int error;
-    bool wanted; /* counted in n_wanted */
     struct bus_call *next;
 };
 
@@ -182,18 +173,18 @@ struct bus_peer {
     struct bus *bus;
     struct bus_peer *next;
     char name[PEER_NAME_MAX];
-    char url[160];
+    nng_socket socket;
     uint64_t grace_end_us;
-    _Atomic uint64_t connects; /* of the lane */
+    _Atomic uint32_t n_pipes; /* connections: one, or two for a moment */
+    _Atomic uint64_t connects;
     pthread_mutex_t lock;
-    pthread_cond_t came; /* a connection came up, or an exchange became idle */
+    pthread_cond_t came_up; /* for threads within the grace */
+    uint32_t pipes[4];      /* ids of those counted */
     bool posted;
     struct loop_post post;
     struct lane lane;
-    struct exchange *idle;
-    unsigned n_made, n_idle;
-    unsigned n_wanted; /* threads and calls that wait for an idle one */
-    bool calls_wait; /* waiting_calls is not empty */
+    struct exchange *idle, *made;
+    unsigned n_made;
     /* the loop's own */
     struct bus_call *waiting_calls;
     struct watcher *watchers;
@@ -202,16 +193,8 @@ struct bus_peer {
 bool
 bus_peer_is_up(const struct bus_peer *peer)
 {
-    return atomic_load_explicit(&peer->lane.exchange->up, memory_order_acquire);
+    return atomic_load_explicit(&peer->n_pipes, memory_order_acquire) > 0;
 }
-
-static bool
-is_up(const struct exchange *x)
-{
-    return atomic_load_explicit(&x->up, memory_order_acquire);
-}
-
-static void post_change(struct bus_peer *peer);
 
 /* ---- exchanges ---- */
 
@@ -263,7 +246,7 @@ exchange_send_go(struct exchange *x, nng_msg *msg)
     bus_count(&x->peer->bus->stats.messages_asked);
     nng_aio_set_msg(x->send_go, msg);
     nng_ctx_send(x->ctx, x->send_go);
-    if (!is_up(x)) /* lost it before pipe_removed could see this send */
+    if (!bus_peer_is_up(x->peer)) /* lost it before pipe_removed could see this send */
         nng_aio_cancel(x->send_go);
 }
 
@@ -280,7 +263,7 @@ exchange_send_wait(struct exchange *x, nng_msg *msg, uint64_t deadline_us)
     nng_aio_set_timeout(x->send_wait, left_ms < INT_MAX ? (nng_duration)left_ms : INT_MAX);
     nng_aio_set_msg(x->send_wait, msg);
     nng_ctx_send(x->ctx, x->send_wait);
-    if (!is_up(x))
+    if (!bus_peer_is_up(x->peer))
         nng_aio_cancel(x->send_wait);
     nng_aio_wait(x->send_wait);
     int r = nng_aio_result(x->send_wait);
@@ -306,69 +289,6 @@ exchange_abandon(struct exchange *x)
         nng_aio_cancel(x->send_go);
 }
 
-/* In a thread of NNG: connected, not in use yet. */
-static void
-pipe_added(nng_pipe pipe, nng_pipe_ev event, void *arg)
-{
-    (void)event;
-    struct exchange *x = arg;
-    struct bus_peer *peer = x->peer;
-    uint32_t uid = 0;
-    if (!bus_pipe_allowed(peer->bus, pipe, &uid)) {
-        (void)nng_pipe_close(pipe);
-        return;
-    }
-    pthread_mutex_lock(&peer->lock);
-    x->pipe = (uint32_t)nng_pipe_id(pipe);
-    if (x == peer->lane.exchange)
-        atomic_fetch_add(&peer->connects, 1);
-    atomic_store_explicit(&x->up, true, memory_order_release);
-    (void)pthread_cond_broadcast(&peer->came); /* never fails */
-    post_change(peer);
-    pthread_mutex_unlock(&peer->lock);
-}
-
-/* In a thread of NNG: the connection is gone. What was sent on it has failed already. */
-static void
-pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *arg)
-{
-    (void)event;
-    struct exchange *x = arg;
-    struct bus_peer *peer = x->peer;
-    pthread_mutex_lock(&peer->lock);
-    if (is_up(x) && x->pipe == (uint32_t)nng_pipe_id(pipe)) {
-        atomic_store_explicit(&x->up, false, memory_order_release);
-        /* what has not left yet shall not wait for the peer to come back */
-        nng_aio_cancel(x->send_wait);
-        nng_aio_cancel(x->send_go);
-        (void)pthread_cond_broadcast(&peer->came); /* never fails */
-        post_change(peer);
-    }
-    pthread_mutex_unlock(&peer->lock);
-}
-
-static int
-exchange_connect(struct exchange *x)
-{
-    int r = nng_req0_open(&x->socket);
-    if (r == 0) /* before the context: it copies this */
-        r = nng_socket_set_ms(x->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-    if (r == 0)
-        r = nng_socket_set_ms(x->socket, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS);
-    if (r == 0)
-        r = nng_socket_set_ms(x->socket, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS);
-    if (r == 0)
-        r = nng_socket_set_size(x->socket, NNG_OPT_RECVMAXSZ, BUS_MESSAGE_MAX + BUS_RECV_SLACK);
-    if (r == 0)
-        r = nng_pipe_notify(x->socket, NNG_PIPE_EV_ADD_PRE, pipe_added, x);
-    if (r == 0)
-        r = nng_pipe_notify(x->socket, NNG_PIPE_EV_REM_POST, pipe_removed, x);
-    if (r == 0)
-        r = nng_ctx_open(&x->ctx, x->socket);
-    return r;
-}
-
-/* Not dialled yet. */
 static int
 exchange_new(struct bus_peer *peer, struct exchange **ret_exchange)
 {
@@ -382,9 +302,8 @@ exchange_new(struct bus_peer *peer, struct exchange **ret_exchange)
     if (r == 0)
         r = nng_aio_alloc(&x->recv, came, x);
     if (r == 0)
-        r = exchange_connect(x);
+        r = nng_ctx_open(&x->ctx, peer->socket);
     if (r != 0) {
-        (void)nng_close(x->socket); /* never connected: nothing can hang; it may not exist */
         nng_aio_free(x->send_wait);
         nng_aio_free(x->send_go);
         nng_aio_free(x->recv);
@@ -394,102 +313,55 @@ exchange_new(struct bus_peer *peer, struct exchange **ret_exchange)
     return 0;
 }
 
-/* From now on it connects by itself, again and again. */
+/* Makes one that belongs to the caller. With the lock held. -EAGAIN: there are too many. */
 static int
-exchange_dial(struct exchange *x)
+exchange_make(struct bus_peer *peer, struct exchange **ret_exchange)
 {
-    return bus_errno(nng_dial(x->socket, x->peer->url, NULL, NNG_FLAG_NONBLOCK));
-}
-
-/* An idle one that is connected, or NULL. With the lock held. */
-static struct exchange *
-take_idle(struct bus_peer *peer)
-{
-    struct exchange **at = &peer->idle;
-    while (*at != NULL && !is_up(*at))
-        at = &(*at)->next;
-    struct exchange *x = *at;
-    if (x != NULL) {
-        *at = x->next;
-        peer->n_idle--;
-        x->abandoned = false;
-        x->state = EXCHANGE_SENDING;
-    }
-    return x;
-}
-
-/* Back to the idle ones. */
-static void
-exchange_put(struct exchange *x)
-{
-    struct bus_peer *peer = x->peer;
-    pthread_mutex_lock(&peer->lock);
-    x->state = EXCHANGE_IDLE;
-    x->next = peer->idle;
-    peer->idle = x;
-    peer->n_idle++;
-    (void)pthread_cond_broadcast(&peer->came); /* never fails */
-    if (peer->calls_wait)
-        post_change(peer);
-    pthread_mutex_unlock(&peer->lock);
-}
-
-/*
- * One more connection when fewer are idle (connected or just connecting) than
- * are wanted; it becomes idle as soon as it stands. With the lock held, which
- * it lets go meanwhile. 0 or -errno (-EAGAIN: there are too many).
- */
-static int
-make_wanted(struct bus_peer *peer)
-{
-    if (peer->n_idle >= peer->n_wanted)
-        return 0;
     if (peer->n_made >= EXCHANGES_MAX)
         return -EAGAIN;
-    peer->n_made++;
-    pthread_mutex_unlock(&peer->lock);
     struct exchange *x = NULL;
     int r = exchange_new(peer, &x);
-    if (r == 0)
-        r = exchange_dial(x); /* a fault leaves it unused: it may be in NNG's hands */
-    if (r == 0)
-        exchange_put(x);
-    pthread_mutex_lock(&peer->lock);
     if (r < 0)
-        peer->n_made--;
-    return r;
+        return r;
+    MUST(x != NULL); /* an analyzer cannot know that no fault is 0 in bus_errno */
+    peer->n_made++;
+    x->next_made = peer->made;
+    peer->made = x;
+    *ret_exchange = x;
+    return 0;
 }
 
-/* For a thread: an exchange in state SENDING; waits for one to connect. 0 or -errno. */
+/* An idle exchange, now in state SENDING. 0 or -errno. */
 static int
-exchange_get(struct bus_peer *peer, uint64_t deadline_us, struct exchange **ret_exchange)
+exchange_get(struct bus_peer *peer, void (*complete)(struct exchange *, int, nng_msg *),
+             void *arg, struct exchange **ret_exchange)
 {
     int r = 0;
     pthread_mutex_lock(&peer->lock);
-    struct exchange *x = take_idle(peer);
-    if (x == NULL) {
-        uint64_t end = clock_mono_us() + CONNECT_US;
-        if (deadline_us < end)
-            end = deadline_us;
-        const struct timespec until = {
-            .tv_sec = (time_t)(end / 1000000),
-            .tv_nsec = (long)(end % 1000000) * 1000,
-        };
-        peer->n_wanted++;
-        while (bus_peer_is_up(peer) && clock_mono_us() < end) {
-            if (r == 0)
-                r = make_wanted(peer);
-            if ((x = take_idle(peer)) != NULL)
-                break;
-            (void)pthread_cond_timedwait(&peer->came, &peer->lock, &until); /* see above */
-        }
-        peer->n_wanted--;
-    }
+    struct exchange *x = peer->idle;
+    if (x != NULL)
+        peer->idle = x->next;
+    else
+        r = exchange_make(peer, &x);
     pthread_mutex_unlock(&peer->lock);
-    if (x == NULL)
-        return r < 0 ? r : -EHOSTUNREACH;
+    if (r < 0)
+        return r;
+    x->complete = complete;
+    x->arg = arg;
+    x->abandoned = false;
+    x->state = EXCHANGE_SENDING;
     *ret_exchange = x;
     return 0;
+}
+
+static void
+exchange_put(struct exchange *x)
+{
+    pthread_mutex_lock(&x->peer->lock);
+    x->state = EXCHANGE_IDLE;
+    x->next = x->peer->idle;
+    x->peer->idle = x;
+    pthread_mutex_unlock(&x->peer->lock);
 }
 
 /* ---- the lane ---- */
@@ -715,13 +587,11 @@ ask_alone(struct bus_peer *peer, nng_msg *msg, uint64_t deadline_us, struct wait
 {
     struct exchange *x = NULL;
     *w = (struct waiter){ 0 };
-    w->error = exchange_get(peer, deadline_us, &x);
+    w->error = exchange_get(peer, alone_complete, w, &x);
     if (w->error < 0) {
         nng_msg_free(msg);
         return;
     }
-    x->complete = alone_complete;
-    x->arg = w;
     int r = exchange_send_wait(x, msg, deadline_us);
     if (r == 0 && !word_wait(&w->word, deadline_us)) {
         pthread_mutex_lock(&peer->lock);
@@ -771,7 +641,7 @@ reachable(struct bus_peer *peer)
     };
     pthread_mutex_lock(&peer->lock);
     while (!bus_peer_is_up(peer) && in_grace(peer, clock_mono_us()))
-        (void)pthread_cond_timedwait(&peer->came, &peer->lock, &end); /* looked at above */
+        (void)pthread_cond_timedwait(&peer->came_up, &peer->lock, &end); /* looked at above */
     pthread_mutex_unlock(&peer->lock);
     return bus_peer_is_up(peer);
 }
@@ -885,16 +755,10 @@ call_fail(struct bus_call *call, int error)
 static void
 call_unlink(struct bus_call *call)
 {
-    struct bus_peer *peer = call->peer;
-    struct bus_call **at = &peer->waiting_calls;
+    struct bus_call **at = &call->peer->waiting_calls;
     while (*at != call)
         at = &(*at)->next;
     *at = call->next;
-    pthread_mutex_lock(&peer->lock);
-    peer->calls_wait = peer->waiting_calls != NULL;
-    if (call->wanted)
-        peer->n_wanted--;
-    pthread_mutex_unlock(&peer->lock);
 }
 
 static void
@@ -913,64 +777,32 @@ call_expired(void *arg)
     pthread_mutex_unlock(&peer->lock);
 }
 
-/* Sends it if an exchange is free. */
-static bool
+static void
 call_send(struct bus_call *call)
 {
     struct bus_peer *peer = call->peer;
-    pthread_mutex_lock(&peer->lock);
-    struct exchange *x = take_idle(peer);
-    pthread_mutex_unlock(&peer->lock);
-    if (x == NULL)
-        return false;
-    call->exchange = x;
-    x->complete = call_complete;
-    x->arg = call;
-    if (loop_timer_set(peer->bus->loop, &call->timer, call->deadline_us) < 0)
-        call_fail(call, -ENOMEM);
+    int r = exchange_get(peer, call_complete, call, &call->exchange);
+    if (r == 0)
+        r = loop_timer_set(peer->bus->loop, &call->timer, call->deadline_us);
+    if (r < 0)
+        call_fail(call, r);
     else
-        exchange_send_go(x, MOVE_PTR(call->request));
-    return true;
+        exchange_send_go(call->exchange, MOVE_PTR(call->request));
 }
 
-/* On the loop: those that wait, in order, as far as connections are there. */
+/* Until a peer that was never reached comes up, or its grace is over. */
 static void
-send_waiting_calls(struct bus_peer *peer)
-{
-    while (peer->waiting_calls != NULL) {
-        struct bus_call *call = peer->waiting_calls;
-        if (!call_send(call))
-            break;
-        call_unlink(call);
-    }
-}
-
-/* Waits for a connection until 'end_us', at most until its own deadline. */
-static void
-call_wait(struct bus_call *call, uint64_t end_us)
+call_wait(struct bus_call *call)
 {
     struct bus_peer *peer = call->peer;
-    if (call->deadline_us < end_us)
-        end_us = call->deadline_us;
-    if (loop_timer_set(peer->bus->loop, &call->timer, end_us) < 0) {
+    uint64_t end = peer->grace_end_us < call->deadline_us ? peer->grace_end_us
+                                                          : call->deadline_us;
+    if (loop_timer_set(peer->bus->loop, &call->timer, end) < 0) {
         call_fail(call, -ENOMEM);
         return;
     }
-    unsigned n = 1;
-    struct bus_call **at = &peer->waiting_calls;
-    for (; *at != NULL; at = &(*at)->next)
-        n++;
-    *at = call;
-    call->wanted = n <= CALLS_CONNECT_MAX;
-    pthread_mutex_lock(&peer->lock);
-    peer->calls_wait = true;
-    if (call->wanted) {
-        peer->n_wanted++;
-        if (make_wanted(peer) < 0)
-            log_debug("bus: no further connection to=%s", peer->name);
-    }
-    pthread_mutex_unlock(&peer->lock);
-    send_waiting_calls(peer); /* one may have become idle before 'calls_wait' was set */
+    call->next = peer->waiting_calls;
+    peer->waiting_calls = call;
 }
 
 int
@@ -992,14 +824,12 @@ bus_call(struct bus_peer *peer, const struct bus_request *request, bus_reply_fn 
         return r;
     bus_count(&peer->bus->stats.asked);
     struct bus_call *made = MOVE_PTR(call);
-    if (bus_peer_is_up(peer)) {
-        if (peer->waiting_calls != NULL || !call_send(made))
-            call_wait(made, made->deadline_us);
-    } else if (in_grace(peer, clock_mono_us())) {
-        call_wait(made, peer->grace_end_us);
-    } else {
+    if (bus_peer_is_up(peer))
+        call_send(made);
+    else if (in_grace(peer, clock_mono_us()))
+        call_wait(made);
+    else
         call_fail(made, -EHOSTUNREACH);
-    }
     return 0;
 }
 
@@ -1029,11 +859,10 @@ peer_changed(void *arg)
     bool up = bus_peer_is_up(peer);
     uint64_t connects = atomic_load_explicit(&peer->connects, memory_order_relaxed);
     pthread_mutex_unlock(&peer->lock);
-    send_waiting_calls(peer);
-    while (!up && !in_grace(peer, clock_mono_us()) && peer->waiting_calls != NULL) {
+    while (up && peer->waiting_calls != NULL) {
         struct bus_call *call = peer->waiting_calls;
-        call_unlink(call);
-        call_fail(call, -EHOSTUNREACH);
+        peer->waiting_calls = call->next;
+        call_send(call);
     }
     for (struct watcher *w = peer->watchers; w != NULL; w = w->next)
         tell_watcher(w, up, connects);
@@ -1065,10 +894,86 @@ bus_peer_watch(struct bus_peer *peer, bus_peer_fn *fn, void *arg)
     return 0;
 }
 
+/* In a thread of NNG: connected, not in use yet. */
+static void
+pipe_added(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    (void)event;
+    struct bus_peer *peer = arg;
+    uint32_t uid = 0;
+    bool counted = false;
+    if (bus_pipe_allowed(peer->bus, pipe, &uid)) {
+        pthread_mutex_lock(&peer->lock);
+        uint32_t n = atomic_load_explicit(&peer->n_pipes, memory_order_relaxed);
+        counted = n < ARRAY_LEN(peer->pipes);
+        if (counted) {
+            peer->pipes[n] = (uint32_t)nng_pipe_id(pipe);
+            atomic_fetch_add(&peer->connects, 1);
+            atomic_store_explicit(&peer->n_pipes, n + 1, memory_order_release);
+            (void)pthread_cond_broadcast(&peer->came_up); /* never fails */
+            post_change(peer);
+        }
+        pthread_mutex_unlock(&peer->lock);
+    }
+    if (!counted)
+        (void)nng_pipe_close(pipe);
+}
+
+/* With the lock held: what has not left yet shall not wait for the peer to come back. */
+static void
+take_back_sends(struct bus_peer *peer)
+{
+    nng_aio_cancel(peer->lane.exchange->send_wait);
+    nng_aio_cancel(peer->lane.exchange->send_go);
+    for (struct exchange *x = peer->made; x != NULL; x = x->next_made) {
+        nng_aio_cancel(x->send_wait);
+        nng_aio_cancel(x->send_go);
+    }
+}
+
+/* In a thread of NNG: a connection is gone. What was sent on it has failed already. */
+static void
+pipe_removed(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+    (void)event;
+    struct bus_peer *peer = arg;
+    uint32_t id = (uint32_t)nng_pipe_id(pipe);
+    pthread_mutex_lock(&peer->lock);
+    uint32_t n = atomic_load_explicit(&peer->n_pipes, memory_order_relaxed);
+    for (uint32_t i = 0; i < n; i++)
+        if (peer->pipes[i] == id) {
+            peer->pipes[i] = peer->pipes[--n];
+            atomic_store_explicit(&peer->n_pipes, n, memory_order_release);
+            post_change(peer);
+            break;
+        }
+    if (n == 0)
+        take_back_sends(peer);
+    pthread_mutex_unlock(&peer->lock);
+}
+
 static int
 peer_connect(struct bus_peer *peer)
 {
-    int r = bus_url(peer->bus, peer->name, ".rpc", peer->url, sizeof(peer->url));
+    char url[160];
+    int r = bus_url(peer->bus, peer->name, ".rpc", url, sizeof(url));
+    if (r < 0)
+        return r;
+    r = nng_req0_open(&peer->socket);
+    if (r == 0) /* before any context: they copy it */
+        r = nng_socket_set_ms(peer->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
+    if (r == 0)
+        r = nng_socket_set_ms(peer->socket, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS);
+    if (r == 0)
+        r = nng_socket_set_ms(peer->socket, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS);
+    if (r == 0)
+        r = nng_socket_set_size(peer->socket, NNG_OPT_RECVMAXSZ,
+                                BUS_MESSAGE_MAX + BUS_RECV_SLACK);
+    if (r == 0)
+        r = nng_pipe_notify(peer->socket, NNG_PIPE_EV_ADD_PRE, pipe_added, peer);
+    if (r == 0)
+        r = nng_pipe_notify(peer->socket, NNG_PIPE_EV_REM_POST, pipe_removed, peer);
+    r = bus_errno(r);
     if (r == 0)
         r = exchange_new(peer, &peer->lane.exchange);
     if (r < 0)
@@ -1076,7 +981,7 @@ peer_connect(struct bus_peer *peer)
     peer->lane.exchange->complete = lane_complete;
     peer->lane.last = &peer->lane.first;
     peer->grace_end_us = clock_mono_us() + GRACE_US;
-    return exchange_dial(peer->lane.exchange);
+    return bus_errno(nng_dial(peer->socket, url, NULL, NNG_FLAG_NONBLOCK));
 }
 
 static int
@@ -1088,13 +993,13 @@ peer_new(struct bus *bus, const char *name, struct bus_peer **ret_peer)
     peer->bus = bus;
     int r = str_copy(peer->name, sizeof(peer->name), name);
     if (r < 0)
-        return -ENAMETOOLONG;
+        return -ENAMETOOLONG; /* cppcheck-suppress memleak ; CLEANUP frees it */
     pthread_condattr_t attr;
     r = pthread_condattr_init(&attr);
     if (r == 0)
         r = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     if (r == 0)
-        r = pthread_cond_init(&peer->came, &attr);
+        r = pthread_cond_init(&peer->came_up, &attr);
     if (r == 0)
         r = pthread_mutex_init(&peer->lock, NULL);
     if (r != 0)
@@ -1118,7 +1023,7 @@ bus_peer(struct bus *bus, const char *name, struct bus_peer **ret_peer)
         peer = peer->next;
     if (peer == NULL) {
         r = peer_new(bus, name, &peer);
-        if (r == 0) {
+        if (peer != NULL) {
             peer->next = bus->peers;
             bus->peers = peer;
         }

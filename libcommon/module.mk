@@ -5,3 +5,7 @@ fail_alloc := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 test_buf.libs  := $(fail_alloc)
 test_json.libs := $(fail_alloc)
 test_loop.libs := $(fail_alloc)
+
+# Tests that stand between a module and its store or bus.
+test_audit_outbox.libs := -Wl,--wrap=store_iter_next
+test_api_call.libs     := -Wl,--wrap=store_commit

@@ -111,11 +111,9 @@ tag_pub_open(struct bus *bus, struct loop *loop, const char *daemon,
              const struct tag_pub_source *source, struct tag_pub **ret_pub)
 {
     char name[64];
-    size_t len = strlen(daemon);
-    if (len + sizeof(".tags") > sizeof(name))
+    int n = snprintf(name, sizeof(name), "%s.tags", daemon);
+    if (n < 0 || (size_t)n >= sizeof(name))
         return -ENAMETOOLONG;
-    memcpy(name, daemon, len);
-    memcpy(name + len, ".tags", sizeof(".tags"));
     CLEANUP(freep) struct tag_pub *p = calloc(1, sizeof(*p));
     if (p == NULL)
         return -ENOMEM;

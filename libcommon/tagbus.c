@@ -56,9 +56,9 @@ tag_type_text(uint8_t type)
 uint8_t
 tag_type_parse(const char *text, size_t len)
 {
-    for (uint8_t t = TAG_BOOLEAN; t <= TAG_RAW; t++)
+    for (unsigned t = TAG_BOOLEAN; t <= TAG_RAW; t++)
         if (strlen(type_texts[t]) == len && memcmp(type_texts[t], text, len) == 0)
-            return t;
+            return (uint8_t)t;
     return 0;
 }
 

@@ -62,11 +62,12 @@ check-layers:
 lint_srcs := $(sort $(libcommon.srcs) $(foreach p,$(programs) $(tests) $(fuzzers) $(benches),$($(p).srcs)))
 lint:
 	deploy/deps.sh build test lint
-	$(sub_make) check-headers check-layers
+	$(sub_make) programs unit check-headers check-layers
 	$(sub_make) VARIANT=clang B=build/clang programs unit
 	$(sub_make) -k VARIANT=clang B=build/clang tidy cppcheck
 tidy: $(patsubst %,$(B)/tidy/%.ok,$(filter-out tests/%,$(lint_srcs)))
-$(B)/tidy/%.ok: % .clang-tidy $(headers) | $(B)/gen/stamp
+# After the object, which is newer when a header that the file includes was changed.
+$(B)/tidy/%.c.ok: %.c $(B)/%.o .clang-tidy
 	@mkdir -p $(@D)
 	@echo "  TIDY $<"
 	@clang-tidy --quiet --warnings-as-errors='*' $< -- $(all_cppflags) -std=c17 2>$@.log \

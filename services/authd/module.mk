@@ -10,3 +10,6 @@ test_password_policy.extra := services/authd/policy.c
 test_sign_in_lock.extra    := services/authd/lock.c services/authd/record.c
 fuzz_token.extra           := services/authd/jwt.c
 fuzz_token.libs            := -lsodium
+fuzz_api_body.extra        += $(filter-out %/main.c,$(authd.srcs))
+fuzz_api_body.gen          += api_authd
+fuzz_api_body.libs         += -lsodium

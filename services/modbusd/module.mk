@@ -14,3 +14,5 @@ test_mb_engine.extra := $(modbusd.engine)
 test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
 test_mb_config.gen   := api_modbusd
 fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
+fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)
+fuzz_api_body.gen    += api_modbusd

@@ -31,8 +31,8 @@ struct follow {
     struct tagview_listener tags[];
 };
 
-/* Sends what gathered. The stream may close in here and free 'f': nothing after it uses f. */
-static void
+/* Sends what gathered. False: the stream closed meanwhile, which freed 'f'. */
+static bool
 send_out(struct follow *f)
 {
     struct tagd *d = f->d;
@@ -41,13 +41,15 @@ send_out(struct follow *f)
     d->sending = f;
     if (out.err == 0 && out.len > 0)
         api_stream_send(f->stream, out.data, out.len);
-    if (d->sending == f && out.err == 0) { /* still there: it keeps its memory */
+    bool there = d->sending == f;
+    if (there && out.err == 0) { /* it keeps its memory */
         buf_reset(&out);
         f->out = out;
     } else {
         buf_done(&out);
     }
     d->sending = NULL;
+    return there;
 }
 
 static void
@@ -71,7 +73,20 @@ on_update(struct tagview_listener *l)
     struct follow *f = l->owner;
     add_line(f, l->tag);
     if (f->out.len >= FOLLOW_BLOCK)
-        send_out(f); /* last: may free f */
+        (void)send_out(f); /* nothing after it uses f */
+}
+
+/* The last values of all tags. */
+static void
+send_all(struct follow *f)
+{
+    bool there = true;
+    for (size_t i = 0; there && i < f->n; i++) {
+        if (f->tags[i].tag->has_sample)
+            add_line(f, f->tags[i].tag);
+        if (f->out.len >= FOLLOW_BLOCK)
+            there = send_out(f);
+    }
 }
 
 static void
@@ -84,9 +99,7 @@ on_timer(void *arg)
         f->due_us += (now - f->due_us) / f->interval_us * f->interval_us + f->interval_us;
     if (loop_timer_set(f->d->svc->loop, &f->timer, f->due_us) < 0)
         log_err("follow: no memory for a timer");
-    for (size_t i = 0; i < f->n; i++)
-        if (f->tags[i].tag->has_sample)
-            add_line(f, f->tags[i].tag);
+    send_all(f);
 }
 
 static void
@@ -136,7 +149,7 @@ tagd_follow_flush(void *tagd)
         struct follow *f = d->dirty;
         d->dirty = f->next_dirty;
         f->dirty = false;
-        send_out(f);
+        (void)send_out(f); /* f is off the list */
     }
 }
 
@@ -184,19 +197,15 @@ tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const c
         follow_free(f);
         return API_UNAVAILABLE;
     }
-    /* What is known now comes first, so that no update falls between a read and this. */
-    for (size_t i = 0; i < f->n; i++) {
-        if (f->tags[i].tag->has_sample)
-            add_line(f, f->tags[i].tag);
-        if (interval_ms == 0)
-            tagview_listen(f->tags[i].tag, &f->tags[i]);
-    }
+    for (size_t i = 0; interval_ms == 0 && i < f->n; i++)
+        tagview_listen(f->tags[i].tag, &f->tags[i]);
     if (interval_ms > 0) {
         f->interval_us = (uint64_t)interval_ms * 1000;
         f->due_us = loop_now_us(d->svc->loop) + f->interval_us;
         if (loop_timer_set(d->svc->loop, &f->timer, f->due_us) < 0)
             log_err("follow: no memory for a timer");
     }
+    send_all(f); /* so that no update falls between a read and this */
     return API_OK;
 }
 

@@ -429,6 +429,8 @@ tagd_settle_writes(struct tagd *d)
         r = n > 0 ? store_clear(txn, TAGD_DB_WRITES) : 0;
     if (r == 0 && n > 0) {
         r = store_commit(MOVE_PTR(txn));
+    }
+    if (r == 0 && n > 0) {
         audit_kick(d->svc->outbox);
         log_warn("access: writes were cut off by a restart n=%llu", (unsigned long long)n);
     }

@@ -45,6 +45,8 @@ class Permissions(Suite):
             token = Client(other).post("/auth", {"name": "admin",
                                                  "password": harness.FIRST_PASSWORD}).data["token"]
             first = Client(other, token=token)
+            harness.wait_for("authd's line to the gateway",
+                             lambda: first.get("/users/me").status == 200)
             for method, path, op in self.ops:
                 if op["x-permission"] in ("open", "token"):
                     continue

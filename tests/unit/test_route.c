@@ -232,15 +232,17 @@ test_bad_queries_are_refused(void **state)
     (void)state;
     struct bus_str name[BUS_QUERY_MAX], value[BUS_QUERY_MAX];
     const char *reason = NULL;
-    static const char *const bad[] = { "=1",
-                                       "a=%",
-                                       "a=%0",
-                                       "a=%zz",
-                                       "a=%00",
-                                       "%00=1",
-                                       "a=%ff",
-                                       "a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9&j=10&k=11&l=12&m=13"
-                                       "&n=14&o=15&p=16&q=17" };
+    static const char *const bad[] = {
+        "=1",
+        "a=%",
+        "a=%0",
+        "a=%zz",
+        "a=%00",
+        "%00=1",
+        "a=%ff",
+        ("a=1&b=2&c=3&d=4&e=5&f=6&g=7&h=8&i=9&j=10&k=11&l=12&m=13"
+         "&n=14&o=15&p=16&q=17")
+    };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_int_equal(query(bad[i], name, value, &reason), -EINVAL);
     assert_int_equal(query("a=1&b=2&%61=3", name, value, &reason), -EEXIST);

@@ -1,0 +1,315 @@
+/*
+ * The audit outbox on a real store: whatever is taken back, cut off or
+ * restarted, every record that was committed reaches auditd under a number
+ * that grows. auditd is played by the test.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "libcommon/audit.h"
+#include "libcommon/base.h"
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/svc.h"
+
+enum { DB_OUTBOX, DEADLINE_US = 5 * 1000 * 1000 };
+
+static const char *const dbs[] = { "outbox" };
+static const struct svc_info info = { .name = "testd", .dbs = dbs, .n_dbs = 1, .schema = 1 };
+static char dir[] = "/tmp/test_audit_outbox.XXXXXX";
+static struct svc svc = { .info = &info };
+static struct audit_outbox *outbox;
+
+/* ---- the line to auditd ---- */
+
+static int call_error; /* what bus_call returns */
+static bus_reply_fn *asked;
+static void *asked_arg;
+static uint64_t seqs[4096]; /* of the records of the last message */
+static size_t n_seqs, n_messages;
+
+int
+bus_peer(struct bus *bus, const char *name, struct bus_peer **ret_peer)
+{
+    static int any;
+    (void)bus;
+    assert_string_equal(name, "auditd");
+    *ret_peer = (struct bus_peer *)(void *)&any;
+    return 0;
+}
+
+int
+bus_peer_watch(struct bus_peer *peer, bus_peer_fn *fn, void *arg)
+{
+    (void)peer;
+    (void)fn;
+    (void)arg;
+    return 0;
+}
+
+int
+bus_call(struct bus_peer *peer, const struct bus_request *request, bus_reply_fn *fn, void *arg)
+{
+    (void)peer;
+    if (call_error < 0)
+        return call_error;
+    CLEANUP(json_freep) cJSON *tree = NULL;
+    struct json_error e;
+    assert_int_equal(json_parse(request->body.p, request->body.len, &tree, &e), 0);
+    n_seqs = 0;
+    const cJSON *record;
+    cJSON_ArrayForEach(record, json_get(tree, "records"))
+        assert_int_equal(json_u64(json_get(record, "seq"), &seqs[n_seqs++]), 0);
+    assert_null(asked); /* one message at a time */
+    asked = fn;
+    asked_arg = arg;
+    n_messages++;
+    return 0;
+}
+
+static void
+auditd_answers(uint16_t status, uint64_t acked)
+{
+    char body[48];
+    int n = snprintf(body, sizeof(body), "{\"acked\":%llu}", (unsigned long long)acked);
+    struct bus_reply reply = { .status = status,
+                               .body_kind = BUS_BODY_JSON,
+                               .body = { body, (uint32_t)n } };
+    bus_reply_fn *fn = asked;
+    assert_non_null(fn);
+    asked = NULL;
+    fn(asked_arg, 0, &reply);
+}
+
+static void
+auditd_takes_all(void)
+{
+    while (asked)
+        auditd_answers(200, seqs[n_seqs - 1]);
+}
+
+/* ---- reads that fail ---- */
+
+static int read_error;
+int __real_store_iter_next(struct store_iter *it);
+int __wrap_store_iter_next(struct store_iter *it);
+
+int
+__wrap_store_iter_next(struct store_iter *it)
+{
+    return read_error < 0 ? read_error : __real_store_iter_next(it);
+}
+
+/* ---- a daemon ---- */
+
+static void
+start(void)
+{
+    assert_int_equal(store_open(dir, dbs, 1, 1, NULL, &svc.store), 0);
+    assert_int_equal(audit_open(&svc, DB_OUTBOX, &outbox), 0);
+    assert_int_equal(audit_start(outbox), 0);
+}
+
+static void
+stop(void)
+{
+    audit_close(outbox);
+    store_close(svc.store);
+    asked = NULL;
+}
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    (void)snprintf(dir, sizeof(dir), "/tmp/test_audit_outbox.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(loop_new(&svc.loop), 0);
+    call_error = read_error = 0;
+    n_messages = 0;
+    asked = NULL;
+    start();
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    stop();
+    loop_free(svc.loop);
+    char command[128];
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
+    return system(command);
+}
+
+static struct audit_record
+any_record(void)
+{
+    return (struct audit_record){
+        .event = "e", .message = "m", .detail = "{}", .source = "s", .addr = "", .at_us = 1
+    };
+}
+
+static void
+commit_one(void)
+{
+    struct audit_record record = any_record();
+    assert_int_equal(audit_event(outbox, &record), 0);
+}
+
+/* A change that was taken back after its record had been written. */
+static void
+take_back_one(void)
+{
+    struct store_txn *txn = NULL;
+    struct audit_record record = any_record();
+    assert_int_equal(store_begin(svc.store, &txn), 0);
+    assert_int_equal(audit_put(outbox, txn, &record), 0);
+    store_abort(txn);
+}
+
+static uint64_t
+n_kept(void)
+{
+    struct store_txn *txn = NULL;
+    uint64_t n = 0;
+    assert_int_equal(store_read(svc.store, &txn), 0);
+    assert_int_equal(store_count(txn, DB_OUTBOX, &n), 0);
+    store_abort(txn);
+    return n;
+}
+
+/* ---- tests ---- */
+
+static void
+a_record_that_auditd_has_is_deleted_with_the_next_write(void **state)
+{
+    (void)state;
+    commit_one();
+    auditd_takes_all();
+    assert_int_equal(n_kept(), 1); /* the newest keeps the numbers */
+    commit_one();
+    auditd_takes_all();
+    assert_int_equal(n_kept(), 1);
+    assert_int_equal(audit_backlog(outbox), 0);
+}
+
+static void
+a_deletion_that_was_taken_back_is_made_later(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 50; i++)
+        commit_one();
+    auditd_takes_all();
+    take_back_one();
+    commit_one();
+    auditd_takes_all();
+    assert_int_equal(n_kept(), 1);
+}
+
+static void
+a_record_that_cannot_be_read_is_not_taken_for_delivered(void **state)
+{
+    (void)state;
+    read_error = -EIO;
+    commit_one();
+    read_error = 0;
+    assert_int_equal(n_messages, 0);
+    assert_int_equal(audit_backlog(outbox), 1);
+    for (uint64_t end = clock_mono_us() + DEADLINE_US; !asked && clock_mono_us() < end;)
+        assert_int_equal(loop_round(svc.loop, 10000), 0);
+    assert_non_null(asked);
+    assert_int_equal(n_seqs, 1);
+    assert_int_equal(seqs[0], 1);
+}
+
+static void
+numbers_that_were_taken_back_are_no_backlog(void **state)
+{
+    (void)state;
+    commit_one();
+    take_back_one();
+    take_back_one();
+    auditd_takes_all();
+    assert_int_equal(audit_backlog(outbox), 0);
+    commit_one();
+    assert_int_equal(seqs[0], 4);
+    auditd_takes_all();
+    assert_int_equal(audit_backlog(outbox), 0);
+}
+
+static void
+numbers_grow_over_restarts_however_much_was_delivered_and_taken_back(void **state)
+{
+    (void)state;
+    uint64_t last = 0;
+    call_error = -EHOSTUNREACH;
+    for (int i = 0; i < 3000; i++) /* more than are deleted with one write */
+        commit_one();
+    take_back_one();
+    call_error = 0;
+    stop();
+    start();
+    assert_int_equal(seqs[0], 1);
+    auditd_takes_all();
+    last = seqs[n_seqs - 1];
+    assert_int_equal(last, 3000);
+    assert_in_range(n_kept(), 1, 2200);
+    for (int i = 0; i < 3; i++) {
+        take_back_one();
+        take_back_one();
+        stop();
+        start();
+        auditd_takes_all(); /* repeats: auditd has them */
+        commit_one();
+        assert_true(seqs[n_seqs - 1] > last);
+        last = seqs[n_seqs - 1];
+        auditd_takes_all();
+    }
+}
+
+static void
+what_auditd_did_not_confirm_is_sent_again(void **state)
+{
+    (void)state;
+    commit_one();
+    auditd_answers(507, 1);
+    assert_int_equal(audit_backlog(outbox), 1);
+    for (uint64_t end = clock_mono_us() + DEADLINE_US; !asked && clock_mono_us() < end;)
+        assert_int_equal(loop_round(svc.loop, 10000), 0);
+    auditd_answers(200, 77); /* none that there is */
+    assert_int_equal(audit_backlog(outbox), 1);
+    stop();
+    start();
+    assert_int_equal(seqs[0], 1);
+    auditd_takes_all();
+    assert_int_equal(audit_backlog(outbox), 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        T(a_record_that_auditd_has_is_deleted_with_the_next_write),
+        T(a_deletion_that_was_taken_back_is_made_later),
+        T(a_record_that_cannot_be_read_is_not_taken_for_delivered),
+        T(numbers_that_were_taken_back_are_no_backlog),
+        T(numbers_grow_over_restarts_however_much_was_delivered_and_taken_back),
+        T(what_auditd_did_not_confirm_is_sent_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
