@@ -3,8 +3,9 @@
  *
  * A server is a rep socket with a context per request being served: a few
  * contexts always receive, more are opened while answers are pending. NNG's
- * callback only hands the message to the loop. The answers of a message leave
- * together, in the order of its requests.
+ * callback serves the message in place of the sleeping loop, or leaves it to
+ * the loop that is awake. The answers of a message leave together, in the
+ * order of its requests.
  */
 #include "libcommon/bus.h"
 
@@ -493,7 +494,7 @@ received(void *arg)
     bool post = !server->posted;
     server->posted = true;
     pthread_mutex_unlock(&server->lock);
-    if (post)
+    if (post && !loop_borrow(server->bus->loop, serve, server))
         loop_post(server->bus->loop, &server->post, serve, server);
 }
 

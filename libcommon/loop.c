@@ -6,6 +6,9 @@
  * so it is done only while the loop sleeps or is about to: the loop says so in
  * 'asleep' and then looks at the list once more; a thread that posts puts its
  * node first and then looks at 'asleep'. One of both sees the other.
+ *
+ * While it sleeps the loop lets go of 'own', so that another thread may run
+ * something in its place (loop_borrow) and spare both that call and the switch.
  */
 #include "libcommon/loop.h"
 
@@ -80,6 +83,9 @@ struct loop {
     atomic_bool asleep;
     atomic_bool quit;
 
+    pthread_mutex_t own;     /* held while callbacks run */
+    uint64_t sleep_until_us; /* what the sleep was told; UINT64_MAX: for ever */
+
     int signal_fd; /* -1: none yet */
     struct loop_io *signal_io;
     sigset_t signals;
@@ -117,7 +123,8 @@ loop_new(struct loop **ret_loop)
     loop->max_queue = LOOP_QUEUE_DEFAULT;
     loop->now_us = clock_mono_us();
     (void)sigemptyset(&loop->signals);
-    (void)pthread_mutex_init(&loop->lock, NULL); /* neither fails with default attributes */
+    (void)pthread_mutex_init(&loop->own, NULL); /* none fails with default attributes */
+    (void)pthread_mutex_init(&loop->lock, NULL);
     (void)pthread_cond_init(&loop->work_ready, NULL);
     loop->wake_fd = -1;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -173,6 +180,7 @@ loop_free(struct loop *loop)
     free(loop->heap);
     (void)pthread_cond_destroy(&loop->work_ready);
     (void)pthread_mutex_destroy(&loop->lock);
+    (void)pthread_mutex_destroy(&loop->own);
     free(loop);
 }
 
@@ -407,32 +415,84 @@ sleep_time(const struct loop *loop, uint64_t timeout_us)
     return left_us < timeout_us ? left_us : timeout_us;
 }
 
+static void
+run_hooks(struct loop *loop)
+{
+    for (size_t i = 0; i < loop->n_hooks; i++)
+        loop->hooks[i].fn(loop->hooks[i].arg);
+}
+
+/* The sleep of a round: 'own' is held before and after it, not meanwhile. */
+static int
+sleep_round(struct loop *loop, struct epoll_event *events, uint64_t timeout_us)
+{
+    atomic_store(&loop->asleep, true);
+    uint64_t left_us = sleep_time(loop, timeout_us);
+    loop->sleep_until_us = left_us == UINT64_MAX ? UINT64_MAX : clock_mono_us() + left_us;
+    pthread_mutex_unlock(&loop->own);
+    int n = wait_events(loop, events, left_us);
+    pthread_mutex_lock(&loop->own);
+    atomic_store(&loop->asleep, false);
+    loop->now_us = clock_mono_us();
+    return n;
+}
+
+/* A round inside a round holds 'own' already. */
+static void
+round_begin(struct loop *loop)
+{
+    if (loop->n_rounds == 0)
+        pthread_mutex_lock(&loop->own);
+    loop->n_rounds++;
+}
+
+static void
+round_end(struct loop *loop)
+{
+    if (--loop->n_rounds == 0) {
+        free_dead(loop);
+        pthread_mutex_unlock(&loop->own);
+    }
+}
+
 int
 loop_round(struct loop *loop, uint64_t timeout_us)
 {
     struct epoll_event events[LOOP_EVENTS_PER_ROUND];
 
-    for (size_t i = 0; i < loop->n_hooks; i++)
-        loop->hooks[i].fn(loop->hooks[i].arg);
-
-    atomic_store(&loop->asleep, true);
-    int n = wait_events(loop, events, sleep_time(loop, timeout_us));
-    atomic_store(&loop->asleep, false);
-    loop->now_us = clock_mono_us();
-    if (n < 0 && n != -EINTR)
-        return n;
-
-    loop->n_rounds++;
-    for (int i = 0; i < n; i++) {
-        struct loop_io *io = events[i].data.ptr;
-        if (!io->dead)
-            io->fn(io->arg, events[i].events);
+    round_begin(loop);
+    run_hooks(loop);
+    int n = sleep_round(loop, events, timeout_us);
+    if (n >= 0 || n == -EINTR) {
+        for (int i = 0; i < n; i++) {
+            struct loop_io *io = events[i].data.ptr;
+            if (!io->dead)
+                io->fn(io->arg, events[i].events);
+        }
+        run_posts(loop);
+        run_timers(loop);
+        n = 0;
     }
-    run_posts(loop);
-    run_timers(loop);
-    if (--loop->n_rounds == 0)
-        free_dead(loop);
-    return 0;
+    round_end(loop);
+    return n;
+}
+
+bool
+loop_borrow(struct loop *loop, loop_post_fn *fn, void *arg)
+{
+    if (!atomic_load(&loop->asleep) || pthread_mutex_trylock(&loop->own) != 0)
+        return false;
+    bool mine = atomic_load(&loop->asleep);
+    if (mine) {
+        loop->now_us = clock_mono_us();
+        fn(arg);
+        run_hooks(loop);
+        if (loop->n_timers > 0 && loop->heap[1]->deadline_us < loop->sleep_until_us &&
+            atomic_exchange(&loop->asleep, false))
+            wake(loop);
+    }
+    pthread_mutex_unlock(&loop->own);
+    return mine;
 }
 
 int

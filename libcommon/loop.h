@@ -1,8 +1,10 @@
 /*
  * The event loop of a daemon: descriptors, absolute deadlines, messages from
  * other threads, and a few workers for what blocks. One thread runs it and
- * owns all state; only loop_post, loop_work's first half and loop_quit are
- * for other threads.
+ * owns all state; only loop_post, loop_borrow, loop_work's first half and
+ * loop_quit are for other threads. "On the loop" means: never at the same time
+ * as anything else of this loop; it may be another thread (loop_borrow), so
+ * nothing may depend on which one it is.
  */
 #ifndef FIELDGATE_LOOP_H
 #define FIELDGATE_LOOP_H
@@ -77,6 +79,15 @@ struct loop_post {
     void *arg;
 };
 void loop_post(struct loop *loop, struct loop_post *node, loop_post_fn *fn, void *arg);
+
+/*
+ * From a thread that is not the loop's and holds no lock that callbacks take:
+ * when the loop sleeps, runs 'fn(arg)' here and now in its place, then what
+ * runs before each sleep. False: the loop is awake, nothing was run; post it.
+ * Saves a system call and a switch of threads; what was posted before and not
+ * run yet comes after it.
+ */
+bool loop_borrow(struct loop *loop, loop_post_fn *fn, void *arg);
 
 /*
  * Blocking work: 'work' runs in one of 'loop_set_workers' threads (default 1,

@@ -295,3 +295,19 @@ class Crowd(Suite):
             s.close() if s.status == 200 else None
             return s.status == 200
         wait_for("room for a stream again", room, 15)
+
+    def test_streams_of_a_killed_gateway_leave_room_for_those_of_the_next(self):
+        def follow():
+            s = self.admin.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1&onChanged")
+            streams.append(s)
+            return s.status
+
+        for _ in range(2):
+            streams = []
+            try:
+                self.assertEqual([follow() for _ in range(50)], [200] * 50)
+                self.kill("gateway")
+                self.start("gateway")
+            finally:
+                for s in streams:
+                    s.close()

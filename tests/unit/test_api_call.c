@@ -1,0 +1,593 @@
+/*
+ * Calls and streams with handlers and a bus of the test's own: what is
+ * answered is on disk, what is refused leaves nothing behind, and a call is
+ * answered once however it ends.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "libcommon/api.h"
+#include "libcommon/audit.h"
+#include "libcommon/clock.h"
+#include "libcommon/json.h"
+#include "libcommon/metrics.h"
+#include "libcommon/svc.h"
+
+enum { DB_THINGS, DB_OUTBOX, N_DBS };
+enum { READ = 11, CHANGE = 12, DEFERRED = 13, UPLOAD = 14, FAR_US = 60 * 1000 * 1000 };
+
+static const char *const dbs[N_DBS] = { "things", "outbox" };
+static const struct svc_info info = { .name = "testd", .dbs = dbs, .n_dbs = N_DBS, .schema = 1 };
+static char dir[] = "/tmp/test_api_call.XXXXXX";
+static struct svc svc = { .info = &info, .spool_dir = dir };
+
+/* ---- the bus ---- */
+
+struct bus_incoming {
+    struct bus_request request;
+    bool answered;
+    uint16_t status;
+    uint8_t body_kind;
+    bool end;
+    size_t n;
+    char body[4096];           /* its beginning */
+    uint64_t n_things, n_kept; /* on disk when it was answered */
+};
+
+static bus_peer_fn *gateway_fn;
+static void *gateway_arg;
+
+int
+bus_peer(struct bus *bus, const char *name, struct bus_peer **ret_peer)
+{
+    static char peers[2];
+    (void)bus;
+    *ret_peer = (struct bus_peer *)(void *)&peers[strcmp(name, "gateway") == 0];
+    return 0;
+}
+
+int
+bus_peer_watch(struct bus_peer *peer, bus_peer_fn *fn, void *arg)
+{
+    (void)peer;
+    gateway_fn = fn;
+    gateway_arg = arg;
+    return 0;
+}
+
+int
+bus_call(struct bus_peer *peer, const struct bus_request *request, bus_reply_fn *fn, void *arg)
+{
+    (void)peer;
+    (void)request;
+    (void)fn;
+    (void)arg;
+    return -EHOSTUNREACH;
+}
+
+const struct bus_request *
+bus_incoming_request(const struct bus_incoming *in)
+{
+    return &in->request;
+}
+
+static uint64_t
+n_records(unsigned db)
+{
+    struct store_txn *txn = NULL;
+    uint64_t n = 0;
+    assert_int_equal(store_read(svc.store, &txn), 0);
+    assert_int_equal(store_count(txn, db, &n), 0);
+    store_abort(txn);
+    return n;
+}
+
+void
+bus_answer(struct bus_incoming *in, const struct bus_reply *reply)
+{
+    assert_false(in->answered);
+    in->answered = true;
+    in->status = reply->status;
+    in->body_kind = reply->body_kind;
+    in->end = reply->end;
+    in->n = reply->body.len;
+    if (reply->body.len > 0)
+        memcpy(in->body, reply->body.p, in->n < sizeof(in->body) ? in->n : sizeof(in->body));
+    in->n_things = n_records(DB_THINGS);
+    in->n_kept = n_records(DB_OUTBOX);
+}
+
+/* ---- a disk that is full ---- */
+
+static bool disk_is_full;
+int __real_store_commit(struct store_txn *txn);
+int __wrap_store_commit(struct store_txn *txn);
+
+int
+__wrap_store_commit(struct store_txn *txn)
+{
+    if (!disk_is_full)
+        return __real_store_commit(txn);
+    store_abort(txn);
+    return -ENOSPC;
+}
+
+/* ---- the daemon ---- */
+
+static enum api_status (*handler)(struct api_call *call);
+static struct api_call *kept; /* by a handler, to finish it later */
+static unsigned n_after, n_closed;
+static struct api_stream *stream;
+
+static enum api_status
+run(void *self, struct api_call *call)
+{
+    (void)self;
+    return handler(call);
+}
+
+#define OP .method = "GET", .path = "/", .fn = run, .success = 200
+static const struct api_op ops[] = {
+    { OP, .id = READ, .name = "read", .permission = API_PERMISSION_OPEN,
+      .reply_kind = API_REPLY_OWN },
+    { OP, .id = CHANGE, .name = "change", .permission = API_PERMISSION_OPEN,
+      .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY },
+    { OP, .id = DEFERRED, .name = "deferred", .permission = API_PERMISSION_OPEN,
+      .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY,
+      .defer = true },
+    { OP, .id = UPLOAD, .name = "upload", .permission = API_PERMISSION_TOKEN,
+      .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY,
+      .form = true },
+};
+
+void __wrap_metric_register(struct metric_counter *m);
+void __wrap_metric_histogram_register(struct metric_histogram *h);
+
+void
+__wrap_metric_register(struct metric_counter *m)
+{
+    (void)m;
+}
+
+void
+__wrap_metric_histogram_register(struct metric_histogram *h)
+{
+    (void)h;
+}
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    (void)snprintf(dir, sizeof(dir), "/tmp/test_api_call.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    disk_is_full = false;
+    kept = NULL;
+    stream = NULL;
+    gateway_fn = NULL;
+    n_after = n_closed = 0;
+    assert_int_equal(loop_new(&svc.loop), 0);
+    assert_int_equal(store_open(dir, dbs, N_DBS, 1, NULL, &svc.store), 0);
+    assert_int_equal(audit_open(&svc, DB_OUTBOX, &svc.outbox), 0);
+    assert_int_equal(api_server_new(&svc, ops, ARRAY_LEN(ops), &svc.api), 0);
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    api_server_free(svc.api);
+    audit_close(svc.outbox);
+    store_close(svc.store); /* stops the process when a transaction is still open */
+    loop_free(svc.loop);
+    char command[128];
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
+    return system(command);
+}
+
+static struct bus_incoming
+request(uint32_t op)
+{
+    return (struct bus_incoming){ .request = { .kind = BUS_KIND_API,
+                                               .op = op,
+                                               .id = 7,
+                                               .deadline_us = clock_mono_us() + FAR_US } };
+}
+
+static void
+serve(struct bus_incoming *in, enum api_status (*fn)(struct api_call *call))
+{
+    handler = fn;
+    api_serve(svc.api, in);
+}
+
+/* Refused, in words that any JSON reader takes. */
+static void
+assert_refused(const struct bus_incoming *in, uint16_t status)
+{
+    struct json_error e;
+    assert_true(in->answered);
+    assert_int_equal(in->status, status);
+    assert_int_equal(in->body_kind, BUS_BODY_JSON);
+    assert_int_equal(json_check(in->body, in->n, &e), 0);
+}
+
+/* ---- handlers ---- */
+
+static enum api_status
+put_thing(struct api_call *call)
+{
+    struct store_txn *txn = api_txn(call);
+    return txn && store_put(txn, DB_THINGS, "k", 1, "v", 1) == 0 ? API_OK : API_INTERNAL;
+}
+
+static void
+count_after(void *self, void *arg)
+{
+    (void)self;
+    (void)arg;
+    n_after++;
+}
+
+static void
+hold_after(void *self, void *arg)
+{
+    (void)self;
+    api_hold(arg);
+    assert_non_null(api_view(arg)); /* must not stay open while the call waits */
+    n_after++;
+}
+
+static void
+hold_and_finish_after(void *self, void *arg)
+{
+    hold_after(self, arg);
+    api_finish(arg, API_OK);
+}
+
+static enum api_status
+change(struct api_call *call)
+{
+    api_after_commit(call, count_after, NULL);
+    return put_thing(call);
+}
+
+static enum api_status
+change_after_failing(struct api_call *call)
+{
+    (void)api_fail(call, API_CONFLICT, "/a/\"b\"", "no \"such\"\n\x01 \xFF thing");
+    return change(call);
+}
+
+static enum api_status
+change_and_hold(struct api_call *call)
+{
+    kept = call;
+    api_after_commit(call, hold_after, call);
+    return change(call);
+}
+
+static enum api_status
+change_and_finish_at_once(struct api_call *call)
+{
+    api_after_commit(call, hold_and_finish_after, call);
+    return change(call);
+}
+
+static enum api_status
+wait_for_later(struct api_call *call)
+{
+    kept = call;
+    assert_non_null(api_view(call));
+    return API_PENDING;
+}
+
+static void
+closed(void *arg)
+{
+    (void)arg;
+    n_closed++;
+    stream = NULL;
+}
+
+static enum api_status
+open_stream(struct api_call *call)
+{
+    stream = api_stream_open(call, 1 << 20, closed, NULL);
+    return stream ? API_OK : API_UNAVAILABLE;
+}
+
+static enum api_status
+open_stream_and_fail(struct api_call *call)
+{
+    (void)open_stream(call);
+    return api_fail(call, API_CONFLICT, NULL, "after all");
+}
+
+static char spooled[128];
+
+static void
+spool(const char *name)
+{
+    (void)snprintf(spooled, sizeof(spooled), "%s/%s", dir, name);
+    int fd = open(spooled, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(close(fd), 0);
+}
+
+static enum api_status
+give_file_and_fail(struct api_call *call)
+{
+    spool("testd-1-1");
+    api_reply_file(call, "application/json", "testd-1-1", "");
+    return api_fail(call, API_CONFLICT, NULL, "after all");
+}
+
+/* ---- calls ---- */
+
+static void
+a_change_is_answered_when_it_is_on_disk_with_its_record(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    serve(&in, change);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.n_things, 1);
+    assert_int_equal(in.n_kept, 1);
+    assert_int_equal(n_after, 1);
+}
+
+static void
+a_change_that_cannot_be_committed_is_refused_and_leaves_nothing(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    disk_is_full = true;
+    serve(&in, change);
+    disk_is_full = false;
+    assert_refused(&in, 507);
+    assert_int_equal(in.n_things, 0);
+    assert_int_equal(in.n_kept, 0);
+    assert_int_equal(n_after, 0);
+}
+
+static void
+a_handler_that_succeeds_after_a_failure_has_failed(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    serve(&in, change_after_failing);
+    assert_refused(&in, 409);
+    assert_int_equal(in.n_things, 0);
+    assert_int_equal(in.n_kept, 0);
+    assert_int_equal(n_after, 0);
+}
+
+static void
+a_held_call_keeps_no_transaction_and_is_answered_later(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    serve(&in, change_and_hold);
+    assert_false(in.answered);
+    assert_int_equal(n_after, 2);
+    store_close(svc.store); /* nothing of it is open */
+    assert_int_equal(store_open(dir, dbs, N_DBS, 1, NULL, &svc.store), 0);
+    api_finish(kept, API_OK);
+    assert_int_equal(in.status, 200);
+}
+
+static void
+a_call_that_is_held_and_finished_at_once_is_answered_once(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    serve(&in, change_and_finish_at_once);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(n_after, 2); /* the functions after it ran, too */
+    struct bus_incoming next = request(CHANGE);
+    serve(&next, change);
+    assert_int_equal(next.status, 200);
+}
+
+static void
+a_pending_call_is_recorded_when_it_is_finished(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(DEFERRED), other = request(CHANGE);
+    serve(&in, wait_for_later);
+    assert_false(in.answered);
+    serve(&other, change); /* meanwhile */
+    api_finish(kept, API_OK);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.n_kept, 2);
+}
+
+static void
+an_upload_that_is_refused_before_it_is_read_is_removed(void **state)
+{
+    (void)state;
+    static const char name[] = "up-1";
+    struct bus_incoming in = request(UPLOAD); /* by nobody: 401 */
+    spool(name);
+    in.request.body_kind = BUS_BODY_FILE;
+    in.request.body = (struct bus_str){ name, sizeof(name) - 1 };
+    serve(&in, change);
+    assert_refused(&in, 401);
+    assert_int_equal(access(spooled, F_OK), -1);
+}
+
+static void
+only_names_of_the_spool_are_removed(void **state)
+{
+    (void)state;
+    static const char name[] = "../etc/up";
+    struct bus_incoming in = request(UPLOAD);
+    in.request.body_kind = BUS_BODY_FILE;
+    in.request.body = (struct bus_str){ name, sizeof(name) - 1 };
+    spool("data");
+    serve(&in, change);
+    assert_refused(&in, 401);
+    assert_int_equal(access(spooled, F_OK), 0);
+}
+
+static void
+a_file_of_an_answer_that_became_a_refusal_is_removed(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(READ);
+    serve(&in, give_file_and_fail);
+    assert_refused(&in, 409);
+    assert_int_equal(access(spooled, F_OK), -1);
+}
+
+/* ---- streams ---- */
+
+static uint64_t
+opened_stream(void)
+{
+    struct bus_incoming in = request(READ);
+    serve(&in, open_stream);
+    assert_int_equal(in.body_kind, BUS_BODY_STREAM);
+    assert_int_equal(in.n, 8);
+    return get_u64((const uint8_t *)in.body);
+}
+
+static struct bus_incoming
+next_of(uint64_t id)
+{
+    struct bus_incoming in = request(0);
+    in.request.kind = BUS_KIND_STREAM_NEXT;
+    in.request.id = id;
+    return in;
+}
+
+static void
+a_stream_of_a_refused_call_is_closed(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(READ);
+    serve(&in, open_stream_and_fail);
+    assert_refused(&in, 409);
+    assert_int_equal(n_closed, 1);
+}
+
+static void
+streams_of_a_gateway_that_died_are_closed(void **state)
+{
+    (void)state;
+    uint64_t first = opened_stream(), second = opened_stream();
+    struct bus_incoming waiting = next_of(first);
+    api_serve(svc.api, &waiting);
+    assert_false(waiting.answered);
+    assert_non_null(gateway_fn);
+    gateway_fn(gateway_arg, true);
+    assert_int_equal(n_closed, 0);
+    gateway_fn(gateway_arg, false);
+    assert_int_equal(n_closed, 2);
+    assert_true(waiting.answered && waiting.end);
+    struct bus_incoming late = next_of(second);
+    api_serve(svc.api, &late);
+    assert_int_equal(late.status, 404);
+}
+
+enum { BLOCK = 1024 };
+
+static void
+send_blocks(size_t n)
+{
+    char block[BLOCK];
+    memset(block, 'x', sizeof(block));
+    memcpy(block + BLOCK - 2, "\n\n", 2);
+    while (n-- > 0)
+        api_stream_send(stream, block, sizeof(block));
+}
+
+static void
+a_stream_drops_blocks_only_past_its_bound(void **state)
+{
+    (void)state;
+    uint64_t id = opened_stream();
+    send_blocks(1024);
+    assert_int_equal(api_stream_backlog(stream), 1 << 20);
+    /* Taken more slowly than made, never wholly. */
+    for (int i = 0; i < 20; i++) {
+        struct bus_incoming in = next_of(id);
+        api_serve(svc.api, &in);
+        assert_int_equal(in.n, 256 << 10);
+        send_blocks(256);
+        assert_int_equal(api_stream_backlog(stream), 1 << 20);
+        assert_int_equal(api_stream_dropped(stream), 0);
+    }
+    send_blocks(3);
+    assert_int_equal(api_stream_dropped(stream), 3);
+    assert_int_equal(api_stream_backlog(stream), 1 << 20);
+}
+
+static void
+a_block_that_never_fits_costs_no_other(void **state)
+{
+    (void)state;
+    (void)opened_stream();
+    send_blocks(10);
+    char *large = calloc(1, (1 << 20) + 1);
+    assert_non_null(large);
+    api_stream_send(stream, large, (1 << 20) + 1);
+    free(large);
+    assert_int_equal(api_stream_dropped(stream), 1);
+    assert_int_equal(api_stream_backlog(stream), 10 * BLOCK);
+}
+
+static void
+an_ended_stream_is_given_out_to_its_end(void **state)
+{
+    (void)state;
+    uint64_t id = opened_stream();
+    send_blocks(300);
+    api_stream_end(stream);
+    struct bus_incoming first = next_of(id), last = next_of(id);
+    api_serve(svc.api, &first);
+    assert_false(first.end);
+    assert_int_equal(n_closed, 0);
+    api_serve(svc.api, &last);
+    assert_true(last.end);
+    assert_int_equal(first.n + last.n, 300 * BLOCK);
+    assert_int_equal(n_closed, 1);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        T(a_change_is_answered_when_it_is_on_disk_with_its_record),
+        T(a_change_that_cannot_be_committed_is_refused_and_leaves_nothing),
+        T(a_handler_that_succeeds_after_a_failure_has_failed),
+        T(a_held_call_keeps_no_transaction_and_is_answered_later),
+        T(a_call_that_is_held_and_finished_at_once_is_answered_once),
+        T(a_pending_call_is_recorded_when_it_is_finished),
+        T(an_upload_that_is_refused_before_it_is_read_is_removed),
+        T(only_names_of_the_spool_are_removed),
+        T(a_file_of_an_answer_that_became_a_refusal_is_removed),
+        T(a_stream_of_a_refused_call_is_closed),
+        T(streams_of_a_gateway_that_died_are_closed),
+        T(a_stream_drops_blocks_only_past_its_bound),
+        T(a_block_that_never_fits_costs_no_other),
+        T(an_ended_stream_is_given_out_to_its_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
