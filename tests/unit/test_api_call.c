@@ -512,7 +512,7 @@ send_blocks(size_t n)
 {
     char block[BLOCK];
     memset(block, 'x', sizeof(block));
-    memcpy(block + BLOCK - 2, "\n\n", 2);
+    block[BLOCK - 2] = block[BLOCK - 1] = '\n';
     while (n-- > 0)
         api_stream_send(stream, block, sizeof(block));
 }
