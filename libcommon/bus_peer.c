@@ -37,9 +37,9 @@
 #include "libcommon/banned.h"
 
 enum {
-    EXCHANGES_MAX = 1024,         /* messages under way to one peer, the lane's apart */
-    LANE_BYTES_MAX = 256 * 1024,  /* of a gathered message; a longer request goes by itself */
-    GRACE_US = 20000,             /* a peer that was never reached gets this long to appear */
+    EXCHANGES_MAX = 1024,        /* messages under way to one peer, the lane's apart */
+    LANE_BYTES_MAX = 256 * 1024, /* of a gathered message; a longer request goes by itself */
+    GRACE_US = 20000,            /* a peer that was never reached gets this long to appear */
     RECONNECT_MIN_MS = 10,
     RECONNECT_MAX_MS = 100,
     PEER_NAME_MAX = 32,
@@ -141,7 +141,7 @@ struct waiter {
 struct lane {
     struct exchange *exchange;
     bool busy;
-    struct waiter *first, **last; /* for the next message */
+    struct waiter *first, **last;            /* for the next message */
     struct waiter *under_way[BUS_BATCH_MAX]; /* NULL: left */
     uint16_t n, n_left;
 };
@@ -667,7 +667,8 @@ bus_ask(struct bus_peer *peer, const struct bus_request *request, bool gather,
     struct bus_reply reply;
     nng_msg *msg = NULL;
     bus_count(&bus->stats.asked);
-    int r = request->deadline_us > clock_mono_us() ? request_message(request, &msg) : -ETIMEDOUT;
+    int r =
+        request->deadline_us > clock_mono_us() ? request_message(request, &msg) : -ETIMEDOUT;
     if (r < 0)
         goto failed;
     if (!reachable(peer)) {
@@ -795,8 +796,8 @@ static void
 call_wait(struct bus_call *call)
 {
     struct bus_peer *peer = call->peer;
-    uint64_t end = peer->grace_end_us < call->deadline_us ? peer->grace_end_us
-                                                          : call->deadline_us;
+    uint64_t end =
+        peer->grace_end_us < call->deadline_us ? peer->grace_end_us : call->deadline_us;
     if (loop_timer_set(peer->bus->loop, &call->timer, end) < 0) {
         call_fail(call, -ENOMEM);
         return;
@@ -1006,7 +1007,8 @@ peer_new(struct bus *bus, const char *name, struct bus_peer **ret_peer)
         return -r;
     r = peer_connect(peer);
     if (r < 0) {
-        (void)MOVE_PTR(peer); /* it may be in NNG's hands by now: kept, as a bus is never freed */
+        (void)MOVE_PTR(
+            peer); /* it may be in NNG's hands by now: kept, as a bus is never freed */
         return r;
     }
     *ret_peer = MOVE_PTR(peer);

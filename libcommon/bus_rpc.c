@@ -80,11 +80,11 @@ struct batch {
     struct slot *slot;
     nng_msg *msg;
     uint32_t uid;
-    uint16_t n;         /* requests */
-    uint16_t n_put;     /* answers in 'out', in order */
-    uint16_t n_holds;   /* unanswered requests, and serve_message while it runs */
-    nng_msg *answer;    /* n == 1: the message itself */
-    struct buf out;     /* n > 1: it grows here */
+    uint16_t n;       /* requests */
+    uint16_t n_put;   /* answers in 'out', in order */
+    uint16_t n_holds; /* unanswered requests, and serve_message while it runs */
+    nng_msg *answer;  /* n == 1: the message itself */
+    struct buf out;   /* n > 1: it grows here */
     struct bus_incoming in[];
 };
 
@@ -203,8 +203,7 @@ slot_new(struct bus_server *server)
     return 0;
 }
 
-static void
-sweep_again(void *arg);
+static void sweep_again(void *arg);
 
 /* Some slots must receive, or nobody would ever hear of another message. */
 static void
@@ -282,7 +281,7 @@ answer_in_batch(struct bus_incoming *in, const struct bus_reply *reply, size_t s
         else
             b->out.err = -ENOMEM;
     }
-    for (; b->n_put < b->n && b->in[b->n_put].late != NULL; ) {
+    for (; b->n_put < b->n && b->in[b->n_put].late != NULL;) {
         struct bus_incoming *late = &b->in[b->n_put];
         put_answer(b, late->late, late->late_size);
         free(late->late);
@@ -568,7 +567,8 @@ bus_serve(struct bus *bus, const char *name, bus_serve_fn *fn, void *arg)
         free(server);
         return bus_errno(r);
     }
-    r = nng_socket_set_size(server->socket, NNG_OPT_RECVMAXSZ, BUS_MESSAGE_MAX + BUS_RECV_SLACK);
+    r = nng_socket_set_size(server->socket, NNG_OPT_RECVMAXSZ,
+                            BUS_MESSAGE_MAX + BUS_RECV_SLACK);
     if (r == 0)
         r = nng_pipe_notify(server->socket, NNG_PIPE_EV_ADD_PRE, pipe_added, server);
     if (r == 0)
@@ -579,7 +579,8 @@ bus_serve(struct bus *bus, const char *name, bus_serve_fn *fn, void *arg)
     if (r == 0)
         r = server_bind(server, name);
     if (r < 0)
-        return r; /* the socket stays: closing one with receivers may hang, and the daemon ends */
+        return r; /* the socket stays: closing one with receivers may hang, and the daemon ends
+                   */
     pthread_mutex_lock(&bus->lock);
     server->next = bus->servers;
     bus->servers = server;

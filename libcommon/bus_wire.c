@@ -254,8 +254,8 @@ bus_request_decode(struct rd *in, struct bus_request *r)
     r->op = rd_u32(&e);
     r->id = rd_u64(&e);
     r->deadline_us = rd_u64(&e);
-    if (r->kind < BUS_KIND_API || r->kind > BUS_KIND_STREAM_CLOSE ||
-        r->n_path > BUS_PATH_MAX || r->n_query > BUS_QUERY_MAX)
+    if (r->kind < BUS_KIND_API || r->kind > BUS_KIND_STREAM_CLOSE || r->n_path > BUS_PATH_MAX ||
+        r->n_query > BUS_QUERY_MAX)
         return -EBADMSG;
     if (read_principal(&e, &r->who) < 0)
         return -EBADMSG;
@@ -290,8 +290,8 @@ bus_reply_decode_flags(struct rd *in, struct bus_reply *r, uint8_t *ret_flags)
     r->content_type = read_str16(&e);
     r->file_name = read_str16(&e);
     r->body = read_str32(&e);
-    if (!rd_ended(&e) || (flags & ~(BUS_REPLY_END | BUS_REPLY_ALONE)) != 0 ||
-        r->status < 100 || r->status > 599 || !body_is_sound(r->body_kind, r->body))
+    if (!rd_ended(&e) || (flags & ~(BUS_REPLY_END | BUS_REPLY_ALONE)) != 0 || r->status < 100 ||
+        r->status > 599 || !body_is_sound(r->body_kind, r->body))
         return -EBADMSG;
     *ret_flags = flags;
     return 0;

@@ -63,8 +63,8 @@ struct tag_sub {
     uint64_t serial; /* of the fetch that counts; answers to older ones are dropped */
     uint64_t epoch;
     uint32_t generation;
-    uint64_t seq;      /* last batch applied, or held by the snapshot */
-    uint64_t skip_seq; /* up to this batch, look at table.after_seq */
+    uint64_t seq;                  /* last batch applied, or held by the snapshot */
+    uint64_t skip_seq;             /* up to this batch, look at table.after_seq */
     uint64_t seen_epoch, seen_seq; /* last batch that arrived: for counting losses */
     struct tag_def *defs;          /* while they are fetched */
     size_t n_defs, cap_defs;
@@ -260,8 +260,7 @@ timer_due(void *arg)
 static inline bool
 in_snapshot(const struct tag_sub *s, uint32_t place, uint64_t seq)
 {
-    return seq <= s->skip_seq && s->table.after_seq != NULL &&
-           seq <= s->table.after_seq[place];
+    return seq <= s->skip_seq && s->table.after_seq != NULL && seq <= s->table.after_seq[place];
 }
 
 /* Gives the samples to the owner, without those it does not know or has already. */

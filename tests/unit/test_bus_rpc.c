@@ -480,8 +480,9 @@ no_answer_ends_at_the_deadline_and_the_lane_goes_on(void **state)
         assert_int_equal(ask_number(OP_COUNT, gather, &n), 0);
     }
     struct many m[16];
-    start_many(m, 16,
-               (struct many){ .op = OP_HANG, .times = 3, .gather = true, .deadline_us = 50000 });
+    start_many(
+        m, 16,
+        (struct many){ .op = OP_HANG, .times = 3, .gather = true, .deadline_us = 50000 });
     join_many(m, 16, -ETIMEDOUT);
     assert_int_equal(ask_number(OP_COUNT, true, &n), 0);
 }

@@ -171,9 +171,9 @@ values_out_of_bounds_are_refused(void **state)
         size_t at;
         uint8_t value;
     } cases[] = {
-        { 4, 0 },  { 4, BUS_KIND_STREAM_CLOSE + 1 }, { 5, BUS_BODY_NONE },
-        { 5, 5 },  { 5, BUS_BODY_STREAM },           { 6, BUS_PATH_MAX + 1 },
-        { 6, 0 },  { 7, BUS_QUERY_MAX + 1 },         { 28, BUS_WHO_DAEMON + 1 },
+        { 4, 0 },   { 4, BUS_KIND_STREAM_CLOSE + 1 }, { 5, BUS_BODY_NONE },
+        { 5, 5 },   { 5, BUS_BODY_STREAM },           { 6, BUS_PATH_MAX + 1 },
+        { 6, 0 },   { 7, BUS_QUERY_MAX + 1 },         { 28, BUS_WHO_DAEMON + 1 },
         { 53, 66 },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -260,8 +260,8 @@ a_wrong_message_header_is_refused(void **state)
     (void)state;
     static const uint8_t good[5] = { 'F', 'G', 1, 0, 1 };
     static const uint8_t bad[][5] = {
-        { 'F', 'H', 1, 0, 1 },   { 'G', 'F', 1, 0, 1 },   { 'F', 'G', 0, 0, 1 },
-        { 'F', 'G', 2, 0, 1 },   { 'F', 'G', 1, 0, 0 },   { 'F', 'G', 1, 0, 129 },
+        { 'F', 'H', 1, 0, 1 },   { 'G', 'F', 1, 0, 1 }, { 'F', 'G', 0, 0, 1 },
+        { 'F', 'G', 2, 0, 1 },   { 'F', 'G', 1, 0, 0 }, { 'F', 'G', 1, 0, 129 },
         { 'F', 'G', 1, 255, 1 },
     };
     struct rd in;

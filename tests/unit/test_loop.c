@@ -367,6 +367,118 @@ test_a_sleeping_loop_is_woken_every_time(void **state)
     loop_free(other_loop);
 }
 
+/* What is changed both by the loop's own thread and by those that borrow it. */
+enum { N_BORROWERS = 3, BORROWS_EACH = 3000 };
+struct borrowed {
+    struct loop_timer timer;
+    struct loop_post quit_post;
+    int n, n_hooks, n_timers; /* plain: whoever runs has the loop to himself */
+    int n_in_place;
+    uint64_t set_us;
+};
+static struct borrowed borrowed;
+
+static void
+on_borrowed_timer(void *arg)
+{
+    struct borrowed *b = arg;
+    assert_true(clock_mono_us() >= b->timer.deadline_us);
+    b->n_timers++;
+}
+
+static void
+in_place(void *arg)
+{
+    struct borrowed *b = arg;
+    b->n++;
+    b->n_in_place++;
+    /* earlier than what the loop sleeps for, so it must notice */
+    assert_int_equal(loop_timer_set(other_loop, &b->timer, clock_mono_us() + 100), 0);
+}
+
+static void
+in_turn(void *arg)
+{
+    borrowed.n++;
+    (void)arg;
+}
+
+static void
+count_hook(void *arg)
+{
+    ((struct borrowed *)arg)->n_hooks++;
+}
+
+static void *
+borrow_many(void *arg)
+{
+    static _Atomic int n_done;
+    struct loop_post *posts = arg;
+    for (int i = 0; i < BORROWS_EACH; i++)
+        if (!loop_borrow(other_loop, in_place, &borrowed))
+            loop_post(other_loop, &posts[i], in_turn, NULL);
+    if (++n_done == N_BORROWERS)
+        loop_post(other_loop, &borrowed.quit_post, quit, other_loop);
+    return NULL;
+}
+
+static void
+test_other_threads_may_borrow_the_sleeping_loop(void **state)
+{
+    (void)state;
+    static struct loop_post posts[N_BORROWERS][BORROWS_EACH];
+    pthread_t thread, borrowers[N_BORROWERS];
+    assert_int_equal(loop_new(&other_loop), 0);
+    loop_timer_init(&borrowed.timer, on_borrowed_timer, &borrowed);
+    assert_int_equal(loop_before_sleep(other_loop, count_hook, &borrowed), 0);
+    assert_false(loop_borrow(other_loop, in_place, &borrowed)); /* it does not run yet */
+    assert_int_equal(pthread_create(&thread, NULL, run_other, other_loop), 0);
+    uint64_t end = clock_mono_us() + DEADLINE_US;
+    while (!loop_borrow(other_loop, in_place, &borrowed))
+        assert_true(clock_mono_us() < end);
+    for (int i = 0; i < N_BORROWERS; i++)
+        assert_int_equal(pthread_create(&borrowers[i], NULL, borrow_many, posts[i]), 0);
+    for (int i = 0; i < N_BORROWERS; i++)
+        assert_int_equal(pthread_join(borrowers[i], NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(borrowed.n, N_BORROWERS * BORROWS_EACH + 1);
+    assert_true(borrowed.n_hooks >= borrowed.n_in_place);
+    assert_true(borrowed.n_in_place > 0);
+    loop_free(other_loop);
+}
+
+static void
+wake_by_timer(void *arg)
+{
+    struct borrowed *b = arg;
+    b->n_timers = 0;
+    b->set_us = clock_mono_us();
+    (void)loop_timer_set(other_loop, &b->timer, b->set_us + 1000);
+}
+
+static void
+quit_by_timer(void *arg)
+{
+    (void)arg;
+    loop_quit(other_loop);
+}
+
+static void
+test_a_deadline_set_by_a_borrower_ends_the_sleep(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    assert_int_equal(loop_new(&other_loop), 0);
+    loop_timer_init(&borrowed.timer, quit_by_timer, NULL);
+    assert_int_equal(pthread_create(&thread, NULL, run_other, other_loop), 0); /* for ever */
+    uint64_t end = clock_mono_us() + DEADLINE_US;
+    while (!loop_borrow(other_loop, wake_by_timer, &borrowed))
+        assert_true(clock_mono_us() < end);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(clock_mono_us() >= borrowed.set_us + 1000);
+    loop_free(other_loop);
+}
+
 static struct loop_post again_post;
 static int n_again;
 
@@ -684,6 +796,8 @@ main(void)
         TEST(test_a_short_wait_is_short_and_never_early),
         TEST(test_messages_of_threads_arrive_all_and_in_order),
         TEST(test_a_sleeping_loop_is_woken_every_time),
+        TEST(test_other_threads_may_borrow_the_sleeping_loop),
+        TEST(test_a_deadline_set_by_a_borrower_ends_the_sleep),
         TEST(test_a_message_posted_by_a_message_waits_for_the_next_round),
         TEST(test_messages_are_delivered_before_the_end),
         TEST(test_hooks_run_before_each_sleep_in_order),

@@ -231,9 +231,8 @@ small_batch(uint8_t out[128])
     struct tag_sample s = number_sample(1, 5);
     tag_batch_builder_init(&b);
     assert_int_equal(tag_batch_put(&b, &s), 0);
-    s.value = (struct tag_value){ .type = TAG_STRING,
-                                  .bytes = (const uint8_t *)"abc",
-                                  .n_bytes = 3 };
+    s.value =
+        (struct tag_value){ .type = TAG_STRING, .bytes = (const uint8_t *)"abc", .n_bytes = 3 };
     assert_int_equal(tag_batch_put(&b, &s), 0);
     assert_int_equal(tag_batch_finish(&b, 1, 1, 1, &message), 0);
     memcpy(out, message.p, message.len);
@@ -263,9 +262,9 @@ a_damaged_batch_is_refused(void **state)
         size_t at;
         uint8_t value;
     } cases[] = {
-        { 0, 'G' }, { 1, 'G' },  { 2, 2 },   { 3, 1 },   { 25, 1 },  { 25, 3 },  { 27, 1 },
-        { 31, 2 },  { 31, 4 },   { 36, 0 },  { 36, 14 }, { 36, 1 },  { 37, 9 },  { 39, 1 },
-        { 60, 14 }, { 75, 4 },   { 75, 2 },  { 72, 1 },  { 79, 4 },  { 76, 1 },
+        { 0, 'G' }, { 1, 'G' }, { 2, 2 },  { 3, 1 },   { 25, 1 }, { 25, 3 }, { 27, 1 },
+        { 31, 2 },  { 31, 4 },  { 36, 0 }, { 36, 14 }, { 36, 1 }, { 37, 9 }, { 39, 1 },
+        { 60, 14 }, { 75, 4 },  { 75, 2 }, { 72, 1 },  { 79, 4 }, { 76, 1 },
     };
     uint8_t bytes[128];
     size_t n = small_batch(bytes);
@@ -329,13 +328,13 @@ static char dir[64];
 static struct loop *loop;
 static struct bus *bus;
 
-#define RUN_UNTIL(condition)                                    \
-    do {                                                        \
-        uint64_t end_ = clock_mono_us() + 20 * SECOND_US;       \
-        while (!(condition)) {                                  \
-            assert_true(clock_mono_us() < end_);                \
-            assert_int_equal(loop_round(loop, 10000), 0);       \
-        }                                                       \
+#define RUN_UNTIL(condition)                                                                   \
+    do {                                                                                       \
+        uint64_t end_ = clock_mono_us() + 20 * SECOND_US;                                      \
+        while (!(condition)) {                                                                 \
+            assert_true(clock_mono_us() < end_);                                               \
+            assert_int_equal(loop_round(loop, 10000), 0);                                      \
+        }                                                                                      \
     } while (0)
 
 enum { HEARD_TAGS = 64 };
@@ -344,8 +343,8 @@ struct heard {
     bool up;
     size_t n_tags;
     uint64_t n_live, n_snapshot;
-    uint64_t last[HEARD_TAGS];       /* value, by number */
-    uint64_t backwards;              /* a value smaller than the one before */
+    uint64_t last[HEARD_TAGS]; /* value, by number */
+    uint64_t backwards;        /* a value smaller than the one before */
     bool live_before_snapshot;
 };
 
@@ -361,7 +360,8 @@ heard_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_
 }
 
 static void
-heard_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n, bool snapshot)
+heard_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n,
+              bool snapshot)
 {
     (void)daemon;
     struct heard *h = arg;
@@ -865,7 +865,7 @@ static int
 tear_down(void **state)
 {
     (void)state;
-    static const char *const names[] = { "real.rpc", "real.tags",   "fake.rpc",
+    static const char *const names[] = { "real.rpc",  "real.tags",  "fake.rpc",
                                          "fake.tags", "mortal.rpc", "mortal.tags" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char path[128];
