@@ -17,7 +17,7 @@
 #include "gateway/upload.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
-#include "libcommon/str.h"
+#include "libcommon/spool.h"
 #include "libcommon/svc.h"
 
 #include "libcommon/banned.h"
@@ -102,10 +102,10 @@ send_file_bytes(struct http_call *call, int fd, uint64_t left)
 static void
 send_file(struct http_call *call, const struct bus_reply *reply, const char *content_type)
 {
-    char name[NAME_MAX + 1], path[PATH_MAX], offered[160], headers[256] = "";
+    char path[PATH_MAX], offered[160], headers[256] = "";
     struct stat st;
-    if (str_copy_len(name, sizeof(name), reply->body.p, reply->body.len) < 0 ||
-        upload_path(call->gateway->svc, name, path, sizeof(path)) < 0) {
+    if (spool_path(call->gateway->svc->spool_dir, reply->body.p, reply->body.len, path,
+                   sizeof(path)) < 0) {
         log_err("forward: a daemon gave no good file name");
         (void)http_fail(call, 500, "internal error");
         return;
@@ -255,7 +255,7 @@ forward_run(struct http_call *call, const struct forward *f)
     int r = forward_ask(call, f, &request, &a);
     if (r < 0) {
         if (spooled[0] != '\0')
-            upload_remove(call->gateway->svc, spooled); /* nobody else will */
+            spool_remove(call->gateway->svc->spool_dir, spooled, strlen(spooled)); /* nobody else will */
         answer_error(call, f, r);
         return;
     }

@@ -17,30 +17,13 @@
 #include "gateway/http.h"
 #include "gateway/gateway.h"
 #include "libcommon/log.h"
+#include "libcommon/spool.h"
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
 #include "libcommon/banned.h"
 
 enum { PIECE = 32 * 1024 };
-
-int
-upload_path(const struct svc *svc, const char *name, char *out, size_t out_size)
-{
-    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-        return -EINVAL;
-    if (snprintf(out, out_size, "%s/%s", svc->spool_dir, name) >= (int)out_size)
-        return -ENAMETOOLONG;
-    return 0;
-}
-
-void
-upload_remove(const struct svc *svc, const char *name)
-{
-    char path[PATH_MAX];
-    if (upload_path(svc, name, path, sizeof(path)) == 0)
-        (void)unlink(path); /* the daemon may have been faster */
-}
 
 static int
 write_all(int fd, const char *bytes, size_t n)
@@ -106,7 +89,7 @@ upload_spool(struct http_call *call, size_t max, char ret_name[UPLOAD_NAME_SIZE]
     char path[PATH_MAX];
     randombytes_buf(random, sizeof(random));
     hex_encode(random, sizeof(random), name + 3);
-    int r = upload_path(call->gateway->svc, name, path, sizeof(path));
+    int r = spool_path(call->gateway->svc->spool_dir, name, strlen(name), path, sizeof(path));
     int fd =
         r < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0660);
     if (fd < 0) {

@@ -1,5 +1,5 @@
 /*
- * Files passed between the gateway and the daemons by name: <run>/spool.
+ * Request bodies that go to a daemon as files (libcommon/spool.h).
  */
 #ifndef FIELDGATE_GATEWAY_UPLOAD_H
 #define FIELDGATE_GATEWAY_UPLOAD_H
@@ -19,10 +19,6 @@ enum {
  * 0 with its name; < 0: failed, answered, nothing left behind.
  */
 int upload_spool(struct http_call *call, size_t max, char ret_name[UPLOAD_NAME_SIZE]);
-
-/* The path of 'name', a plain file name. 0, -EINVAL or -ENAMETOOLONG. */
-int upload_path(const struct svc *svc, const char *name, char *out, size_t out_size);
-void upload_remove(const struct svc *svc, const char *name);
 
 /* Removes what is older than UPLOAD_KEEP_S. */
 void upload_sweep(const struct svc *svc);

@@ -17,6 +17,7 @@
 #include "libcommon/json.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
+#include "libcommon/spool.h"
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
@@ -532,7 +533,7 @@ drop_own_reply(struct api_call_private *p)
     if (p->stream_id)
         api_streams_drop(p->server->streams, p->stream_id);
     if (p->spool_name)
-        api_spool_remove(p->call.svc, p->spool_name, strlen(p->spool_name));
+        spool_remove(p->call.svc->spool_dir, p->spool_name, strlen(p->spool_name));
 }
 
 static void
@@ -543,7 +544,7 @@ answer(struct api_call_private *p, enum api_status status)
     bool ok = (int)status < 400;
     /* The receiver removes a passed file, also when it refuses before reading it. */
     if (p->call.request->body_kind == BUS_BODY_FILE)
-        api_spool_remove(p->call.svc, p->call.request->body.p, p->call.request->body.len);
+        spool_remove(p->call.svc->spool_dir, p->call.request->body.p, p->call.request->body.len);
     if (ok && p->body_kind == BUS_BODY_FILE && (!p->spool_name || !p->file_name)) {
         status = api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
         ok = false;

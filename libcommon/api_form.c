@@ -7,16 +7,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "libcommon/api_private.h"
+#include "libcommon/spool.h"
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
-enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20, SPOOL_PATH_MAX = 4096 };
+enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20 };
 
 /* A value of a header such as: form-data; name="x"; filename="y.crt". In place; NULL if absent. */
 static char *
@@ -166,32 +168,12 @@ read_spooled(struct api_call *call, const char *path, char **ret_bytes, size_t *
     return r;
 }
 
-/* 0 or -EINVAL. */
-static int
-spool_path(const struct svc *svc, const char *name, size_t len, char *out, size_t out_size)
-{
-    char text[65];
-    if (str_copy_len(text, sizeof(text), name, len) < 0 || text[0] == '\0' ||
-        strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(text))
-        return -EINVAL;
-    int n = snprintf(out, out_size, "%s/%s", svc->spool_dir, text);
-    return n > 0 && (size_t)n < out_size ? 0 : -EINVAL;
-}
-
-void
-api_spool_remove(const struct svc *svc, const char *name, size_t len)
-{
-    char path[SPOOL_PATH_MAX];
-    if (spool_path(svc, name, len, path, sizeof(path)) == 0)
-        (void)unlink(path); /* mostly it is gone already; else the gateway's sweep takes it */
-}
-
 int
 api_form_load(struct api_call_private *p)
 {
     const struct bus_request *rq = p->call.request;
-    char path[SPOOL_PATH_MAX], type[256];
-    if (spool_path(p->call.svc, rq->body.p, rq->body.len, path, sizeof(path)) < 0 ||
+    char path[PATH_MAX], type[256];
+    if (spool_path(p->call.svc->spool_dir, rq->body.p, rq->body.len, path, sizeof(path)) < 0 ||
         str_copy_len(type, sizeof(type), rq->content_type.p, rq->content_type.len) < 0)
         return -EINVAL;
     char *bytes = NULL;

@@ -70,8 +70,6 @@ int api_form_split(const char *content_type, char *body, size_t n, struct api_fo
                    size_t max_parts, size_t *ret_n);
 /* Reads the spooled body of a form request and splits it. 0 or -errno. */
 int api_form_load(struct api_call_private *p);
-/* Removes a spooled file by its name; what is no name of the spool is left alone. */
-void api_spool_remove(const struct svc *svc, const char *name, size_t len);
 
 /* Streams of a server. */
 struct api_streams;

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "libcommon/json.h"
 #include "libcommon/log.h"
+#include "libcommon/spool.h"
 #include "libcommon/str.h"
 #include "libcommon/banned.h"
 
@@ -97,15 +100,15 @@ modbusd_reply(struct modbusd *d, struct api_call *call, struct buf *json)
         buf_done(json);
         return API_OK;
     }
-    char name[64], path[4096];
+    char name[64], path[PATH_MAX];
     (void)snprintf(name, sizeof(name), "modbusd-%d-%" PRIu64, (int)getpid(),
                    ++d->n_spooled); /* fits */
-    int r = snprintf(path, sizeof(path), "%s/%s", d->svc->spool_dir, name) < (int)sizeof(path)
-                ? write_file(path, json->data, json->len)
-                : -ENAMETOOLONG;
+    int r = spool_path(d->svc->spool_dir, name, strlen(name), path, sizeof(path));
+    if (r == 0)
+        r = write_file(path, json->data, json->len);
     buf_done(json);
     if (r < 0) {
-        (void)unlink(path); /* whatever of it was written */
+        spool_remove(d->svc->spool_dir, name, strlen(name)); /* whatever of it was written */
         return api_fail_errno(call, r, "cannot write the answer");
     }
     api_reply_file(call, "application/json", name, "");
