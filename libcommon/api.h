@@ -72,7 +72,6 @@ enum {
     API_F_ARRAY = 16,     /* member is 'T *x; size_t n_x' */
     API_F_HAS = 32,       /* member has 'bool has_x' */
     API_F_ALWAYS = 64,    /* object member shown with its defaults even if never sent */
-    API_F_INT_TEXT = 128, /* integer that also may come as text "12" */
 };
 
 /* Checks a string beyond its length; 0 or -EINVAL. Format functions: libcommon/format.c */

@@ -27,14 +27,33 @@ struct ctx {
     const struct step *at;
 };
 
+/* One reference token of RFC 6901 at out + len; returns the length then, 'len' when it does not fit. */
+static size_t
+render_name(const char *name, char *out, size_t len, size_t size)
+{
+    size_t to = len;
+    if (to + 1 < size)
+        out[to++] = '/';
+    for (const char *p = name; *p; p++) {
+        bool escape = *p == '~' || *p == '/';
+        if (to + (escape ? 2 : 1) >= size)
+            return len;
+        if (escape)
+            out[to++] = '~';
+        out[to++] = *p == '~' ? '0' : *p == '/' ? '1' : *p;
+    }
+    return to;
+}
+
 static size_t
 render(const struct step *s, char *out, size_t size)
 {
     if (!s)
         return 0;
     size_t len = render(s->up, out, size);
-    int n = s->name ? snprintf(out + len, size - len, "/%s", s->name)
-                    : snprintf(out + len, size - len, "/%zu", s->index);
+    if (s->name)
+        return render_name(s->name, out, len, size);
+    int n = snprintf(out + len, size - len, "/%zu", s->index);
     return n > 0 && len + (size_t)n < size ? len + (size_t)n : len;
 }
 
@@ -168,8 +187,6 @@ decode_value(struct ctx *c, const struct api_field *f, const cJSON *item, void *
         return 0;
     case API_T_INT:
     case API_T_UINT:
-        if (!number && (f->flags & API_F_INT_TEXT))
-            number = text;
         if (!number)
             return fault(c, "%s should be an integer.", leaf(c));
         return decode_int(c, f, number, out);

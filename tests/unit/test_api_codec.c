@@ -166,6 +166,7 @@ faults_name_the_member_and_why(void **state)
         { "{\"name\":\"with space\"}", "/name" },
         { "{\"name\":\"a b\"}", "/name" },
         { "{\"name\":5}", "/name" },
+        { "{\"name\":\"a\",\"b/c~d\":1}", "/b~1c~0d" },
         { "{\"name\":null}", "/name" },
         { "{\"name\":\"a\",\"port\":0}", "/port" },
         { "{\"name\":\"a\",\"port\":65536}", "/port" },
