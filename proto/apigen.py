@@ -24,7 +24,7 @@ OP_KEYS = {
 FIELD_KEYS = {
     "type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "default",
     "format", "items", "minItems", "maxItems", "readOnly", "writeOnly", "$ref", "x-always",
-    "x-unsigned", "x-int-text", "x-any", "example", "additionalProperties",
+    "x-unsigned", "x-any", "example", "additionalProperties",
 }
 BODY_MAX_DEFAULT = 64 * 1024
 TIMEOUT_DEFAULT = 5000
@@ -99,8 +99,6 @@ class Field:
             self.flags.add("READ_ONLY")
         if spec.get("writeOnly"):
             self.flags.add("WRITE_ONLY")
-        if spec.get("x-int-text"):
-            self.flags.add("INT_TEXT")
         element = spec
         if spec.get("type") == "array":
             if "maxItems" not in spec or "items" not in spec:
@@ -244,11 +242,11 @@ class Op:
         kinds = {"data": "DATA", "bare": "BARE", "list": "LIST", "items": "ITEMS",
                  "empty": "EMPTY", "own": "OWN"}
         if words[0] not in kinds:
-            raise Stop(f"{where}: x-reply is data|bare|list|items|own Schema, own TYPE or empty")
+            raise Stop(f"{where}: x-reply is data|bare|list|items|own Schema, own TYPE, own string or empty")
         self.reply_kind = kinds[words[0]]
         self.reply = words[1] if len(words) > 1 and words[1] in schemas else None
         self.reply_types = [w for w in words[1:] if "/" in w]
-        self.reply_array = "array" in words
+        self.reply_text = words[1:] == ["string"]
         if self.reply_kind in ("DATA", "BARE", "LIST", "ITEMS") and self.reply is None:
             raise Stop(f"{where}: x-reply {words[0]} needs a schema")
         self.success = spec.get("x-success", 200)
@@ -563,13 +561,15 @@ def openapi_schema(spec):
                 continue
             elif k == "format" and v not in ("date-time", "email", "uuid", "ipv4"):
                 out[k] = v
-            elif k in ("x-always", "x-unsigned", "x-int-text", "x-strict"):
+            elif k in ("x-always", "x-unsigned", "x-strict"):
                 continue
             else:
                 out[k] = openapi_schema(v)
         if spec.get("x-any"):
             out.pop("maxLength", None)
             out.pop("type", None)
+        if spec.get("x-strict"):
+            out["additionalProperties"] = False
         return out
     if isinstance(spec, list):
         return [openapi_schema(v) for v in spec]
@@ -602,9 +602,7 @@ def openapi_op(op):
         out["parameters"] = params
     content = {}
     if op.body:
-        schema = ref(op.body)
-        if op.partial:
-            schema = {"allOf": [schema], "description": "Any subset of the members."}
+        schema = ref(op.body + "Part" if op.partial else op.body)
         if op.many:
             schema = {"oneOf": [schema, {"type": "array", "items": ref(op.body)}]}
         content["application/json"] = {"schema": schema}
@@ -629,6 +627,8 @@ def openapi_op(op):
             wrap["properties"]["count"] = {"type": "integer"}
     elif op.reply:
         wrap = ref(op.reply)
+    elif op.reply_text:
+        wrap = {"type": "string"}
     types = {}
     if wrap:
         types["application/json"] = {"schema": wrap}
@@ -655,6 +655,9 @@ def emit_openapi(ops, schemas_by_daemon):
             if name in schemas and schemas[name] != plain:
                 raise Stop(f"schema {name} of {daemon} differs from the one of another daemon")
             schemas[name] = plain
+    for name in sorted({op.body for op in ops if op.partial}):
+        schemas[name + "Part"] = {**{k: v for k, v in schemas[name].items() if k != "required"},
+                                  "description": f"Any subset of the members of {name}."}
     paths = {}
     for op in ops:
         paths.setdefault(op.path, {})[op.method] = openapi_op(op)

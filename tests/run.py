@@ -195,6 +195,15 @@ def reap():
                 pass
 
 
+def every_operation_was_tried(missing):
+    """The last test of a whole run: suite/contract.py has watched all replies."""
+    result = Result(Job("contract", "contract", [], 0, 0, False))
+    (result.failed if missing else result.passed).append("each_operation_had_both_outcomes")
+    print("\n".join([f"{'FAIL' if missing else 'ok':4} contract: each operation had a success "
+                     "and a refusal"] + missing), flush=True)
+    return result
+
+
 def main():
     global BASE
     parser = argparse.ArgumentParser()
@@ -216,8 +225,12 @@ def main():
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop_all)
     sys.path.insert(0, os.path.join(HERE, "suite"))
+    import contract
     import harness
     env = harness.sanitizer_env()
+    seen = os.path.join(BASE, "contract-seen")
+    with open(seen, "w", encoding="ascii"):
+        env["CONTRACT_SEEN"] = seen
     env.update(BUILD=build, VARIANT=args.variant, CMOCKA_MESSAGE_OUTPUT="TAP",
                PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1")
     scale = SLOW.get(args.variant, 1)
@@ -255,6 +268,8 @@ def main():
     for t in threads:
         t.join()
     reap()
+    if not args.patterns:
+        done.append(every_operation_was_tried(contract.unseen(build, seen)))
     shutil.rmtree(BASE, ignore_errors=True)
     passed = sum(len(r.passed) for r in done)
     failed = sum(len(r.failed) for r in done)

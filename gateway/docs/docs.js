@@ -21,7 +21,6 @@
   function typeText(schema) {
     if (!schema) return '';
     if (schema.$ref) return nameOf(schema.$ref);
-    if (schema.allOf) return schema.allOf.map(typeText).join(' & ');
     if (schema.oneOf) return schema.oneOf.map(typeText).join(' | ');
     if (schema.type === 'array') return typeText(schema.items) + '[]';
     let text = Array.isArray(schema.type) ? schema.type.join(' | ') : (schema.type || 'any');

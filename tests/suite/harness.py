@@ -27,6 +27,8 @@ import time
 import unittest
 import urllib.parse
 
+import contract
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("BUILD", os.path.join(ROOT, "build", "release"))
 VARIANT = os.environ.get("VARIANT", "release")
@@ -169,7 +171,17 @@ class Client:
         if got.will_close:
             conn.close()
             self.local.conn = None
+        if base == "/api/v1":
+            self.check(method, path, got, data)
         return Reply(got.status, got.headers, data, self.local.used - began, f"{method} {path}")
+
+    @staticmethod
+    def check(method, path, got, data):
+        """What openapi.json says of the operation holds for each of its replies."""
+        fault = contract.load(BUILD).check(method, path, got.status,
+                                           got.headers.get("Content-Type"), data)
+        if fault:
+            raise AssertionError(fault)
 
     def get(self, path, **kw):
         return self.request("GET", path, **kw)
@@ -205,9 +217,11 @@ class Stream:
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.new = threading.Condition()
         if self.status == 200:
+            client.check("GET", path, self.reply, b"")
             self.thread.start()
         else:
             self.body = self.reply.read()
+            client.check("GET", path, self.reply, self.body)
             self.ended = "refused"
 
     def read(self):
