@@ -12,9 +12,11 @@ build='make gcc libc6-dev python3 python3-yaml
     libpaho-mqtt-dev libmodbus-dev'
 # the broker and the clients of the six-step walk
 run='mosquitto mosquitto-clients curl'
-# unit tests; peers that share no code with us; certificates and TLS versions; namespaces; schemas
-test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux
-    python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt python3-jsonschema'
+# unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
+# pgrep and the kill that units call; systemd's own judgement of units and users; schemas
+test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
+    python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
+    python3-jsonschema'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'
 bench='wrk nginx-light mosquitto python3-paho-mqtt python3-jsonschema procps'
 
