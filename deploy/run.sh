@@ -29,6 +29,7 @@ done
 
 deploy/deps.sh build run || exit 1
 echo "run: building"
+mkdir -p "$(dirname "$BUILD")" || die "cannot make $BUILD"
 ${MAKE:-make} --no-print-directory -j"$(nproc)" B="$BUILD" programs >"$BUILD.log" 2>&1 || {
     tail -n 40 "$BUILD.log" >&2
     die "the build failed, see $BUILD.log"

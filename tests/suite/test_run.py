@@ -130,3 +130,20 @@ class MakeRun(unittest.TestCase):
                                         BUILD=os.path.relpath(harness.BUILD, harness.ROOT)))
         self.assertNotEqual(other.returncode, 0)
         self.assertIn("another run uses", other.stderr)
+
+
+class FirstBuild(unittest.TestCase):
+    def test_in_a_fresh_clone_the_output_of_the_build_is_kept_and_its_end_shown(self):
+        with tempfile.TemporaryDirectory(prefix="fg-") as fresh:
+            build = os.path.join(fresh, "build", "release")
+            make = os.path.join(fresh, "make")
+            with open(make, "w", encoding="utf-8") as f:
+                f.write("#!/bin/sh\necho the compiler says no\nexit 1\n")
+            os.chmod(make, 0o755)
+            done = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
+                                  env=dict(os.environ, BUILD=build, MAKE=make,
+                                           STATE=os.path.join(fresh, "state")))
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("the compiler says no\nrun: the build failed", done.stderr)
+            with open(f"{build}.log", encoding="utf-8") as f:
+                self.assertIn("says no", f.read())
