@@ -263,10 +263,7 @@ class Kill(Suite):
         with self.subTest("503 within 100 ms"):
             took = sorted(self.refusals)
             self.assertGreater(len(took), KILLS * 5)
-            # One in 100 may be the test machine's own doing: two processors start and kill
-            # daemons, run the clients and other tests at once.
-            self.assertLess(took[len(took) * 99 // 100 - 1], 0.1 * harness.SLOW, took[-40:])
-            self.assertLess(took[-1], 1 * harness.SLOW)
+            self.assertLess(took[-1], 0.1 * harness.SLOW, took[-40:])
         self.assertGreater(follower.events, 20 * KILLS / harness.SLOW, "events of the stream")
 
         rows = wait_for("the records of all changes", lambda: self.complete(writers), 60)

@@ -1,6 +1,7 @@
 """make run, and the walk of README.md exactly as it is printed there."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,15 +15,16 @@ TEST_SECONDS = 240
 
 
 class Run:
-    """deploy/run.sh on ports of ours, with what is built already."""
+    """deploy/run.sh on ports of ours: by default with what is built already."""
 
-    def __init__(self, state, ports):
-        env = dict(os.environ, STATE=state, BUILD=os.path.relpath(harness.BUILD, harness.ROOT),
-                   MAKE="true", **{k: str(v) for k, v in ports.items()})
+    def __init__(self, state, ports, argv=(f"{harness.ROOT}/deploy/run.sh",), cwd=harness.ROOT,
+                 **env):
+        env = env or {"BUILD": os.path.relpath(harness.BUILD, harness.ROOT), "MAKE": "true"}
+        env = dict(os.environ, STATE=state, **env, **{k: str(v) for k, v in ports.items()})
         self.lines = []
-        self.process = subprocess.Popen([f"{harness.ROOT}/deploy/run.sh"], env=env,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True, cwd=harness.ROOT)
+        self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        text=True, start_new_session=True)
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
 
@@ -42,18 +44,21 @@ class Run:
         wait_for(f"{word!r} in {self.text}", there, timeout)
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)
+        """Ctrl-C in its terminal: all of its process group is told."""
+        os.killpg(self.process.pid, signal.SIGINT)
         self.process.wait(60)
         self.thread.join(5)
         return self.process.returncode
+
+
+PORTS = ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT", "PLANT_PORT")
 
 
 class MakeRun(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.dir = tempfile.mkdtemp(prefix="fg-")
-        cls.ports = {n: free_port() for n in ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT",
-                                              "PLANT_PORT")}
+        cls.ports = {n: free_port() for n in PORTS}
         cls.state = os.path.join(cls.dir, "state")
         cls.run_ = None
 
@@ -84,7 +89,7 @@ class MakeRun(unittest.TestCase):
         return done.stdout.split("@@@@")
 
     def test_1_the_walk_of_the_readme_works_word_for_word(self):
-        for name in ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT", "PLANT_PORT"):
+        for name in PORTS:
             self.assertIn(str(self.ports[name]), self.r.text)
         out = self.walk()
         self.assertNotIn('"error"', "".join(out[:5]))
@@ -147,3 +152,19 @@ class FirstBuild(unittest.TestCase):
             self.assertIn("the compiler says no\nrun: the build failed", done.stderr)
             with open(f"{build}.log", encoding="utf-8") as f:
                 self.assertIn("says no", f.read())
+
+
+if harness.VARIANT == "release":  # it builds by itself, the same in every variant
+    class FreshCopy(unittest.TestCase):
+        def test_make_run_needs_nothing_but_the_sources(self):
+            with tempfile.TemporaryDirectory(prefix="fg-") as top:
+                copy = os.path.join(top, "fieldgate")
+                shutil.copytree(harness.ROOT, copy, ignore=shutil.ignore_patterns(
+                    "build", "state", ".git", "__pycache__"))
+                r = Run(os.path.join(copy, "state"), {n: free_port() for n in PORTS},
+                        ("make", "run"), copy, BUILD="build/release", MAKEFLAGS="")
+                self.addCleanup(lambda: r.process.poll() is None and r.stop())
+                r.wait("Ctrl-C stops everything", 200)
+                r.stop()
+                self.assertIn("run: stopped; state is in", r.text)
+                self.assertTrue(os.path.exists(f"{copy}/build/release/bin/gateway"))
