@@ -13,8 +13,10 @@ build='make gcc libc6-dev python3 python3-yaml
 # the broker and the clients of the six-step walk
 run='mosquitto mosquitto-clients curl'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
-# pgrep and the kill that units call; systemd's own judgement of units and users; schemas
+# pgrep and the kill that units call; systemd's own judgement of units and users, and a machine
+# that it boots; schemas
 test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
+    systemd-container
     python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'

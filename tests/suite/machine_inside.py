@@ -1,0 +1,288 @@
+"""What tests/suite/test_machine.py runs as root inside the machine that it boots.
+
+usage: machine_inside.py OUT PHASE      OUT: a line of JSON for each check
+
+The suite runs there as packages install it: units, users, sandboxes, the
+profile "device". Each check is a function; its words are its name.
+"""
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+import harness
+from harness import Client, Unanswered, wait_for
+
+P = "modbus_tcp_master"
+MQTT_PORT, PLANT_PORT = 1883, 1502
+STATE, RUN = "/var/lib/fieldgate", "/run/fieldgate"
+ANSWERED = "/try/answered"
+
+
+class Where:
+    http_port, https_port = 59000, 8443
+
+
+def systemctl(*args, fine=True):
+    done = subprocess.run(["systemctl", "--no-pager", *args], capture_output=True, text=True)
+    if fine and done.returncode != 0:
+        raise AssertionError(f"systemctl {args}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+def show(unit, what):
+    return systemctl("show", f"fieldgate-{unit}", "-p", what, "--value")
+
+
+def pid_of(unit):
+    return int(show(unit, "MainPID"))
+
+
+def status_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+
+
+class Inside:
+    def __init__(self):
+        self.admin = None
+
+    @staticmethod
+    def sign_in(password):
+        """A client; waits for an authd that is just starting."""
+        def asked():
+            reply = Client(Where).post("/auth", {"name": "admin", "password": password})
+            assert reply.status in (200, 503), repr(reply)
+            return reply if reply.status == 200 else None
+        reply = wait_for("a sign-in", asked)
+        return Client(Where).with_token(reply.data["token"])
+
+    def answers(self, name):
+        try:
+            return self.admin.get(harness.PROBE[name]).status == 200
+        except Unanswered:
+            return False
+
+    # ---- the checks of the first life, in order ----
+
+    def all_units_become_ready(self):
+        began = time.monotonic()
+        systemctl("start", "fieldgate.target")
+        wait_for("the gateway", lambda: show("gateway", "ActiveState") == "active", 20)
+        for d in harness.DAEMONS:
+            wait_for(d, lambda d=d: show(d, "ActiveState") == "active", 20)
+        print(f"ready {time.monotonic() - began:.2f} s after the start of the target")
+
+    def each_daemon_is_a_user_of_its_own_without_capabilities(self):
+        uids = set()
+        for d in harness.DAEMONS:
+            s = status_of(pid_of(d))
+            uids.add(s["Uid"].split()[0])
+            assert int(s["CapEff"], 16) == 0 and int(s["CapBnd"], 16) == 0, (d, s["CapBnd"])
+            assert s["NoNewPrivs"].strip() == "1" and s["Seccomp"].strip() == "2", d
+            assert oct(os.stat(f"{STATE}/{d}").st_mode & 0o777) == "0o700", d
+        assert len(uids) == len(harness.DAEMONS) and "0" not in uids, uids
+
+    def the_first_sign_in_forces_a_new_password(self):
+        first = self.sign_in(harness.FIRST_PASSWORD)
+        assert first.get("/tags/list").status == 403
+        reply = first.put("/users/me/password", {"newPassword": harness.PASSWORD})
+        assert reply.status == 200, repr(reply)
+        self.admin = self.sign_in(harness.PASSWORD)
+        for d in harness.PROBE:
+            wait_for(f"{d} to answer", lambda d=d: self.answers(d), 10)
+
+    def values_go_from_the_device_to_the_broker(self):
+        def post(path, body):
+            reply = self.admin.post(path, body)
+            assert reply.status in (200, 201), repr(reply)
+            return reply.data
+        device = post("/modbusmaster/config/remote-devs",
+                      {"masterTcpIfaceId": 1, "name": "plant", "slaveIpaddr": "127.0.0.1",
+                       "slaveTcpPort": PLANT_PORT})["remoteDevId"]
+        command = post("/modbusmaster/config/mcmds",
+                       {"remoteDevId": device, "name": "m", "func": 4, "readQuantity": 4,
+                        "pollInterval": 100})["mcmdId"]
+        post("/modbusmaster/config/tags", {"mcmdId": command, "name": "flow",
+                                           "dataType": "uint16", "access": "r"})
+        assert self.admin.put("/modbusmaster/control/config/apply").status == 200
+        wait_for("a value", lambda: [
+            r for r in self.admin.get(f"/tags/monitor/{P}/plant").json.get("data", [])
+            if r["tagName"] == "flow" and r["quality"] == "good"], 10)
+        client = post("/mqtt", {"enable": True, "server": "127.0.0.1", "port": MQTT_PORT,
+                                "clientID": "gw"})[0]["id"]
+        post(f"/mqtt/{client}/messages", {"enable": True, "outputTopic": "plant",
+                                          "tags": {P: {"plant": ["flow"]}},
+                                          "sendOutThreshold": {"mode": "immediately"}})
+        done = subprocess.run(["mosquitto_sub", "-p", str(MQTT_PORT), "-t", "plant", "-C", "3",
+                               "-W", "20"], capture_output=True, text=True)
+        assert done.stdout.count('"flow"') == 3, done.stdout + done.stderr
+
+    def a_restart_of_one_service_disturbs_no_other(self):
+        for name in harness.PROBE:
+            faults, slowest, stop = [], [0.0], threading.Event()
+
+            def ask(owner, name=name, faults=faults, slowest=slowest, stop=stop):
+                client = Client(Where, token=self.admin.token)
+                while not stop.is_set():
+                    reply = client.get(harness.PROBE[owner])
+                    # authd away: others' operations go on with what the gateway knows of us
+                    if reply.status == 503 and owner == name:
+                        slowest[0] = max(slowest[0], reply.took)
+                    elif reply.status != 200:
+                        faults.append(f"{owner} while {name} restarts: {reply}")
+            threads = [threading.Thread(target=ask, args=(o,)) for o in harness.PROBE]
+            for t in threads:
+                t.start()
+            systemctl("restart", f"fieldgate-{name}")
+            wait_for(f"{name} again", lambda name=name: self.answers(name), 10)
+            stop.set()
+            for t in threads:
+                t.join()
+            assert not faults, faults[:5]
+            assert slowest[0] < 0.1, f"503 of {name} after {slowest[0]:.3f} s"
+
+    def a_killed_service_is_back_by_itself(self):
+        for name in harness.DAEMONS:
+            before = pid_of(name)
+            os.kill(before, signal.SIGKILL)
+            wait_for(f"{name} again", lambda: pid_of(name) not in (0, before)
+                     and show(name, "ActiveState") == "active", 10)
+        for name in harness.PROBE:
+            wait_for(f"{name} to answer", lambda name=name: self.answers(name), 10)
+
+    def a_renewed_certificate_is_taken_by_reload(self):
+        def serial():
+            return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", 8443)))
+        old, base = serial(), f"{STATE}/gateway/thingspro_https_default"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=new", "-days", "9",
+                        "-keyout", "/try/new.key", "-out", "/try/new.crt"], check=True,
+                       capture_output=True)
+        owner = os.stat(f"{base}.key")
+        for kind in ("key", "crt"):
+            shutil.copy(f"/try/new.{kind}", f"{base}.{kind}")
+            os.chown(f"{base}.{kind}", owner.st_uid, owner.st_gid)
+        before = pid_of("gateway")
+        systemctl("reload", "fieldgate-gateway")
+        wait_for("the new certificate", lambda: serial() != old, 10)
+        assert pid_of("gateway") == before
+
+    def strangers_on_the_machine_reach_neither_the_bus_nor_the_state(self):
+        code = ("import socket, sys\ns = socket.socket(socket.AF_UNIX)\n"
+                f"try:\n    s.connect('{RUN}/bus/authd.rpc'); print('connected')\n"
+                "except OSError as e:\n    print(e.errno)\n"
+                f"try:\n    open('{STATE}/authd/data.mdb'); print('opened')\n"
+                "except OSError as e:\n    print(e.errno)\n")
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                               "python3", "-c", code], capture_output=True, text=True)
+        assert done.stdout.split() == ["13", "13"], done.stdout + done.stderr
+        # one daemon cannot read what another keeps
+        done = subprocess.run(["setpriv", "--reuid=fieldgate-modbusd", "--regid=fieldgate",
+                               "--clear-groups", "ls", f"{STATE}/authd"], capture_output=True,
+                              text=True)
+        assert done.returncode != 0, done.stdout
+
+    def a_daemon_that_hangs_is_ended_by_its_watchdog(self):
+        before = pid_of("tagd")
+        os.kill(before, signal.SIGSTOP)
+        assert self.answers("modbusd")
+        wait_for("the watchdog", lambda: pid_of("tagd") not in (0, before), 40)
+        wait_for("tagd to answer", lambda: self.answers("tagd"), 10)
+
+    def nothing_was_denied_by_a_sandbox(self):
+        log = subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-u", "fieldgate-*"],
+                             capture_output=True, text=True).stdout
+        for word in ("not permitted", "Permission denied", "SIGSYS", "err ", "cannot"):
+            lines = [line for line in log.splitlines() if word in line]
+            assert not lines, lines[:5]
+
+    def it_writes_until_the_plug_is_pulled(self):
+        with open(ANSWERED, "w", encoding="ascii") as f:
+            n = 0
+            while True:
+                n += 1
+                reply = self.admin.put("/users/me", {"description": f"word-{n}-end"})
+                assert reply.status == 200, repr(reply)
+                f.write(f"{n}\n")
+                f.flush()
+
+    FIRST = (all_units_become_ready, each_daemon_is_a_user_of_its_own_without_capabilities,
+             the_first_sign_in_forces_a_new_password, values_go_from_the_device_to_the_broker,
+             a_restart_of_one_service_disturbs_no_other, a_killed_service_is_back_by_itself,
+             a_renewed_certificate_is_taken_by_reload,
+             strangers_on_the_machine_reach_neither_the_bus_nor_the_state,
+             nothing_was_denied_by_a_sandbox, a_daemon_that_hangs_is_ended_by_its_watchdog)
+
+    # ---- the second life, after all processes were killed at once ----
+
+    def what_was_answered_before_is_there_with_its_records(self):
+        systemctl("start", "fieldgate.target")
+        wait_for("the gateway", lambda: show("gateway", "ActiveState") == "active", 20)
+        self.admin = self.sign_in(harness.PASSWORD)
+        with open(ANSWERED, encoding="ascii") as f:
+            answered = [int(n) for n in f.read().split()]
+        kept = int(self.admin.get("/users/me").data["description"].split("-")[1])
+        assert kept in (answered[-1], answered[-1] + 1), (kept, answered[-1])
+
+        def recorded():
+            rows, offset = [], 0
+            while True:
+                reply = self.admin.get(f"/audits?names=accountUpdate&order=id&sort=asc&limit=1000"
+                                       f"&offset={offset}")
+                rows += [r["message"] + r["detail"] for r in reply.data]
+                offset += len(reply.data)
+                if not reply.data or offset >= reply.json["total"]:
+                    break
+            words = [int(w.split("-")[0]) for t in rows for w in t.split("word-")[1:]]
+            return words if set(answered) <= set(words) else None
+        words = wait_for("the records", recorded, 20)
+        assert len(words) == len(set(words)) and set(words) - set(answered) <= {answered[-1] + 1}
+        print(f"{len(answered)} answered writes, all there")
+
+    def values_flow_again_without_a_hand(self):
+        done = subprocess.run(["mosquitto_sub", "-p", str(MQTT_PORT), "-t", "plant", "-C", "3",
+                               "-W", "30"], capture_output=True, text=True)
+        assert done.stdout.count('"flow"') == 3, done.stdout + done.stderr
+
+    SECOND = (what_was_answered_before_is_there_with_its_records,
+              values_flow_again_without_a_hand)
+
+
+def main():
+    out, phase = sys.argv[1:3]
+    os.environ["BUILD"] = "/try/build"
+    plant = subprocess.Popen(["/usr/bin/fieldgate-demoplant", "--port", str(PLANT_PORT)])
+    with open("/try/mosquitto.conf", "w", encoding="ascii") as f:
+        f.write(f"listener {MQTT_PORT} 127.0.0.1\nallow_anonymous true\n")
+    broker = subprocess.Popen(["/usr/sbin/mosquitto", "-c", "/try/mosquitto.conf"],
+                              stderr=subprocess.DEVNULL)
+    inside = Inside()
+    try:
+        for check in Inside.FIRST if phase == "1" else Inside.SECOND:
+            fault, began = None, time.monotonic()
+            try:
+                check(inside)
+            except Exception:  # told outside
+                fault = traceback.format_exc() + subprocess.run(
+                    ["journalctl", "--no-pager", "-b", "-n", "60", "-u", "fieldgate-*"],
+                    capture_output=True, text=True).stdout
+            print(f"{check.__name__}: {time.monotonic() - began:.1f} s", flush=True)
+            with open(out, "a", encoding="utf-8") as f:
+                f.write(json.dumps({"check": check.__name__, "fault": fault}) + "\n")
+        if phase == "1":
+            inside.it_writes_until_the_plug_is_pulled()
+    finally:
+        for p in (plant, broker):
+            p.kill()
+            p.wait()
+
+
+if __name__ == "__main__":
+    main()
