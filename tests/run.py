@@ -89,6 +89,7 @@ def run_job(job, env, scale, base):
     argv = list(job.argv)
     if job.private_mounts:
         argv = ["unshare", "-m" if os.getuid() == 0 else "-rm"] + argv
+        env["PRIVATE_MOUNTS"] = "1"
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL, env=env, cwd=ROOT,
                                start_new_session=True)

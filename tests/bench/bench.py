@@ -267,7 +267,7 @@ def quantiles(values):
 
 def row_latency(args):
     import harness
-    for interval, samples in ((100, 25), (1000, 6)):
+    for interval, samples in ((100, 25), (1000, 10)):
         with Bench() as b:
             log = os.path.join(b.fleet.dir, "answers")
             port = free_port()
