@@ -41,7 +41,10 @@ STATE=$(cd "$STATE" && pwd)
 exec 9>"$STATE/lock"
 flock -n 9 || die "another run uses $STATE (or choose STATE=...)"
 # Sockets want a short path, whatever the state directory is called.
-RUN=$(mktemp -d "${XDG_RUNTIME_DIR:-/tmp}/fieldgate.XXXXXX") || die "cannot make a run directory"
+# (After su, XDG_RUNTIME_DIR may be that of somebody else.)
+place=${XDG_RUNTIME_DIR:-/tmp}
+[ -w "$place" ] || place=/tmp
+RUN=$(mktemp -d "$place/fieldgate.XXXXXX") || die "cannot make a run directory"
 mkdir -p "$RUN/bus" "$RUN/spool"
 
 busy() {

@@ -21,6 +21,7 @@ class Run:
                  **env):
         env = env or {"BUILD": os.path.relpath(harness.BUILD, harness.ROOT), "MAKE": "true"}
         env = dict(os.environ, STATE=state, **env, **{k: str(v) for k, v in ports.items()})
+        env["XDG_RUNTIME_DIR"] = "/run/user/of-somebody-else"  # as after su
         self.lines = []
         self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
