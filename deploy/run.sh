@@ -27,6 +27,8 @@ for name in HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT; do
         die "$name=${!name} is no port"
 done
 
+[[ $STATE =~ [[:space:]] ]] && die "there is a blank in '$STATE': make run STATE=/some/other/place"
+
 deploy/deps.sh build run || exit 1
 echo "run: building"
 mkdir -p "$(dirname "$BUILD")" || die "cannot make $BUILD"

@@ -139,6 +139,12 @@ class MakeRun(unittest.TestCase):
 
 
 class FirstBuild(unittest.TestCase):
+    def test_a_blank_in_the_state_directory_is_told_plainly(self):
+        done = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
+                              env=dict(os.environ, STATE="/tmp/a b", MAKE="false"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("there is a blank in '/tmp/a b'", done.stderr)
+
     def test_in_a_fresh_clone_the_output_of_the_build_is_kept_and_its_end_shown(self):
         with tempfile.TemporaryDirectory(prefix="fg-") as fresh:
             build = os.path.join(fresh, "build", "release")
