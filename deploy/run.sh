@@ -30,6 +30,7 @@ done
 [[ $STATE =~ [[:space:]] ]] && die "there is a blank in '$STATE': make run STATE=/some/other/place"
 
 deploy/deps.sh build run || exit 1
+MOSQUITTO=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "no mosquitto"
 echo "run: building"
 mkdir -p "$(dirname "$BUILD")" || die "cannot make $BUILD"
 ${MAKE:-make} --no-print-directory -j"$(nproc)" B="$BUILD" programs >"$BUILD.log" 2>&1 || {
@@ -64,7 +65,6 @@ persistence false
 log_dest stderr
 user $(id -un)
 EOC
-MOSQUITTO=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "no mosquitto"
 
 suite="--profile bench --state $STATE --run $RUN"
 declare -A argv=(
@@ -92,7 +92,9 @@ start() {
     since[$name]=$SECONDS
 }
 
+# stop_all [CODE]
 stop_all() {
+    local code=${1:-0}
     stopping=yes
     trap '' INT TERM HUP
     echo
@@ -110,14 +112,14 @@ stop_all() {
     done
     rm -rf "$RUN"
     echo "run: stopped; state is in $STATE"
-    exit 0
+    exit "$code"
 }
 trap stop_all INT TERM HUP
 
 for name in "${order[@]}"; do start "$name"; done
 
 answers() { # a sign-in without a name: authd refuses it, so both are there
-    [ "$(curl -s -o /dev/null -w '%{http_code}' --max-time 2 -d '{}' \
+    [ "$(curl -s --noproxy '*' -o /dev/null -w '%{http_code}' --max-time 2 -d '{}' \
         "http://127.0.0.1:$HTTP_PORT/api/v1/auth")" = 400 ]
 }
 for ((n = 0; n < 200; n++)); do
@@ -126,11 +128,11 @@ for ((n = 0; n < 200; n++)); do
         kill -0 "${pid_of[$name]}" 2>/dev/null && continue
         echo "run: $name ended at once; the end of $STATE/log/$name.log:" >&2
         tail -n 5 "$STATE/log/$name.log" >&2
-        stop_all
+        stop_all 1
     done
     sleep 0.1
 done
-answers || { echo "run: the gateway does not answer, see $STATE/log" >&2; stop_all; }
+answers || { echo "run: the gateway does not answer, see $STATE/log" >&2; stop_all 1; }
 
 A=http://127.0.0.1:$HTTP_PORT/api/v1
 cat <<EOT
