@@ -60,6 +60,8 @@ class Machine(unittest.TestCase):
         cls.boot("1")
         wait_for(f"the checks to end; {cls.told()}", lambda: os.path.exists(cls.answered())
                  and os.path.getsize(cls.answered()) > 1000 or cls.over(), 200)
+        if not os.path.exists(f"{cls.root}/try/out"):
+            raise AssertionError(f"the machine did not boot:\n{cls.told()}")
         cls.pull_the_plug()
         cls.boot("2")
         wait_for(f"the second life to end; {cls.told()}", cls.over, 100)
