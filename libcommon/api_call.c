@@ -2,8 +2,9 @@
  * Runs operations: finds the descriptor, checks the permission again, decodes,
  * calls the handler, commits the change with its audit record, answers.
  *
- * A call goes: begin -> handler -> [pending … api_finish] -> settle (commit or
- * abort) -> after-commit functions -> [held … api_finish] -> answer -> free.
+ * A call goes: begin -> handler -> [pending … api_finish] -> the answer is
+ * written -> settle (commit or abort) -> after-commit functions ->
+ * [held … api_finish] -> answer -> free.
  */
 #include "libcommon/api.h"
 
@@ -459,6 +460,7 @@ write_error(struct api_call_private *p, enum api_status status)
 {
     struct buf *b = &p->out;
     buf_reset(b);
+    p->begin = OUT_HEAD;
     (void)out(p); /* failure stays in the buf */
     const char *text = p->message && p->status == status ? p->message : status_text(status);
     bool plain = p->call.op == NULL || p->call.op->error_style == API_ERRORS_PLAIN;
@@ -480,13 +482,12 @@ write_error(struct api_call_private *p, enum api_status status)
     buf_puts(b, "}}");
 }
 
-/* Writes the body of a success; returns where it begins in p->out. */
-static size_t
+/* Writes the body of a success, which begins at p->begin in p->out. */
+static void
 write_success(struct api_call_private *p)
 {
     const struct api_op *op = p->call.op;
     struct buf *b = out(p);
-    size_t begin = OUT_HEAD;
     char head[OUT_HEAD];
     int n = 0;
     switch ((enum api_reply_kind)op->reply_kind) {
@@ -508,12 +509,24 @@ write_success(struct api_call_private *p)
     case API_REPLY_OWN:
         break;
     }
+    p->begin = OUT_HEAD - (size_t)n;
     if (n > 0 && !b->err) {
-        begin = OUT_HEAD - (size_t)n;
-        memcpy(b->data + begin, head, (size_t)n);
+        memcpy(b->data + p->begin, head, (size_t)n);
         buf_puts(b, "]}");
     }
-    return begin;
+}
+
+/* Before the commit: nothing may be kept that could then not be answered. */
+static enum api_status
+make_success(struct api_call_private *p, enum api_status status)
+{
+    bool is_file = p->body_kind == BUS_BODY_FILE;
+    write_success(p);
+    if (p->out.err == -E2BIG)
+        return api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
+    if (p->out.err || (is_file && (!p->spool_name || !p->file_name)))
+        return api_fail(&p->call, API_UNAVAILABLE, NULL, "out of memory");
+    return status;
 }
 
 static void
@@ -540,30 +553,17 @@ static void
 answer(struct api_call_private *p, enum api_status status)
 {
     struct bus_reply reply = { .id = p->call.request->id };
-    size_t begin = OUT_HEAD;
     bool ok = (int)status < 400;
     /* The receiver removes a passed file, also when it refuses before reading it. */
     if (p->call.request->body_kind == BUS_BODY_FILE)
         spool_remove(p->call.svc->spool_dir, p->call.request->body.p, p->call.request->body.len);
-    if (ok && p->body_kind == BUS_BODY_FILE && (!p->spool_name || !p->file_name)) {
-        status = api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
-        ok = false;
-    }
-    if (ok) {
-        if (p->call.op->reply_kind == API_REPLY_OWN)
-            reply.body_kind = p->body_kind;
-        else if (p->call.op->reply_kind != API_REPLY_EMPTY)
-            reply.body_kind = BUS_BODY_JSON;
-        begin = write_success(p);
-        if (p->out.err) {
-            status = api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
-            ok = false;
-        }
-    }
+    if (ok && p->call.op->reply_kind == API_REPLY_OWN)
+        reply.body_kind = p->body_kind;
+    else if (ok && p->call.op->reply_kind != API_REPLY_EMPTY)
+        reply.body_kind = BUS_BODY_JSON;
     if (!ok) {
         drop_own_reply(p);
         write_error(p, status);
-        begin = OUT_HEAD;
         reply.body_kind = p->out.err ? BUS_BODY_NONE : BUS_BODY_JSON;
         reply.retry_after_s = status == API_UNAVAILABLE || status == API_TOO_MANY ? 1 : 0;
     }
@@ -578,7 +578,7 @@ answer(struct api_call_private *p, enum api_status status)
         put_u64(stream_id, p->stream_id);
         reply.body = (struct bus_str){ (const char *)stream_id, sizeof(stream_id) };
     } else if (reply.body_kind != BUS_BODY_NONE && !p->out.err) {
-        reply.body = (struct bus_str){ p->out.data + begin, (uint32_t)(p->out.len - begin) };
+        reply.body = (struct bus_str){ p->out.data + p->begin, (uint32_t)(p->out.len - p->begin) };
     }
     count_outcome(p, status);
     bus_answer(MOVE_PTR(p->in), &reply);
@@ -623,6 +623,8 @@ complete(struct api_call_private *p, enum api_status status)
     /* A handler that returned API_OK after api_fail (a NULL api_txn, say) has failed. */
     if ((int)status < 400 && p->status != API_PENDING)
         status = p->status;
+    if ((int)status < 400)
+        status = make_success(p, status);
     status = settle(p, status);
     if ((int)status < 400) {
         if (status == API_OK)

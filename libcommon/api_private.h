@@ -25,6 +25,7 @@ struct api_call_private {
     struct cJSON *tree; /* the body */
     struct store_txn *wtxn, *rtxn;
     struct buf out; /* reply body, after OUT_HEAD bytes of room */
+    size_t begin;   /* where it begins there, once it is written */
     size_t n_items;
     enum api_status status; /* what api_fail said */
     const char *pointer, *message;

@@ -27,7 +27,7 @@
 #include "libcommon/svc.h"
 
 enum { DB_THINGS, DB_OUTBOX, N_DBS };
-enum { READ = 11, CHANGE = 12, DEFERRED = 13, UPLOAD = 14, FAR_US = 60 * 1000 * 1000 };
+enum { READ = 11, CHANGE = 12, DEFERRED = 13, UPLOAD = 14, CHANGE_OWN = 15, FAR_US = 60 * 1000 * 1000 };
 
 static const char *const dbs[N_DBS] = { "things", "outbox" };
 static const struct svc_info info = { .name = "testd", .dbs = dbs, .n_dbs = N_DBS, .schema = 1 };
@@ -151,6 +151,8 @@ static const struct api_op ops[] = {
     { OP, .id = UPLOAD, .name = "upload", .permission = API_PERMISSION_TOKEN,
       .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY,
       .form = true },
+    { OP, .id = CHANGE_OWN, .name = "changeOwn", .permission = API_PERMISSION_OPEN,
+      .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_OWN },
 };
 
 void __wrap_metric_register(struct metric_counter *m);
@@ -267,6 +269,22 @@ change(struct api_call *call)
 }
 
 static enum api_status
+change_with_too_large_an_answer(struct api_call *call)
+{
+    static const char part[1 << 20];
+    for (int i = 0; i < 9; i++)
+        api_reply_json(call, part, sizeof(part));
+    return change(call);
+}
+
+static enum api_status
+change_without_memory_for_the_answer(struct api_call *call)
+{
+    api_reply_buf(call)->err = -ENOMEM;
+    return change(call);
+}
+
+static enum api_status
 change_after_failing(struct api_call *call)
 {
     (void)api_fail(call, API_CONFLICT, "/a/\"b\"", "no \"such\"\n\x01 \xFF thing");
@@ -362,6 +380,22 @@ a_change_that_cannot_be_committed_is_refused_and_leaves_nothing(void **state)
     assert_refused(&in, 507);
     assert_int_equal(in.n_things, 0);
     assert_int_equal(in.n_kept, 0);
+    assert_int_equal(n_after, 0);
+}
+
+static void
+a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE_OWN), next = request(CHANGE_OWN);
+    serve(&in, change_with_too_large_an_answer);
+    assert_refused(&in, 413);
+    assert_int_equal(in.n_things, 0);
+    assert_int_equal(in.n_kept, 0);
+    serve(&next, change_without_memory_for_the_answer);
+    assert_refused(&next, 503);
+    assert_int_equal(next.n_things, 0);
+    assert_int_equal(next.n_kept, 0);
     assert_int_equal(n_after, 0);
 }
 
@@ -576,6 +610,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         T(a_change_is_answered_when_it_is_on_disk_with_its_record),
         T(a_change_that_cannot_be_committed_is_refused_and_leaves_nothing),
+        T(a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing),
         T(a_handler_that_succeeds_after_a_failure_has_failed),
         T(a_held_call_keeps_no_transaction_and_is_answered_later),
         T(a_call_that_is_held_and_finished_at_once_is_answered_once),
