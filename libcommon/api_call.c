@@ -391,9 +391,7 @@ change_detail(struct api_call_private *p)
     }
     jw_close(&b, '}');
     if (!b.err && b.len > AUDIT_DETAIL_MAX) {
-        size_t whole = b.len, keep = AUDIT_DETAIL_MAX / 4;
-        while (keep > 0 && ((unsigned char)b.data[keep] & 0xC0) == 0x80)
-            keep--;
+        size_t whole = b.len, keep = utf8_cut(b.data, b.len, AUDIT_DETAIL_MAX / 4);
         char *begins = api_arena_alloc(p->arena, keep + 1);
         if (begins)
             memcpy(begins, b.data, keep);

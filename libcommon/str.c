@@ -219,6 +219,16 @@ utf8_count(const char *text, size_t len)
     return n;
 }
 
+size_t
+utf8_cut(const char *text, size_t len, size_t max)
+{
+    if (len <= max)
+        return len;
+    while (max > 0 && ((uint8_t)text[max] & 0xC0) == 0x80)
+        max--;
+    return max;
+}
+
 /* ---- hexadecimal ---- */
 
 void

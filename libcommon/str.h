@@ -34,6 +34,8 @@ int parse_double(const char *text, double *ret_value);
 bool utf8_valid(const char *text, size_t len);
 /* Characters (code points) in valid UTF-8. */
 size_t utf8_count(const char *text, size_t len);
+/* At most 'max' of the 'len' bytes, not ending inside a character. */
+size_t utf8_cut(const char *text, size_t len, size_t max);
 
 /* Upper-case hexadecimal; 'out' holds 2 * n + 1 bytes. */
 void hex_encode(const void *bytes, size_t n, char *out);

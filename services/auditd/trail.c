@@ -126,11 +126,7 @@ time_key(uint8_t out[TIME_KEY_SIZE], int64_t at_us, uint64_t id)
 static struct trail_text
 cut(struct trail_text t, size_t max)
 {
-    if (t.len > max) {
-        t.len = max;
-        while (t.len > 0 && ((unsigned char)t.p[t.len] & 0xC0) == 0x80)
-            t.len--;
-    }
+    t.len = utf8_cut(t.p, t.len, max);
     return t;
 }
 

@@ -172,6 +172,16 @@ test_well_formed_utf8(void **state)
 }
 
 static void
+test_a_text_is_cut_between_characters(void **state)
+{
+    (void)state;
+    static const char text[] = "a\xC3\xA9\xE2\x82\xAC!"; /* of 1, 2, 3 and 1 bytes */
+    static const size_t want[] = { 0, 1, 1, 3, 3, 3, 6, 7, 7 };
+    for (size_t max = 0; max < ARRAY_LEN(want); max++)
+        assert_int_equal(utf8_cut(text, sizeof(text) - 1, max), want[max]);
+}
+
+static void
 test_all_code_points_and_no_surrogate(void **state)
 {
     (void)state;
@@ -217,6 +227,7 @@ main(void)
         cmocka_unit_test(test_signed_numbers),
         cmocka_unit_test(test_real_numbers_have_the_grammar_of_json),
         cmocka_unit_test(test_well_formed_utf8),
+        cmocka_unit_test(test_a_text_is_cut_between_characters),
         cmocka_unit_test(test_all_code_points_and_no_surrogate),
         cmocka_unit_test(test_hexadecimal_there_and_back),
     };
