@@ -216,6 +216,19 @@ void api_audit_source(struct api_call *call, const char *name);
 void api_audit_refusal(struct api_call *call, const char *event, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 
+/*
+ * Before an effect outside the store (a write to a device): a durable note of
+ * it, in a transaction of its own, so that no end of this process leaves it
+ * without a record. 'what' becomes the record's message. The frame turns the
+ * note into the record of a call that succeeds and drops that of one that is
+ * refused; what is left over becomes a record "outcome unknown". Once per
+ * call, before api_txn; the daemon's tables have one "notes". API_OK, or the
+ * refusal to return: then do nothing.
+ */
+enum api_status api_note(struct api_call *call, const char *what);
+/* The call fails, but the effect may have happened: recorded as "outcome unknown". */
+void api_note_unsure(struct api_call *call);
+
 /* multipart: 0 and the part's bytes, or -ENOENT. Bytes live as long as the call. */
 int api_form_part(const struct api_call *call, const char *name, const char **ret_file_name,
                   const char **ret_bytes, size_t *ret_n);
@@ -284,6 +297,8 @@ int api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
 void api_server_free(struct api_server *s);
 /* Runs one request of kind API, STREAM_NEXT or STREAM_CLOSE. */
 void api_serve(struct api_server *s, struct bus_incoming *in);
+/* At the start: records of what an earlier life had begun and not recorded. */
+void api_server_settle(struct api_server *s);
 /* Ends all streams (stopping). */
 void api_server_stop(struct api_server *s);
 

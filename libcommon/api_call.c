@@ -35,6 +35,7 @@ struct api_server {
     struct api_call_private *free_calls;
     size_t n_free;
     struct api_streams *streams;
+    struct api_notes *notes;
 };
 
 static struct metric_counter requests_ok = {
@@ -422,9 +423,12 @@ record_of(struct api_call_private *p, const char *event, const char *message, co
     };
 }
 
-/* Adds the record of the change to the transaction, beginning one where the change had none. */
+/*
+ * Adds the record of the change to the transaction, beginning one where the
+ * change had none, and takes its note out. 'more' ends the message.
+ */
 static int
-put_change_record(struct api_call_private *p)
+put_change_record(struct api_call_private *p, const char *more)
 {
     struct api_call *call = &p->call;
     if (call->op->audit != API_AUDIT_CHANGE)
@@ -433,10 +437,13 @@ put_change_record(struct api_call_private *p)
     int r = p->wtxn ? 0 : store_begin(call->svc->store, &p->wtxn);
     if (r < 0)
         return r;
+    const char *message = p->audit_message ? p->audit_message : call->op->summary;
+    const char *whole = more[0] ? api_printf(call, "%s%s", message, more) : message;
     struct audit_record record =
-        record_of(p, call->op->event, p->audit_message ? p->audit_message : call->op->summary,
+        record_of(p, call->op->event, whole ? whole : message,
                   p->audit_detail ? p->audit_detail : change_detail(p));
-    return audit_put(call->svc->outbox, p->wtxn, &record);
+    r = audit_put(call->svc->outbox, p->wtxn, &record);
+    return r < 0 ? r : api_note_del(p);
 }
 
 static void
@@ -583,27 +590,54 @@ answer(struct api_call_private *p, enum api_status status)
     call_free(p);
 }
 
+/* Nothing happened, or perhaps the effect that was noted. */
+static void
+settle_refused(struct api_call_private *p)
+{
+    store_abort(MOVE_PTR(p->wtxn));
+    keep_refusal_record(p);
+    if (!p->note)
+        return;
+    int r;
+    if (p->note_unsure) {
+        r = put_change_record(p, ": outcome unknown");
+    } else {
+        r = store_begin(p->call.svc->store, &p->wtxn);
+        if (r == 0)
+            r = api_note_del(p);
+    }
+    if (r == 0)
+        r = store_commit(MOVE_PTR(p->wtxn));
+    store_abort(MOVE_PTR(p->wtxn));
+    if (r < 0)
+        log_err("api: cannot settle a note op=%s error=%s", p->call.op->name, strerror(-r));
+    else
+        audit_kick(p->call.svc->outbox);
+    api_note_done(p, r == 0);
+}
+
 /* Commits or takes back; returns what the client is told. */
 static enum api_status
 settle(struct api_call_private *p, enum api_status status)
 {
     store_abort(MOVE_PTR(p->rtxn));
     if ((int)status >= 400) {
-        store_abort(MOVE_PTR(p->wtxn));
-        keep_refusal_record(p);
+        settle_refused(p);
         return status;
     }
-    int r = put_change_record(p);
-    if (r < 0) {
-        store_abort(MOVE_PTR(p->wtxn));
-        return api_fail_errno(&p->call, r, "cannot record the change");
-    }
-    p->committed = true;
-    if (!p->wtxn)
-        return status;
-    r = store_commit(MOVE_PTR(p->wtxn));
+    int r = put_change_record(p, "");
     if (r < 0)
-        return api_fail_errno(&p->call, r, "cannot save");
+        store_abort(MOVE_PTR(p->wtxn));
+    p->committed = true;
+    if (r == 0 && !p->wtxn)
+        return status;
+    if (r == 0)
+        r = store_commit(MOVE_PTR(p->wtxn));
+    bool noted = p->note != 0;
+    api_note_done(p, r == 0);
+    if (r < 0)
+        return api_fail_errno(&p->call, r, "%s",
+                              noted ? "it was done, but its record must wait" : "cannot save");
     if (p->call.svc->outbox)
         audit_kick(p->call.svc->outbox);
     return status;
@@ -855,7 +889,7 @@ api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
         s->by_id = calloc(size, sizeof(*s->by_id));
     if (s)
         s->streams = api_streams_new(svc);
-    if (!s || !s->by_id || !s->streams) {
+    if (!s || !s->by_id || !s->streams || api_notes_new(svc, &s->notes) < 0) {
         api_server_free(s);
         return -ENOMEM;
     }
@@ -893,6 +927,7 @@ api_server_free(struct api_server *s)
         call_destroy(p);
     }
     api_streams_free(s->streams);
+    api_notes_free(s->notes);
     free(s->by_id);
     free(s);
 }
@@ -901,4 +936,16 @@ struct api_streams *
 api_server_streams(struct api_server *s)
 {
     return s->streams;
+}
+
+struct api_notes *
+api_server_notes(struct api_server *s)
+{
+    return s->notes;
+}
+
+void
+api_server_settle(struct api_server *s)
+{
+    api_notes_settle(s->notes);
 }

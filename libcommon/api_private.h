@@ -42,6 +42,9 @@ struct api_call_private {
     /* audit */
     const char *audit_message, *audit_detail, *audit_source;
     const char *refusal_event, *refusal_message;
+    uint64_t note; /* its key; 0: none */
+    bool note_unsure;
+    struct api_call_private *next_noted;
     /* own reply */
     uint8_t body_kind;
     const char *content_type, *file_name, *spool_name;
@@ -71,6 +74,18 @@ int api_form_split(const char *content_type, char *body, size_t n, struct api_fo
                    size_t max_parts, size_t *ret_n);
 /* Reads the spooled body of a form request and splits it. 0 or -errno. */
 int api_form_load(struct api_call_private *p);
+
+/* Notes of a server: NULL when the daemon has no table for them. */
+struct api_notes;
+int api_notes_new(struct svc *svc, struct api_notes **ret_notes);
+void api_notes_free(struct api_notes *n);
+struct api_notes *api_server_notes(struct api_server *s);
+/* Takes the call's note out of the table, in its write transaction. 0 or -errno. */
+int api_note_del(struct api_call_private *p);
+/* The call has no note any more. Not 'kept': what is in the table is recorded later. */
+void api_note_done(struct api_call_private *p, bool kept);
+/* Makes records of all notes that no call has. */
+void api_notes_settle(struct api_notes *n);
 
 /* Streams of a server. */
 struct api_streams;

@@ -407,6 +407,8 @@ start_all(struct frame *f)
 {
     struct svc *svc = &f->svc;
     int r = svc->outbox ? audit_start(svc->outbox) : 0;
+    if (r == 0)
+        api_server_settle(svc->api);
     if (r == 0 && svc->info->start)
         r = svc->info->start(svc->self, svc);
     if (r == 0)

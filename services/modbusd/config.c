@@ -17,7 +17,7 @@ const char *const config_dbs[N_DBS] = {
     [DB_CMD_RUN] = "cmd-run",   [DB_TAG_RUN] = "tag-run",   [DB_TOUCHED] = "touched",
     [DB_CMD_ID] = "cmd-id",     [DB_TAG_ID] = "tag-id",     [DB_DEV_NAME] = "dev-name",
     [DB_DEV_ADDR] = "dev-addr", [DB_CMD_NAME] = "cmd-name", [DB_TAG_NAME] = "tag-name",
-    [DB_OUTBOX] = "outbox",
+    [DB_NOTES] = "notes",       [DB_OUTBOX] = "outbox",
 };
 
 /* Nested lists are the last member of each schema: kept out of records, put in when shown. */

@@ -42,6 +42,7 @@ enum config_db {
     DB_DEV_ADDR, /* address, port, unit -> dev */
     DB_CMD_NAME, /* dev, name -> cmd */
     DB_TAG_NAME, /* dev, name -> tag */
+    DB_NOTES,    /* of direct writes: api_note */
     DB_OUTBOX,
     N_DBS
 };

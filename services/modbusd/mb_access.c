@@ -173,6 +173,15 @@ mb_direct_text(const struct mb_direct_result *r, char *room, size_t room_size)
     return "";
 }
 
+bool
+mb_direct_is_unsure(const struct mb_direct_result *r)
+{
+    if (r->status != MB_DIRECT_EXCEPTION)
+        return r->sent;
+    /* Illegal function, address, value and "busy" are said before anything is done. */
+    return r->exception != 1 && r->exception != 2 && r->exception != 3 && r->exception != 6;
+}
+
 /* At the end of the link's queue; NULL: no memory. */
 struct mb_direct *
 mb_direct_enqueue(struct mb_tag *t, bool write, uint64_t deadline_us, mb_direct_fn *fn,

@@ -282,9 +282,11 @@ mb_link_wake_at(struct mb_link *l, uint64_t when_us)
 void
 mb_direct_finish(struct mb_engine *e, struct mb_direct *q, const struct mb_direct_result *r)
 {
+    struct mb_direct_result told = *r;
+    told.sent = q->sent;
     e->n_directs--;
     if (q->fn)
-        q->fn(q->arg, r);
+        q->fn(q->arg, &told);
     free(q);
 }
 
@@ -350,6 +352,7 @@ send_next_direct(struct mb_link *l, uint64_t now)
         if (!q->next)
             l->directs_end = at;
         q->next = NULL;
+        q->sent = true;
         uint64_t left = q->deadline_us - now; /* expire_directs has seen that there is some */
         send_op(l, &q->op, q->pdu, q->n, left < timeout ? left : timeout);
         return true;

@@ -148,10 +148,14 @@ enum mb_direct_status {
 struct mb_direct_result {
     enum mb_direct_status status;
     uint8_t exception;
+    bool sent; /* the device may have seen it */
     struct tag_sample sample; /* of a read that is OK; bytes valid during the call */
 };
 /* One sentence for a client. */
 const char *mb_direct_text(const struct mb_direct_result *r, char *room, size_t room_size);
+
+/* Of a write that failed: may the device have done it nevertheless? */
+bool mb_direct_is_unsure(const struct mb_direct_result *r);
 
 typedef void mb_direct_fn(void *arg, const struct mb_direct_result *r);
 /*

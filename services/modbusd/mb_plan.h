@@ -87,7 +87,7 @@ struct mb_direct {
     struct mb_op op;
     struct mb_direct *next;
     struct mb_tag *tag;
-    bool write;
+    bool write, sent;
     uint64_t deadline_us;
     mb_direct_fn *fn; /* NULL: nobody waits */
     void *arg;

@@ -83,7 +83,21 @@ static void
 on_direct_written(void *arg, const struct mb_direct_result *r)
 {
     struct api_call *call = arg;
+    if (r->status != MB_DIRECT_OK && mb_direct_is_unsure(r))
+        api_note_unsure(call);
     api_finish(call, r->status == MB_DIRECT_OK ? API_OK : refuse(call, r));
+}
+
+/* Noted before it is begun: the device is written before its record can be kept. */
+static enum api_status
+note_write(struct api_call *call, const struct direct_write *body)
+{
+    const char *value = body->data_value;
+    size_t n = utf8_cut(value, strlen(value), 64);
+    const char *what =
+        api_printf(call, "write %.*s%s to %s/%s/%s", (int)n, value, value[n] ? "…" : "",
+                   body->prvd_name, body->src_name, body->tag_name);
+    return what ? api_note(call, what) : API_TOO_LARGE;
 }
 
 enum api_status
@@ -108,10 +122,12 @@ modbusd_direct_write_tag(struct modbusd *self, struct api_call *call,
     if (r < 0)
         return api_fail(call, API_INVALID, "/dataValue", "Input value failed: no %s that fits",
                         tag_type_text(type));
-    bool pending = mb_engine_write(self->engine, no, &v, deadline_of(call->request),
-                                   on_direct_written, call, &now);
+    enum api_status status = note_write(call, body);
+    if (status == API_OK && mb_engine_write(self->engine, no, &v, deadline_of(call->request),
+                                            on_direct_written, call, &now))
+        status = API_PENDING;
     tag_value_done(&v);
-    return pending ? API_PENDING : refuse(call, &now);
+    return status == API_OK ? refuse(call, &now) : status;
 }
 
 /* ---- between daemons ---- */
@@ -135,6 +151,7 @@ answer_error(struct bus_incoming *in, const struct mb_direct_result *r)
     jw_open(&b, '{');
     jw_ki64(&b, "code", status);
     jw_kstr(&b, "message", mb_direct_text(r, room, sizeof(room)));
+    jw_kstr(&b, "outcome", mb_direct_is_unsure(r) ? "unknown" : "none");
     jw_close(&b, '}');
     jw_close(&b, '}');
     struct bus_reply reply = { .id = bus_incoming_request(in)->id,

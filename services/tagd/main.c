@@ -96,13 +96,7 @@ tagd_start(void *self, struct svc *svc)
 {
     struct tagd *d = self;
     d->started_us = loop_now_us(svc->loop);
-    /* Keys of notes that could not be settled (a full disk) are not used again. */
-    d->writes = (uint64_t)clock_wall_us();
-    int r = tagd_settle_writes(d);
-    if (r < 0)
-        log_err("tagd: cannot settle earlier writes error=%s", strerror(-r));
-    if (r < 0 && r != -ENOSPC)
-        return r;
+    int r = 0;
     struct tag_sub_events events = { .catalogue = tagview_catalogue,
                                      .samples = tagview_samples,
                                      .presence = tagview_presence,
@@ -125,7 +119,7 @@ int
 main(int argc, char **argv)
 {
     static const char *const dbs[TAGD_N_DBS] = {
-        [TAGD_DB_WRITES] = "writes",
+        [TAGD_DB_NOTES] = "notes",
         [TAGD_DB_OUTBOX] = "outbox",
     };
     static const struct svc_info info = {

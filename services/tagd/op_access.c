@@ -2,18 +2,13 @@
  * GET and PUT /tags/access/…: read and write a tag at its device now. The
  * daemon that owns the tag does it; the answer waits for it.
  *
- * A write changes the world before its audit record can be kept. So it is
- * noted in the store first, the note becomes the record in one transaction,
- * and notes that a crash left behind become records that say so.
+ * A write changes the world before its audit record can be kept: api_note.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "gen/api_tagd.h"
-#include "libcommon/audit.h"
-#include "libcommon/clock.h"
 #include "libcommon/json.h"
-#include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "proto/internal.h"
 #include "services/tagd/tagd.h"
@@ -27,7 +22,6 @@ struct access {
     struct api_call *call;
     const char *provider, *source, *tag;
     uint8_t type;
-    uint8_t key[8];   /* of the note in TAGD_DB_WRITES */
     const char *what; /* for the audit record of a write */
     struct buf body;
 };
@@ -214,78 +208,30 @@ tagd_get_tags_access(struct tagd *self, struct api_call *call,
 
 /* ---- write ---- */
 
-/*
- * The device was not, or may have been, written: the note goes, and where it
- * may have been, a record comes in the same transaction.
- */
-static void
-close_note(struct access *a, bool unsure)
+/* A device that did not answer may have taken it. The owner may know more. */
+static bool
+is_unsure(int error, const struct bus_reply *reply)
 {
-    struct audit_record record = {
-        .event = "tagWrite",
-        .message =
-            api_printf(a->call, "%s: outcome unknown, the provider did not answer", a->what),
-        .detail = "",
-        .source = a->call->who->name,
-        .addr = a->call->who->addr,
-        .request_id = a->call->request->id,
-        .at_us = clock_wall_us(),
-    };
-    struct store_txn *txn = NULL;
-    int r = store_begin(a->d->svc->store, &txn);
-    if (r == 0)
-        r = store_del(txn, TAGD_DB_WRITES, a->key, sizeof(a->key));
-    if (r >= 0 && unsure)
-        r = audit_put(a->d->svc->outbox, txn, &record);
-    if (r >= 0)
-        r = store_commit(MOVE_PTR(txn));
-    store_abort(txn);
-    if (r < 0) /* the note stays and becomes a record at the next start */
-        log_err("access: cannot settle a write error=%s", strerror(-r));
-    else if (unsure)
-        audit_kick(a->d->svc->outbox);
+    if (error != 0)
+        return error != -EHOSTUNREACH;
+    struct cJSON *tree = NULL;
+    struct json_error e;
+    const char *outcome = NULL;
+    if (reply->body.len > 0 && json_parse(reply->body.p, reply->body.len, &tree, &e) == 0)
+        outcome = json_text(json_get(json_get(tree, "error"), "outcome"));
+    bool unsure = outcome != NULL ? str_eq(outcome, "unknown") : reply->status / 100 != 4;
+    json_free(tree);
+    return unsure;
 }
 
 static void
 on_written(void *arg, int error, const struct bus_reply *reply)
 {
     struct access *a = arg;
-    if (error == 0 && reply->status / 100 == 2) {
-        struct store_txn *txn = api_txn(a->call);
-        if (txn != NULL)
-            (void)store_del(txn, TAGD_DB_WRITES, a->key, sizeof(a->key)); /* else: at start */
-        api_finish(a->call, txn != NULL ? API_OK : API_INTERNAL);
-        return;
-    }
-    /* A device that did not answer may have taken it. */
-    close_note(a, error != -EHOSTUNREACH && !(error == 0 && reply->status / 100 == 4));
-    api_finish(a->call, refuse(a, error, reply));
-}
-
-/* A note: wall time, request id, then account, address and text. */
-static int
-put_note(struct access *a)
-{
-    struct tagd *d = a->d;
-    struct buf b;
-    buf_init(&b, 4096);
-    buf_put_u64(&b, (uint64_t)clock_wall_us());
-    buf_put_u64(&b, a->call->request->id);
-    buf_put_str8(&b, a->call->who->name, strlen(a->call->who->name));
-    buf_put_str8(&b, a->call->who->addr, strlen(a->call->who->addr));
-    buf_put_str16(&b, a->what, strlen(a->what));
-    (void)store_key_u64(a->key, ++d->writes);
-    struct store_txn *txn = NULL;
-    int r = b.err;
-    if (r == 0)
-        r = store_begin(d->svc->store, &txn);
-    if (r == 0)
-        r = store_put(txn, TAGD_DB_WRITES, a->key, sizeof(a->key), b.data, b.len);
-    if (r == 0)
-        r = store_commit(MOVE_PTR(txn));
-    store_abort(txn);
-    buf_done(&b);
-    return r;
+    bool ok = error == 0 && reply->status / 100 == 2;
+    if (!ok && is_unsure(error, reply))
+        api_note_unsure(a->call);
+    api_finish(a->call, ok ? API_OK : refuse(a, error, reply));
 }
 
 static enum api_status
@@ -355,85 +301,15 @@ tagd_put_tags_access(struct tagd *self, struct api_call *call,
     tag_value_done(&v);
     if (a == NULL || a->what == NULL)
         return API_TOO_LARGE;
-    api_audit_message(call, "%s", a->what);
     struct tagd_provider *p = tagd_provider_of(self, t);
     if (p == NULL || !bus_peer_is_up(p->peer)) {
         buf_done(&a->body);
         return refuse(a, -EHOSTUNREACH, NULL);
     }
-    int r = put_note(a);
-    if (r < 0) {
-        buf_done(&a->body);
-        return api_fail_errno(call, r, "cannot note the write");
-    }
-    r = ask_owner(a, t, INTERNAL_TAG_WRITE, on_written);
+    status = api_note(call, a->what);
+    int r = status == API_OK ? ask_owner(a, t, INTERNAL_TAG_WRITE, on_written) : 0;
     buf_done(&a->body);
-    if (r < 0) {
-        close_note(a, false);
-        return refuse(a, r, NULL);
-    }
-    return API_PENDING;
-}
-
-static int
-settle_one(struct tagd *d, struct store_txn *txn, const void *bytes, size_t n)
-{
-    struct rd in;
-    size_t name_len, addr_len, what_len;
-    rd_init(&in, bytes, n);
-    int64_t at_us = (int64_t)rd_u64(&in);
-    uint64_t request_id = rd_u64(&in);
-    const char *name = rd_str8(&in, &name_len);
-    const char *addr = rd_str8(&in, &addr_len);
-    const char *what = rd_str16(&in, &what_len);
-    char source[256], from[256], message[AUDIT_MESSAGE_MAX];
-    if (!rd_ended(&in) || str_copy_len(source, sizeof(source), name, name_len) < 0 ||
-        str_copy_len(from, sizeof(from), addr, addr_len) < 0)
-        return -EPROTO;
-    (void)snprintf(message, sizeof(message), "%.*s: outcome unknown, the hub was restarted",
-                   (int)(what_len < 400 ? what_len : 400), what); /* cut to fit */
-    struct audit_record record = { .event = "tagWrite",
-                                   .message = message,
-                                   .detail = "",
-                                   .source = source,
-                                   .addr = from,
-                                   .request_id = request_id,
-                                   .at_us = at_us };
-    return audit_put(d->svc->outbox, txn, &record);
-}
-
-int
-tagd_settle_writes(struct tagd *d)
-{
-    struct store_txn *txn = NULL;
-    int r = store_begin(d->svc->store, &txn);
-    if (r < 0)
-        return r;
-    struct store_iter it;
-    uint64_t n = 0;
-    r = store_iter_init(&it, txn, TAGD_DB_WRITES, NULL, 0, false);
-    if (r == 0) {
-        while ((r = store_iter_next(&it)) == STORE_OK) {
-            n++;
-            int settled = settle_one(d, txn, it.value, it.size);
-            if (settled == -EPROTO)
-                log_err("access: a note of a write cannot be read");
-            else if (settled < 0) {
-                r = settled;
-                break;
-            }
-        }
-        store_iter_done(&it);
-    }
-    if (r == STORE_NOT_FOUND)
-        r = n > 0 ? store_clear(txn, TAGD_DB_WRITES) : 0;
-    if (r == 0 && n > 0) {
-        r = store_commit(MOVE_PTR(txn));
-    }
-    if (r == 0 && n > 0) {
-        audit_kick(d->svc->outbox);
-        log_warn("access: writes were cut off by a restart n=%llu", (unsigned long long)n);
-    }
-    store_abort(txn);
-    return r;
+    if (status != API_OK)
+        return status;
+    return r < 0 ? refuse(a, r, NULL) : API_PENDING;
 }

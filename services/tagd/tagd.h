@@ -16,8 +16,8 @@
 
 struct api_call;
 
-/* Tables of the store; the audit outbox is the last. */
-enum { TAGD_DB_WRITES, TAGD_DB_OUTBOX, TAGD_N_DBS };
+/* Tables of the store: notes of writes (api_note), and the audit outbox, which is the last. */
+enum { TAGD_DB_NOTES, TAGD_DB_OUTBOX, TAGD_N_DBS };
 
 enum {
     TAGD_FOLLOWS_MAX = 64,        /* event streams */
@@ -46,7 +46,6 @@ struct tagd {
     struct follow *dirty;   /* have text to send at the end of this round */
     struct follow *sending; /* whose text is being handed over; NULL: it closed meanwhile */
     unsigned n_follows;
-    uint64_t writes; /* makes the keys of TAGD_DB_WRITES */
 };
 
 /* Has every provider told its catalogue, or been given the time to? */
@@ -59,11 +58,6 @@ struct tagd_provider *tagd_provider_of(struct tagd *d, const struct tagview_tag 
 void tagd_put_json(struct buf *b, const struct tagview_tag *t);
 /* The event block of the last value of a held tag; NULL without memory. */
 const char *tagd_line(struct tagview_tag *t, size_t *ret_len);
-
-/* ---- op_access.c ---- */
-
-/* Writes that a crash cut off become audit records. 0 or -errno. */
-int tagd_settle_writes(struct tagd *d);
 
 /* ---- follow.c ---- */
 

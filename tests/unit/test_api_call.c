@@ -26,10 +26,10 @@
 #include "libcommon/metrics.h"
 #include "libcommon/svc.h"
 
-enum { DB_THINGS, DB_OUTBOX, N_DBS };
+enum { DB_THINGS, DB_NOTES, DB_OUTBOX, N_DBS };
 enum { READ = 11, CHANGE = 12, DEFERRED = 13, UPLOAD = 14, CHANGE_OWN = 15, FAR_US = 60 * 1000 * 1000 };
 
-static const char *const dbs[N_DBS] = { "things", "outbox" };
+static const char *const dbs[N_DBS] = { "things", "notes", "outbox" };
 static const struct svc_info info = { .name = "testd", .dbs = dbs, .n_dbs = N_DBS, .schema = 1 };
 static char dir[] = "/tmp/test_api_call.XXXXXX";
 static struct svc svc = { .info = &info, .spool_dir = dir };
@@ -489,6 +489,152 @@ a_file_of_an_answer_that_became_a_refusal_is_removed(void **state)
     assert_int_equal(access(spooled, F_OK), -1);
 }
 
+/* ---- changes outside the store ---- */
+
+static unsigned n_effects; /* on the device */
+
+static enum api_status
+write_device(struct api_call *call)
+{
+    enum api_status status = api_note(call, "write 7 to pump/set");
+    if (status != API_OK)
+        return status;
+    kept = call;
+    n_effects++;
+    return API_PENDING;
+}
+
+/* The message of the newest record. */
+static void
+assert_recorded(const char *message)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    CLEANUP(json_freep) cJSON *tree = NULL;
+    struct store_iter it;
+    struct json_error e;
+    char text[4096];
+    assert_int_equal(store_read(svc.store, &txn), 0);
+    assert_int_equal(store_iter_init(&it, txn, DB_OUTBOX, NULL, 0, true), 0);
+    assert_int_equal(store_iter_next(&it), STORE_OK);
+    int n = snprintf(text, sizeof(text), "{%.*s}", (int)it.size, (const char *)it.value);
+    store_iter_done(&it);
+    assert_int_equal(json_parse(text, (size_t)n, &tree, &e), 0);
+    assert_string_equal(json_text(json_get(tree, "message")), message);
+    assert_string_equal(json_text(json_get(tree, "event")), "e");
+    assert_string_equal(json_text(json_get(tree, "source")), "anna");
+    assert_string_equal(json_text(json_get(tree, "addr")), "10.0.0.9");
+    assert_string_equal(json_text(json_get(tree, "requestId")), "0000000000000007");
+}
+
+static struct bus_incoming
+write_request(void)
+{
+    struct bus_incoming in = request(DEFERRED);
+    in.request.who = (struct bus_principal){ .kind = BUS_WHO_USER, .name = "anna",
+                                             .addr = "10.0.0.9" };
+    return in;
+}
+
+static void
+an_effect_is_noted_before_it_is_begun_and_recorded_once(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request();
+    serve(&in, write_device);
+    assert_int_equal(n_records(DB_NOTES), 1);
+    api_server_settle(svc.api); /* not that of a call under way */
+    assert_int_equal(n_records(DB_NOTES), 1);
+    assert_int_equal(n_records(DB_OUTBOX), 0);
+    api_finish(kept, API_OK);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.n_kept, 1);
+    assert_int_equal(n_records(DB_NOTES), 0);
+    assert_recorded("write 7 to pump/set");
+}
+
+static void
+an_effect_that_was_refused_leaves_nothing(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request();
+    serve(&in, write_device);
+    api_finish(kept, api_fail(kept, API_INVALID, NULL, "illegal data address"));
+    assert_refused(&in, 400);
+    assert_int_equal(in.n_kept, 0);
+    assert_int_equal(n_records(DB_NOTES), 0);
+}
+
+static void
+an_effect_of_unknown_outcome_is_recorded_as_such(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request();
+    serve(&in, write_device);
+    api_note_unsure(kept);
+    api_finish(kept, api_fail(kept, API_TIMEOUT, NULL, "no answer"));
+    assert_refused(&in, 504);
+    assert_int_equal(in.n_kept, 1);
+    assert_int_equal(n_records(DB_NOTES), 0);
+    assert_recorded("write 7 to pump/set: outcome unknown");
+}
+
+static void
+without_room_for_the_note_nothing_is_begun(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request();
+    n_effects = 0;
+    disk_is_full = true;
+    serve(&in, write_device);
+    disk_is_full = false;
+    assert_refused(&in, 507);
+    assert_int_equal(n_effects, 0);
+    assert_int_equal(n_records(DB_NOTES), 0);
+}
+
+static void
+an_effect_that_could_not_be_recorded_is_recorded_when_there_is_room(void **state)
+{
+    (void)state;
+    for (int unsure = 0; unsure < 2; unsure++) {
+        struct bus_incoming in = write_request();
+        serve(&in, write_device);
+        disk_is_full = true;
+        if (unsure)
+            api_note_unsure(kept);
+        api_finish(kept, unsure ? api_fail(kept, API_TIMEOUT, NULL, "no answer") : API_OK);
+        api_server_settle(svc.api);
+        disk_is_full = false;
+        assert_refused(&in, unsure ? 504 : 507);
+        assert_int_equal(n_records(DB_NOTES), 1);
+        assert_int_equal(n_records(DB_OUTBOX), unsure);
+        api_server_settle(svc.api);
+        assert_int_equal(n_records(DB_NOTES), 0);
+        assert_int_equal(n_records(DB_OUTBOX), unsure + 1);
+        assert_recorded("write 7 to pump/set: outcome unknown");
+    }
+}
+
+static void
+an_effect_that_a_death_cut_off_is_recorded_at_the_next_start(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request(), next = write_request();
+    serve(&in, write_device);
+    struct api_call *first = kept;
+    struct api_server *old = svc.api;
+    assert_int_equal(api_server_new(&svc, ops, ARRAY_LEN(ops), &svc.api), 0);
+    api_server_settle(svc.api);
+    assert_int_equal(n_records(DB_NOTES), 0);
+    assert_int_equal(n_records(DB_OUTBOX), 1);
+    assert_recorded("write 7 to pump/set: outcome unknown");
+    serve(&next, write_device);
+    api_finish(kept, API_OK);
+    assert_int_equal(next.status, 200);
+    api_finish(first, API_INVALID); /* gives back its memory */
+    api_server_free(old);
+}
+
 /* ---- streams ---- */
 
 static uint64_t
@@ -618,6 +764,12 @@ main(void)
         T(an_upload_that_is_refused_before_it_is_read_is_removed),
         T(only_names_of_the_spool_are_removed),
         T(a_file_of_an_answer_that_became_a_refusal_is_removed),
+        T(an_effect_is_noted_before_it_is_begun_and_recorded_once),
+        T(an_effect_that_was_refused_leaves_nothing),
+        T(an_effect_of_unknown_outcome_is_recorded_as_such),
+        T(without_room_for_the_note_nothing_is_begun),
+        T(an_effect_that_could_not_be_recorded_is_recorded_when_there_is_room),
+        T(an_effect_that_a_death_cut_off_is_recorded_at_the_next_start),
         T(a_stream_of_a_refused_call_is_closed),
         T(streams_of_a_gateway_that_died_are_closed),
         T(a_stream_drops_blocks_only_past_its_bound),

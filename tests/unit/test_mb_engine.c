@@ -453,6 +453,12 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     UNTIL(w.n_results == 1);
     assert_int_equal(w.result.status, MB_DIRECT_EXCEPTION);
     assert_int_equal(w.result.exception, 2);
+    assert_false(mb_direct_is_unsure(&w.result));
+    w.exception = 4; /* it failed while it did it */
+    assert_true(write_now(1, 5));
+    UNTIL(w.n_results == 2);
+    assert_true(mb_direct_is_unsure(&w.result));
+    w.n_results = 1;
     w.exception = 0;
     w.mute = 1;
     uint64_t began = clock_mono_us();
@@ -464,6 +470,7 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     UNTIL(w.last[1].quality == TAG_BAD_CONNECTION);
     assert_false(write_now(1, 5));
     assert_int_equal(w.result.status, MB_DIRECT_NO_CONNECTION);
+    assert_false(mb_direct_is_unsure(&w.result));
 }
 
 static void
@@ -598,6 +605,7 @@ a_device_that_is_changed_ends_what_waits_for_it(void **state)
     mb_engine_remove_device(w.engine, 1);
     assert_int_equal(w.n_results, 2);
     assert_int_equal(w.result.status, MB_DIRECT_GONE);
+    assert_false(mb_direct_is_unsure(&w.result)); /* it had not been sent */
 }
 
 static void
