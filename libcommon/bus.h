@@ -97,13 +97,20 @@ int bus_message_open(struct rd *in, uint16_t *ret_n);
 
 struct bus;
 
+/* A daemon and the uid that the kernel must report of it. */
+struct bus_user {
+    const char *name;
+    uint32_t uid;
+};
+
 /*
- * 'dir' is $RUNTIME_DIR/bus, which must exist with mode 0750. 'uids' are the
- * peers this process talks with (its own uid is always among them). Returns 0
- * or -errno. Never freed: NNG 1.5.2 may hang when sockets close under
+ * 'dir' is $RUNTIME_DIR/bus, which must exist with mode 0750. 'users' are the
+ * daemons this process talks with (kept, not copied); none: all run with this
+ * process's own uid. Who dials must have one of these uids or our own; who is
+ * dialled must have that of its name. Returns 0 or -errno. Never freed: NNG 1.5.2 may hang when sockets close under
  * traffic; a daemon ends by bus_shutdown and exit.
  */
-int bus_open(struct loop *loop, const char *dir, const uint32_t *uids, size_t n_uids,
+int bus_open(struct loop *loop, const char *dir, const struct bus_user *users, size_t n_users,
              struct bus **ret_bus);
 /* Stops receiving, waits up to 'drain_ms' for replies in flight to leave. */
 void bus_shutdown(struct bus *bus, unsigned drain_ms);

@@ -161,16 +161,41 @@ bus_url(const struct bus *bus, const char *name, const char *suffix, char *out, 
     return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
 }
 
+static bool
+pipe_uid(nng_pipe pipe, uint32_t *ret_uid)
+{
+    uint64_t uid = 0;
+    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) != 0)
+        return false;
+    *ret_uid = (uint32_t)uid;
+    return true;
+}
+
 bool
 bus_pipe_allowed(struct bus *bus, nng_pipe pipe, uint32_t *ret_uid)
 {
-    uint64_t uid = 0;
-    if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0)
-        for (size_t i = 0; i < bus->n_uids; i++)
-            if (bus->uids[i] == uid) {
-                *ret_uid = (uint32_t)uid;
-                return true;
-            }
-    bus_count(&bus->stats.refused_peers);
-    return false;
+    uint32_t uid = 0;
+    bool known = pipe_uid(pipe, &uid);
+    bool allowed = known && uid == bus->own_uid;
+    for (size_t i = 0; known && i < bus->n_users && !allowed; i++)
+        allowed = bus->users[i].uid == uid;
+    if (allowed)
+        *ret_uid = uid;
+    else
+        bus_count(&bus->stats.refused_peers);
+    return allowed;
+}
+
+bool
+bus_pipe_is(struct bus *bus, nng_pipe pipe, const char *name, size_t len)
+{
+    uint32_t uid = 0;
+    bool known = pipe_uid(pipe, &uid);
+    bool is = known && bus->n_users == 0 && uid == bus->own_uid;
+    for (size_t i = 0; known && i < bus->n_users && !is; i++)
+        is = bus->users[i].uid == uid && strlen(bus->users[i].name) == len &&
+             memcmp(bus->users[i].name, name, len) == 0;
+    if (!is)
+        bus_count(&bus->stats.refused_peers);
+    return is;
 }

@@ -901,9 +901,8 @@ pipe_added(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
     (void)event;
     struct bus_peer *peer = arg;
-    uint32_t uid = 0;
     bool counted = false;
-    if (bus_pipe_allowed(peer->bus, pipe, &uid)) {
+    if (bus_pipe_is(peer->bus, pipe, peer->name, strlen(peer->name))) {
         pthread_mutex_lock(&peer->lock);
         uint32_t n = atomic_load_explicit(&peer->n_pipes, memory_order_relaxed);
         counted = n < ARRAY_LEN(peer->pipes);

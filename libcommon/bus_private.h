@@ -19,7 +19,6 @@ enum {
     BUS_HEADER_SIZE = 5,        /* magic, version, count: proto/README.md section 2 */
     BUS_RECV_SLACK = 64,        /* what NNG's own request id adds to a message */
     BUS_PIPES_MAX = 1024,       /* connections to one listener */
-    BUS_UIDS_MAX = 32,
     BUS_SERVERS_MAX = 4,        /* names one process may serve */
     BUS_REPLY_ALONE = 1 << 1,   /* reply flag: did not fit beside the others, ask by itself */
     BUS_REPLY_END = 1 << 0,     /* reply flag: the stream is over */
@@ -32,8 +31,9 @@ struct bus_sub;
 struct bus {
     struct loop *loop;
     char dir[96];
-    uint32_t uids[BUS_UIDS_MAX];
-    size_t n_uids;
+    const struct bus_user *users;
+    size_t n_users;
+    uint32_t own_uid;
     pthread_mutex_t lock; /* of the lists below */
     struct bus_peer *peers;
     struct bus_server *servers;
@@ -55,10 +55,12 @@ int bus_errno(int nng_error);
 /* "ipc://<dir>/<name><suffix>"; 0 or -ENAMETOOLONG. */
 int bus_url(const struct bus *bus, const char *name, const char *suffix, char *out, size_t size);
 /*
- * The peer's uid by the kernel, in *ret_uid. True when this process talks
- * with it; else the pipe must be closed.
+ * Who dialled us: the uid by the kernel, in *ret_uid. True when this process
+ * talks with it; else the pipe must be closed.
  */
 bool bus_pipe_allowed(struct bus *bus, nng_pipe pipe, uint32_t *ret_uid);
+/* Whom we dialled: is it the daemon 'name' ('len' bytes)? Else the pipe must be closed. */
+bool bus_pipe_is(struct bus *bus, nng_pipe pipe, const char *name, size_t len);
 
 /*
  * Encoders without a buf: bytes of the envelope with its length, or 0 when it

@@ -17,6 +17,7 @@
 
 #include "libcommon/base.h"
 #include "libcommon/bus_private.h"
+#include "libcommon/str.h"
 
 #include "libcommon/banned.h"
 
@@ -38,6 +39,7 @@ struct bus_pub {
 
 struct bus_sub {
     struct bus *bus;
+    char daemon[32]; /* whose publisher it is */
     nng_socket socket;
     nng_aio *recv;
     bus_sub_fn *fn;
@@ -196,8 +198,7 @@ pipe_added(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
     (void)event;
     struct bus_sub *sub = arg;
-    uint32_t uid = 0;
-    if (!bus_pipe_allowed(sub->bus, pipe, &uid)) {
+    if (!bus_pipe_is(sub->bus, pipe, sub->daemon, strlen(sub->daemon))) {
         (void)nng_pipe_close(pipe);
         return;
     }
@@ -221,6 +222,10 @@ bus_sub_open(struct bus *bus, const char *name, bus_sub_fn *fn, void *arg,
     sub->bus = bus;
     sub->fn = fn;
     sub->arg = arg;
+    if (str_copy_len(sub->daemon, sizeof(sub->daemon), name, strcspn(name, ".")) < 0) {
+        free(sub);
+        return -ENAMETOOLONG;
+    }
     (void)pthread_mutex_init(&sub->lock, NULL); /* does not fail for a plain one */
     r = nng_aio_alloc(&sub->recv, arrived, sub);
     if (r == 0)

@@ -93,7 +93,7 @@ static void batch_release(struct batch *b);
 /* ---- the bus ---- */
 
 int
-bus_open(struct loop *loop, const char *dir, const uint32_t *uids, size_t n_uids,
+bus_open(struct loop *loop, const char *dir, const struct bus_user *users, size_t n_users,
          struct bus **ret_bus)
 {
     struct stat st;
@@ -103,17 +103,15 @@ bus_open(struct loop *loop, const char *dir, const uint32_t *uids, size_t n_uids
         return -ENOTDIR;
     if ((st.st_mode & S_IRWXO) != 0) /* NNG's sockets are open to all for a moment */
         return -EPERM;
-    if (n_uids >= BUS_UIDS_MAX)
-        return -E2BIG;
     CLEANUP(freep) struct bus *bus = calloc(1, sizeof(*bus));
     if (bus == NULL)
         return -ENOMEM;
     bus->loop = loop;
     if (str_copy(bus->dir, sizeof(bus->dir), dir) < 0)
         return -ENAMETOOLONG; /* cppcheck-suppress memleak ; CLEANUP frees it */
-    for (size_t i = 0; i < n_uids; i++)
-        bus->uids[bus->n_uids++] = uids[i];
-    bus->uids[bus->n_uids++] = (uint32_t)getuid();
+    bus->users = users;
+    bus->n_users = n_users;
+    bus->own_uid = (uint32_t)getuid();
     int r = pthread_mutex_init(&bus->lock, NULL);
     if (r != 0)
         return -r;

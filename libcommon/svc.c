@@ -26,10 +26,9 @@
 
 enum { PATH_SIZE = 4096, SETTINGS_MAX = 32, DRAIN_MS = 200, METRICS_MAX = 1 << 20 };
 
-/* The daemons of the suite: on a device each has the user "fieldgate-<name>". */
-static const char *const daemon_names[] = {
-    "gateway", "authd", "auditd", "netd", "sysd", "updated", "modbusd", "iod", "funcd", "tagd", "cloudd",
-};
+#define X(name) #name,
+static const char *const daemon_names[INTERNAL_N_DAEMONS] = { INTERNAL_DAEMON_TABLE(X) };
+#undef X
 
 struct frame {
     struct svc svc;
@@ -39,6 +38,7 @@ struct frame {
     const char *settings[SETTINGS_MAX];
     size_t n_settings;
     char state_dir[PATH_SIZE], spool_dir[PATH_SIZE], bus_dir[PATH_SIZE];
+    struct bus_user users[INTERNAL_N_DAEMONS];
     uint32_t gateway_uid;
     bool opened;
     struct loop_timer watchdog;
@@ -161,24 +161,33 @@ make_dirs(struct frame *f)
 }
 
 /* Who may be at the other end of a socket. */
-static size_t
-known_uids(struct frame *f, uint32_t uids[ARRAY_LEN(daemon_names)])
+static void
+find_users(struct frame *f)
 {
-    size_t n = 0;
+    f->svc.users = f->users;
     f->gateway_uid = geteuid();
     if (f->svc.profile == SVC_PROFILE_BENCH)
-        return 0;
+        return;
     for (size_t i = 0; i < ARRAY_LEN(daemon_names); i++) {
         char user[32];
         (void)snprintf(user, sizeof(user), "fieldgate-%s", daemon_names[i]); /* fits */
         const struct passwd *pw = getpwnam(user);
         if (!pw)
             continue;
-        uids[n++] = pw->pw_uid;
-        if (str_eq(daemon_names[i], "gateway"))
+        f->users[f->svc.n_users++] = (struct bus_user){ daemon_names[i], pw->pw_uid };
+        if (i == INTERNAL_DAEMON_gateway)
             f->gateway_uid = pw->pw_uid;
     }
-    return n;
+}
+
+const char *
+svc_caller(const struct svc *svc, const struct bus_incoming *in)
+{
+    uint32_t uid = bus_incoming_uid(in);
+    for (size_t i = 0; i < svc->n_users; i++)
+        if (svc->users[i].uid == uid)
+            return svc->users[i].name;
+    return svc->n_users > 0 ? "" : NULL;
 }
 
 /* sd_notify(3): a datagram to $NOTIFY_SOCKET. Nobody listens on the bench. */
@@ -334,10 +343,39 @@ answer_metrics(struct frame *f, struct bus_incoming *in)
     buf_done(&b);
 }
 
+/* May whoever asks, ask this? An operation that nobody knows may be asked by all. */
+static bool
+may_call(const struct svc *svc, const struct bus_incoming *in, uint32_t op)
+{
+    const char *caller = svc_caller(svc, in);
+    uint32_t callers = INTERNAL_BY_ALL;
+    if (!caller)
+        return true;
+    switch (op) {
+#define X(name, number, by)                                                                    \
+    case INTERNAL_##name:                                                                      \
+        callers = (by);                                                                        \
+        break;
+        INTERNAL_TABLE(X)
+#undef X
+    default:
+        break;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(daemon_names); i++)
+        if (str_eq(daemon_names[i], caller))
+            return callers >> i & 1;
+    return false;
+}
+
 static void
 serve_internal(struct frame *f, struct bus_incoming *in)
 {
     uint32_t op = bus_incoming_request(in)->op;
+    if (!may_call(&f->svc, in, op)) {
+        log_warn("svc: refused an operation op=%u uid=%u", op, bus_incoming_uid(in));
+        answer_status(in, API_FORBIDDEN);
+        return;
+    }
     if (op == INTERNAL_PING) {
         answer_status(in, API_OK);
         return;
@@ -375,8 +413,7 @@ open_all(struct frame *f)
 {
     struct svc *svc = &f->svc;
     const struct svc_info *info = svc->info;
-    uint32_t uids[ARRAY_LEN(daemon_names)];
-    size_t n_uids = known_uids(f, uids);
+    find_users(f);
     int r = make_dirs(f);
     if (r == 0)
         r = loop_new(&svc->loop);
@@ -393,7 +430,7 @@ open_all(struct frame *f)
             log_err("svc: cannot open the store dir=%s error=%s", svc->state_dir, strerror(-r));
     }
     if (r == 0)
-        r = bus_open(svc->loop, f->bus_dir, uids, n_uids, &svc->bus);
+        r = bus_open(svc->loop, f->bus_dir, svc->users, svc->n_users, &svc->bus);
     if (r == 0)
         r = api_server_new(svc, info->ops, info->ops ? *info->n_ops : 0, &svc->api);
     if (r == 0 && info->n_dbs > 0 && str_eq(info->dbs[info->n_dbs - 1], "outbox"))

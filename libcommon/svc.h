@@ -69,7 +69,12 @@ struct svc {
     struct tag_pub *tags; /* set by the daemon when it is a tag provider */
     struct audit_outbox *outbox;
     struct api_server *api;
+    const struct bus_user *users; /* the daemons that have a user; none: all run as one */
+    size_t n_users;
 };
+
+/* The daemon whose user asks ("": none's); NULL when all run as one user: nobody can tell. */
+const char *svc_caller(const struct svc *svc, const struct bus_incoming *in);
 
 int svc_main(const struct svc_info *info, void *self, int argc, char **argv);
 

@@ -5,20 +5,33 @@
 #ifndef FIELDGATE_PROTO_INTERNAL_H
 #define FIELDGATE_PROTO_INTERNAL_H
 
-#define INTERNAL_TABLE(X)                                                              \
-    /*  name             number  owner     callers */                                  \
-    X(PING,                 1)  /* all      all: 200, empty */                         \
-    X(METRICS,              2)  /* all      gateway: 200, text */                      \
-    X(AUTH_CHECK,          16)  /* authd    gateway: token -> principal */             \
-    X(AUTH_TOUCH,          17)  /* authd    gateway: sessions used since */            \
-    X(AUTH_FORGET,         18)  /* gateway  authd: drop cached principals */           \
-    X(AUDIT_APPEND,        32)  /* auditd   all: records of an outbox */               \
-    X(TAG_CATALOGUE,       48)  /* provider all: definitions, binary, paged */         \
-    X(TAG_SNAPSHOT,        49)  /* provider all: last values, binary, paged */         \
-    X(TAG_READ,            50)  /* provider tagd: read from the device now */          \
-    X(TAG_WRITE,           51)  /* provider tagd, modbusd: write to the device */
+/* The daemons of the suite: on a device each has the user "fieldgate-<name>". */
+#define INTERNAL_DAEMON_TABLE(X)                                                       \
+    X(gateway) X(authd) X(auditd) X(netd) X(sysd) X(updated) X(modbusd) X(iod)         \
+    X(funcd) X(tagd) X(cloudd)
 
-#define X(name, number) INTERNAL_##name = number,
+#define X(name) INTERNAL_DAEMON_##name,
+enum internal_daemon { INTERNAL_DAEMON_TABLE(X) INTERNAL_N_DAEMONS };
+#undef X
+
+#define INTERNAL_BY(name) (1u << INTERNAL_DAEMON_##name)
+#define INTERNAL_BY_ALL ((1u << INTERNAL_N_DAEMONS) - 1)
+
+/* Whoever else asks is refused with 403. */
+#define INTERNAL_TABLE(X)                                                              \
+    /*  name        number  callers */                                                 \
+    X(PING,             1,  INTERNAL_BY_ALL)  /* owner: all; 200, empty */             \
+    X(METRICS,          2,  INTERNAL_BY(gateway)) /* all: 200, text */                 \
+    X(AUTH_CHECK,      16,  INTERNAL_BY(gateway)) /* authd: token -> principal */      \
+    X(AUTH_TOUCH,      17,  INTERNAL_BY(gateway)) /* authd: sessions used since */     \
+    X(AUTH_FORGET,     18,  INTERNAL_BY(authd)) /* gateway: drop cached principals */  \
+    X(AUDIT_APPEND,    32,  INTERNAL_BY_ALL) /* auditd: records of an outbox */        \
+    X(TAG_CATALOGUE,   48,  INTERNAL_BY_ALL) /* provider: definitions, binary, paged */ \
+    X(TAG_SNAPSHOT,    49,  INTERNAL_BY_ALL) /* provider: last values, binary, paged */ \
+    X(TAG_READ,        50,  INTERNAL_BY(tagd)) /* provider: read from the device now */ \
+    X(TAG_WRITE,       51,  INTERNAL_BY(tagd) | INTERNAL_BY(modbusd)) /* provider: write */
+
+#define X(name, number, callers) INTERNAL_##name = number,
 enum internal_op { INTERNAL_TABLE(X) };
 #undef X
 

@@ -38,20 +38,25 @@ static struct metric_counter trail_bytes = { .name = "fieldgate_audit_bytes",
 /* ---- in ---- */
 
 struct batch {
-    uint8_t uuid[UUID_SIZE];
+    uint8_t sender[UUID_SIZE + TRAIL_DAEMON_MAX]; /* store uuid, daemon */
+    size_t sender_size;
     const char *daemon;
     const cJSON *records;
 };
 
+/* 'caller': the daemon by its uid; NULL where none is known by that. */
 static int
-read_batch(const cJSON *tree, struct batch *ret_batch)
+read_batch(const cJSON *tree, const char *caller, struct batch *ret_batch)
 {
-    struct batch b = { .daemon = json_text(json_get(tree, "daemon")),
+    struct batch b = { .daemon = caller ? caller : json_text(json_get(tree, "daemon")),
                        .records = json_get(tree, "records") };
     const char *uuid = json_text(json_get(tree, "store"));
-    if (!uuid || !b.daemon || !cJSON_IsArray(b.records) ||
-        hex_decode(uuid, strlen(uuid), b.uuid, sizeof(b.uuid)) != UUID_SIZE)
+    size_t len = b.daemon ? strlen(b.daemon) : 0;
+    if (!uuid || !b.daemon || len > TRAIL_DAEMON_MAX || !cJSON_IsArray(b.records) ||
+        hex_decode(uuid, strlen(uuid), b.sender, UUID_SIZE) != UUID_SIZE)
         return -EBADMSG;
+    memcpy(b.sender + UUID_SIZE, b.daemon, len);
+    b.sender_size = UUID_SIZE + len;
     *ret_batch = b;
     return 0;
 }
@@ -68,7 +73,7 @@ last_seq(struct store_txn *txn, const struct batch *b, uint64_t *ret_seq)
 {
     const void *value;
     size_t size;
-    int r = store_get(txn, TRAIL_DB_SENDERS, b->uuid, sizeof(b->uuid), &value, &size);
+    int r = store_get(txn, TRAIL_DB_SENDERS, b->sender, b->sender_size, &value, &size);
     if (r < 0)
         return r;
     if (r == STORE_OK && size != 8)
@@ -123,7 +128,7 @@ append_all(struct auditd *a, struct store_txn *txn, const struct batch *b,
     }
     uint8_t value[8];
     if (r == 0 && state->n > a->state.n)
-        r = store_put(txn, TRAIL_DB_SENDERS, b->uuid, sizeof(b->uuid),
+        r = store_put(txn, TRAIL_DB_SENDERS, b->sender, b->sender_size,
                       store_key_u64(value, last), sizeof(value));
     if (r == 0) {
         metric_add(&records_repeated, repeats);
@@ -188,7 +193,7 @@ auditd_append(void *self, struct bus_incoming *in)
     int r = rq->body_kind == BUS_BODY_JSON ? json_parse(rq->body.p, rq->body.len, &tree, &e)
                                            : -EBADMSG;
     if (r == 0)
-        r = read_batch(tree, &b);
+        r = read_batch(tree, svc_caller(a->svc, in), &b);
     if (r == 0)
         r = store_begin(a->svc->store, &txn);
     if (r == 0)

@@ -25,7 +25,7 @@
 enum trail_db {
     TRAIL_DB_RECORDS, /* id -> record */
     TRAIL_DB_TIMES, /* at, id -> event, source key: order by time, and what filters need most */
-    TRAIL_DB_SENDERS, /* store uuid of a daemon -> its last sequence number */
+    TRAIL_DB_SENDERS, /* store uuid and name of a daemon -> its last sequence number */
     TRAIL_DB_CONFIG,  /* "setting", "state" */
     TRAIL_DB_OUTBOX,  /* auditd's own records on their way to itself; last, as audit.h asks */
     TRAIL_N_DBS

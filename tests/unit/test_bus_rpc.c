@@ -837,6 +837,38 @@ a_call_to_a_new_peer_waits_for_it_a_moment(void **state)
     assert_string_equal(c.body, "new");
 }
 
+/* Asks the daemon "d" when this is what is known of users. */
+static int
+ask_as_known(const struct bus_user *users, size_t n)
+{
+    struct bus *other = NULL;
+    struct bus_peer *d = NULL;
+    struct bus_request q = request(OP_ECHO, NULL, 0);
+    struct bus_answer a;
+    assert_int_equal(bus_open(loop, dir, users, n, &other), 0);
+    assert_int_equal(bus_peer(other, "d", &d), 0);
+    int r = bus_ask(d, &q, true, &a);
+    if (r == 0)
+        bus_answer_done(&a);
+    return r;
+}
+
+static void
+whoever_is_dialled_must_have_the_uid_of_that_name(void **state)
+{
+    (void)state;
+    const uint32_t uid = (uint32_t)getuid();
+    static struct bus_user right[2], wrong[2], none[1];
+    right[0] = (struct bus_user){ "e", uid + 1 };
+    right[1] = (struct bus_user){ "d", uid };
+    wrong[0] = (struct bus_user){ "e", uid }; /* another daemon at the place of "d" */
+    wrong[1] = (struct bus_user){ "d", uid + 1 };
+    none[0] = (struct bus_user){ "e", uid };
+    assert_int_equal(ask_as_known(right, ARRAY_LEN(right)), 0);
+    assert_int_equal(ask_as_known(wrong, ARRAY_LEN(wrong)), -EHOSTUNREACH);
+    assert_int_equal(ask_as_known(none, ARRAY_LEN(none)), -EHOSTUNREACH);
+}
+
 struct watched {
     unsigned up, down;
     bool is_up;
@@ -969,6 +1001,7 @@ main(int argc, char **argv)
         cmocka_unit_test(many_calls_from_the_loop_are_all_answered),
         cmocka_unit_test(a_call_to_a_dead_peer_fails),
         cmocka_unit_test(a_call_to_a_new_peer_waits_for_it_a_moment),
+        cmocka_unit_test(whoever_is_dialled_must_have_the_uid_of_that_name),
         cmocka_unit_test(watchers_hear_of_every_coming_and_going),
         cmocka_unit_test(a_peer_with_another_uid_is_no_peer),
         cmocka_unit_test(a_directory_open_to_all_is_refused),
