@@ -715,16 +715,22 @@ find_op(const struct api_server *s, uint32_t id)
     return NULL;
 }
 
+bool
+api_permits(uint8_t permission, const struct bus_principal *who)
+{
+    if (permission == API_PERMISSION_OPEN)
+        return true;
+    return who->kind != BUS_WHO_NOBODY &&
+           (permission == API_PERMISSION_TOKEN || (who->permissions >> permission & 1));
+}
+
 static enum api_status
 check_permission(struct api_call *call)
 {
-    uint8_t need = call->op->permission;
-    if (need == API_PERMISSION_OPEN)
+    if (api_permits(call->op->permission, call->who))
         return API_OK;
     if (call->who->kind == BUS_WHO_NOBODY)
         return api_fail(call, API_UNAUTHENTICATED, NULL, "authentication required");
-    if (need == API_PERMISSION_TOKEN || (call->who->permissions >> need & 1))
-        return API_OK;
     return api_fail(call, API_FORBIDDEN, NULL, "permission denied");
 }
 

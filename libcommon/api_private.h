@@ -61,6 +61,9 @@ api_private(const struct api_call *call)
     return call->priv;
 }
 
+/* May 'who' run an operation with this permission? */
+bool api_permits(uint8_t permission, const struct bus_principal *who);
+
 /* Text path and query values into the op's structs; 0 or -EINVAL with the fault. */
 int api_decode_values(struct api_arena *a, const struct api_desc *desc,
                       const struct bus_str *names, const struct bus_str *values, size_t n,

@@ -16,6 +16,7 @@ enum {
     STREAMS_MAX = 128,
     TAKE_MAX = 256 << 10,           /* bytes of one answer */
     ANSWER_BEFORE_US = 500 * 1000,  /* an empty answer leaves this long before the deadline */
+    TOO_LATE_US = 50 * 1000,        /* this long before it none may carry anything any more */
     ABANDONED_US = 60 * 1000 * 1000 /* nobody asked for so long: whoever did is gone */
 };
 
@@ -24,6 +25,7 @@ struct api_stream {
     struct api_streams *all;
     uint64_t id;
     int64_t session_id, user_id;
+    uint8_t permission; /* of the operation that opened it */
     struct buf blocks; /* bytes not yet taken begin at 'taken' */
     size_t taken, max_bytes;
     uint64_t dropped;
@@ -105,11 +107,19 @@ stream_free(struct api_stream *s)
         closed(arg);
 }
 
+/* What an answer carries that comes after its deadline is lost: nobody reads it. */
+static bool
+is_too_late(const struct bus_incoming *in)
+{
+    return bus_incoming_request(in)->deadline_us <= clock_mono_us() + TOO_LATE_US;
+}
+
 /* Gives the waiting question what there is; whole blocks, as many as fit. */
 static void
 hand_out(struct api_stream *s)
 {
-    size_t n = unsent(s);
+    bool late = is_too_late(s->waiting);
+    size_t n = late ? 0 : unsent(s);
     const char *from = s->blocks.data + s->taken;
     if (n > TAKE_MAX) {
         n = TAKE_MAX;
@@ -118,7 +128,7 @@ hand_out(struct api_stream *s)
         if (n == 0) /* one block larger than that: give it in pieces */
             n = TAKE_MAX;
     }
-    bool end = s->ended && n == unsent(s);
+    bool end = s->ended && !late && n == unsent(s);
     struct bus_incoming *in = MOVE_PTR(s->waiting);
     answer_next(in, 200, end, from, n);
     s->taken += n;
@@ -177,6 +187,7 @@ api_stream_open(struct api_call *call, size_t max_bytes, void (*closed)(void *ar
     s->id = all->next_id++;
     s->session_id = call->who->session_id;
     s->user_id = call->who->user_id;
+    s->permission = call->op->permission;
     s->max_bytes = max_bytes;
     buf_init(&s->blocks, max_bytes * 2);
     s->closed = closed;
@@ -290,6 +301,9 @@ api_streams_serve(struct api_streams *all, struct bus_incoming *in)
         s = NULL;
     if (!s) {
         answer_next(in, API_NOT_FOUND, true, NULL, 0);
+    } else if (!api_permits(s->permission, &rq->who)) { /* any more */
+        answer_next(in, API_FORBIDDEN, true, NULL, 0);
+        stream_free(s);
     } else if (rq->kind == BUS_KIND_STREAM_CLOSE) {
         answer_next(in, 200, true, NULL, 0);
         stream_free(s);

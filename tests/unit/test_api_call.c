@@ -27,7 +27,8 @@
 #include "libcommon/svc.h"
 
 enum { DB_THINGS, DB_NOTES, DB_OUTBOX, N_DBS };
-enum { READ = 11, CHANGE = 12, DEFERRED = 13, UPLOAD = 14, CHANGE_OWN = 15, FAR_US = 60 * 1000 * 1000 };
+enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH }; /* operations */
+enum { FAR_US = 60 * 1000 * 1000 };
 
 static const char *const dbs[N_DBS] = { "things", "notes", "outbox" };
 static const struct svc_info info = { .name = "testd", .dbs = dbs, .n_dbs = N_DBS, .schema = 1 };
@@ -143,6 +144,7 @@ run(void *self, struct api_call *call)
 static const struct api_op ops[] = {
     { OP, .id = READ, .name = "read", .permission = API_PERMISSION_OPEN,
       .reply_kind = API_REPLY_OWN },
+    { OP, .id = READ_WITH, .name = "readWith", .permission = 5, .reply_kind = API_REPLY_OWN },
     { OP, .id = CHANGE, .name = "change", .permission = API_PERMISSION_OPEN,
       .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY },
     { OP, .id = DEFERRED, .name = "deferred", .permission = API_PERMISSION_OPEN,
@@ -733,6 +735,51 @@ a_block_that_never_fits_costs_no_other(void **state)
 }
 
 static void
+an_answer_that_would_come_too_late_carries_nothing(void **state)
+{
+    (void)state;
+    uint64_t id = opened_stream();
+    struct bus_incoming waiting = next_of(id), ready = next_of(id), next = next_of(id);
+    waiting.request.deadline_us = clock_mono_us() + 600 * 1000;
+    api_serve(svc.api, &waiting);
+    assert_false(waiting.answered);
+    waiting.request.deadline_us = clock_mono_us() + 1000; /* the loop stood still */
+    send_blocks(2);
+    assert_true(waiting.answered);
+    assert_int_equal(waiting.n, 0);
+    ready.request.deadline_us = clock_mono_us() + 1000;
+    api_stream_end(stream);
+    api_serve(svc.api, &ready);
+    assert_int_equal(ready.n, 0);
+    assert_false(ready.end);
+    api_serve(svc.api, &next);
+    assert_int_equal(next.n, 2 * BLOCK);
+    assert_true(next.end);
+}
+
+static void
+a_stream_is_read_only_with_the_permission_that_opened_it(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(READ_WITH);
+    in.request.who = (struct bus_principal){ .kind = BUS_WHO_USER, .permissions = 1 << 5 };
+    serve(&in, open_stream);
+    assert_int_equal(in.body_kind, BUS_BODY_STREAM);
+    struct bus_incoming first = next_of(get_u64((const uint8_t *)in.body)), second = first;
+    first.request.who = second.request.who = in.request.who;
+    second.request.who.permissions = 1 << 4; /* taken away meanwhile */
+    send_blocks(1);
+    api_serve(svc.api, &first);
+    assert_int_equal(first.n, BLOCK);
+    send_blocks(1);
+    api_serve(svc.api, &second);
+    assert_int_equal(second.status, 403);
+    assert_int_equal(second.n, 0);
+    assert_true(second.end);
+    assert_int_equal(n_closed, 1);
+}
+
+static void
 an_ended_stream_is_given_out_to_its_end(void **state)
 {
     (void)state;
@@ -774,6 +821,8 @@ main(void)
         T(streams_of_a_gateway_that_died_are_closed),
         T(a_stream_drops_blocks_only_past_its_bound),
         T(a_block_that_never_fits_costs_no_other),
+        T(an_answer_that_would_come_too_late_carries_nothing),
+        T(a_stream_is_read_only_with_the_permission_that_opened_it),
         T(an_ended_stream_is_given_out_to_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
