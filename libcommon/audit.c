@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
@@ -26,12 +27,18 @@ enum {
     PURGE_ALONE = 2048,    /* so many delivered ones are deleted without waiting for a write */
 };
 
+/* Before all numbers: the sender's id, when it is no longer the store's uuid. */
+static const uint8_t id_key[1];
+enum { ID_SIZE = 16 };
+
 struct audit_outbox {
     struct svc *svc;
     unsigned db;
+    uint8_t id[ID_SIZE]; /* whose numbers these are, for auditd */
     struct bus_peer *auditd;
     uint64_t next;    /* number of the next record */
     uint64_t acked;   /* newest that auditd has */
+    uint64_t sent;    /* newest that it can have */
     bool sending;
     uint64_t retry_us;
     struct loop_timer retry;
@@ -49,18 +56,44 @@ on_retry(void *arg)
     send_more(arg);
 }
 
+static int
+load_id(struct audit_outbox *o, struct store_txn *txn)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, o->db, id_key, sizeof(id_key), &value, &size);
+    if (r < 0 || (r == STORE_OK && size != ID_SIZE))
+        return r < 0 ? r : -EPROTO;
+    memcpy(o->id, r == STORE_OK ? value : store_uuid(o->svc->store), ID_SIZE);
+    return 0;
+}
+
+/* Begins a walk over the records; 'from' 0: from either end. */
+static int
+walk(const struct audit_outbox *o, struct store_txn *txn, uint64_t from, bool backwards,
+     struct store_iter *ret_it)
+{
+    uint8_t key[8];
+    if (from == 0)
+        from = backwards ? UINT64_MAX : 1;
+    return store_iter_init(ret_it, txn, o->db, store_key_u64(key, from), sizeof(key), backwards);
+}
+
 /* Reads the range of kept records. All count as undelivered: auditd drops repeats. */
 static int
 load(struct audit_outbox *o)
 {
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
     int r = store_read(o->svc->store, &txn);
+    if (r == 0)
+        r = load_id(o, txn);
     if (r < 0)
         return r;
     o->next = 1;
+    o->acked = 0;
     for (int backwards = 0; backwards < 2; backwards++) {
         struct store_iter it;
-        r = store_iter_init(&it, txn, o->db, NULL, 0, backwards);
+        r = walk(o, txn, 0, backwards, &it);
         if (r < 0)
             return r;
         r = store_iter_next(&it);
@@ -74,6 +107,7 @@ load(struct audit_outbox *o)
         if (r < 0)
             return r;
     }
+    o->sent = o->next - 1;
     return 0;
 }
 
@@ -122,7 +156,7 @@ static int
 purge(struct audit_outbox *o, struct store_txn *txn, uint64_t most)
 {
     struct store_iter it;
-    int r = store_iter_init(&it, txn, o->db, NULL, 0, false);
+    int r = walk(o, txn, 0, false, &it);
     if (r < 0)
         return r;
     for (; most > 0 && (r = store_iter_next(&it)) == STORE_OK; most--) {
@@ -198,6 +232,33 @@ retry_later(struct audit_outbox *o)
     o->retry_us = o->retry_us * 2 > RETRY_MAX_US ? RETRY_MAX_US : o->retry_us * 2;
 }
 
+/*
+ * auditd has records of this store that were never sent: the store is an
+ * older copy, restored, and its new records would count as repeats of those
+ * that came after it was copied. It goes on as a store that auditd does not
+ * know.
+ */
+static void
+become_another(struct audit_outbox *o)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    uint8_t id[ID_SIZE];
+    int r = getrandom(id, sizeof(id), 0) == sizeof(id) ? 0 : -EIO;
+    if (r == 0)
+        r = store_begin(o->svc->store, &txn);
+    if (r == 0)
+        r = store_put(txn, o->db, id_key, sizeof(id_key), id, sizeof(id));
+    if (r == 0)
+        r = store_commit(MOVE_PTR(txn));
+    if (r == 0)
+        r = load(o);
+    if (r < 0)
+        log_err("audit: the store is an older copy and cannot be told apart error=%s",
+                strerror(-r));
+    else
+        log_warn("audit: the store is an older copy of itself: records go on under a new id");
+}
+
 static void
 on_answer(void *arg, int error, const struct bus_reply *reply)
 {
@@ -211,7 +272,12 @@ on_answer(void *arg, int error, const struct bus_reply *reply)
         if (json_u64(json_get(tree, "acked"), &acked) < 0)
             acked = 0;
     json_free(tree);
-    if (acked <= o->acked || acked >= o->next) {
+    if (acked > o->sent) {
+        become_another(o);
+        retry_later(o);
+        return;
+    }
+    if (acked <= o->acked) {
         if (error == 0)
             log_warn("audit: auditd did not take the records status=%u", reply->status);
         retry_later(o);
@@ -232,23 +298,24 @@ gather(struct audit_outbox *o, struct buf *b)
     int r = store_read(o->svc->store, &txn);
     if (r < 0)
         return r;
-    char uuid[33];
-    hex_encode(store_uuid(o->svc->store), 16, uuid);
+    char id[2 * ID_SIZE + 1];
+    hex_encode(o->id, ID_SIZE, id);
     jw_open(b, '{');
-    jw_kstr(b, "store", uuid);
+    jw_kstr(b, "store", id);
     jw_kstr(b, "daemon", o->svc->info->name);
     jw_name(b, "records");
     jw_open(b, '[');
-    uint8_t from[8];
     struct store_iter it;
-    r = store_iter_init(&it, txn, o->db, store_key_u64(from, o->acked + 1), sizeof(from), false);
+    r = walk(o, txn, o->acked + 1, false, &it);
     if (r < 0)
         return r;
     int n = 0;
     while (n < SEND_RECORDS_MAX && b->len < SEND_BYTES_MAX &&
            (r = store_iter_next(&it)) == STORE_OK) {
+        uint64_t seq = store_u64_key(it.key);
+        o->sent = seq > o->sent ? seq : o->sent;
         jw_open(b, '{');
-        jw_ku64(b, "seq", store_u64_key(it.key));
+        jw_ku64(b, "seq", seq);
         buf_putc(b, ',');
         buf_put(b, it.value, it.size);
         buf_putc(b, '}');

@@ -40,6 +40,7 @@ static bus_reply_fn *asked;
 static void *asked_arg;
 static uint64_t seqs[4096]; /* of the records of the last message */
 static size_t n_seqs, n_messages;
+static char sender[33]; /* of the last message */
 
 int
 bus_peer(struct bus *bus, const char *name, struct bus_peer **ret_peer)
@@ -69,6 +70,7 @@ bus_call(struct bus_peer *peer, const struct bus_request *request, bus_reply_fn 
     CLEANUP(json_freep) cJSON *tree = NULL;
     struct json_error e;
     assert_int_equal(json_parse(request->body.p, request->body.len, &tree, &e), 0);
+    (void)snprintf(sender, sizeof(sender), "%s", json_text(json_get(tree, "store"))); /* fits */
     n_seqs = 0;
     const cJSON *record;
     cJSON_ArrayForEach(record, json_get(tree, "records"))
@@ -194,6 +196,14 @@ take_back_one(void)
     store_abort(txn);
 }
 
+static void
+wait_for_message(void)
+{
+    for (uint64_t end = clock_mono_us() + DEADLINE_US; !asked && clock_mono_us() < end;)
+        assert_int_equal(loop_round(svc.loop, 10000), 0);
+    assert_non_null(asked);
+}
+
 static uint64_t
 n_kept(void)
 {
@@ -242,9 +252,7 @@ a_record_that_cannot_be_read_is_not_taken_for_delivered(void **state)
     good_reads = -1;
     assert_int_equal(n_messages, 0);
     assert_int_equal(audit_backlog(outbox), 1);
-    for (uint64_t end = clock_mono_us() + DEADLINE_US; !asked && clock_mono_us() < end;)
-        assert_int_equal(loop_round(svc.loop, 10000), 0);
-    assert_non_null(asked);
+    wait_for_message();
     assert_int_equal(n_seqs, 1);
     assert_int_equal(seqs[0], 1);
 }
@@ -301,15 +309,44 @@ what_auditd_did_not_confirm_is_sent_again(void **state)
     commit_one();
     auditd_answers(507, 1);
     assert_int_equal(audit_backlog(outbox), 1);
-    for (uint64_t end = clock_mono_us() + DEADLINE_US; !asked && clock_mono_us() < end;)
-        assert_int_equal(loop_round(svc.loop, 10000), 0);
-    auditd_answers(200, 77); /* none that there is */
-    assert_int_equal(audit_backlog(outbox), 1);
+    wait_for_message();
+    assert_int_equal(seqs[0], 1);
     stop();
     start();
     assert_int_equal(seqs[0], 1);
     auditd_takes_all();
     assert_int_equal(audit_backlog(outbox), 0);
+}
+
+static void
+a_store_that_was_restored_from_a_copy_sends_under_a_new_id(void **state)
+{
+    (void)state;
+    char before[sizeof(sender)];
+    for (int i = 0; i < 3; i++)
+        commit_one();
+    auditd_takes_all();
+    memcpy(before, sender, sizeof(sender));
+    call_error = -EHOSTUNREACH; /* auditd is away for more records than the copy lacks */
+    for (int i = 0; i < 10; i++)
+        commit_one();
+    call_error = 0;
+    wait_for_message();
+    assert_string_equal(sender, before);
+    size_t first = seqs[0];
+    auditd_answers(200, 20); /* it has seen 20 of this store: the copy was made before */
+    assert_int_equal(audit_backlog(outbox), 10); /* whatever is there goes again */
+    wait_for_message();
+    assert_string_not_equal(sender, before);
+    assert_true(seqs[0] <= first);
+    memcpy(before, sender, sizeof(sender));
+    auditd_takes_all();
+    assert_int_equal(audit_backlog(outbox), 0);
+    stop();
+    start();
+    commit_one();
+    assert_string_equal(sender, before); /* it is kept */
+    auditd_takes_all();
 }
 
 int
@@ -322,6 +359,7 @@ main(void)
         T(a_record_that_cannot_be_read_is_not_taken_for_delivered),
         T(numbers_that_were_taken_back_are_no_backlog),
         T(numbers_grow_over_restarts_however_much_was_delivered_and_taken_back),
+        T(a_store_that_was_restored_from_a_copy_sends_under_a_new_id),
         T(what_auditd_did_not_confirm_is_sent_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
