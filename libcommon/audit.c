@@ -171,28 +171,49 @@ purge(struct audit_outbox *o, struct store_txn *txn, uint64_t most)
 }
 
 static void
+put_text(struct buf *b, const char *name, const char *text, size_t max)
+{
+    jw_name(b, name);
+    jw_strn(b, text ? text : "", text ? utf8_cut(text, strlen(text), max) : 0);
+}
+
+static void
 record_encode(struct buf *b, const struct audit_record *r)
 {
     char id[17];
     (void)snprintf(id, sizeof(id), "%016llx", (unsigned long long)r->request_id); /* fits */
     jw_kstr(b, "event", r->event);
-    jw_kstr(b, "message", r->message);
-    jw_kstr(b, "detail", r->detail ? r->detail : "");
+    put_text(b, "message", r->message, AUDIT_MESSAGE_MAX);
+    put_text(b, "detail", r->detail, AUDIT_DETAIL_MAX);
     jw_kstr(b, "source", r->source ? r->source : "");
     jw_kstr(b, "addr", r->addr ? r->addr : "");
     jw_kstr(b, "requestId", r->request_id ? id : "");
     jw_ki64(b, "at", r->at_us);
 }
 
+/* 0, -ENOSPC when it is full of what may not go, or another -errno. */
+static int
+check_room(struct audit_outbox *o, struct store_txn *txn)
+{
+    uint64_t n, bytes;
+    int r = store_count(txn, o->db, &n);
+    if (r == 0)
+        r = store_bytes(txn, o->db, &bytes);
+    if (r < 0)
+        return r;
+    uint64_t left = audit_backlog(o);
+    if ((n >= AUDIT_OUTBOX_MAX && left >= AUDIT_OUTBOX_MAX) ||
+        (bytes >> 20 >= AUDIT_OUTBOX_MIB && left > 0))
+        return -ENOSPC;
+    return 0;
+}
+
 int
 audit_put(struct audit_outbox *o, struct store_txn *txn, const struct audit_record *record)
 {
-    uint64_t n;
-    int r = store_count(txn, o->db, &n);
+    int r = check_room(o, txn);
     if (r < 0)
         return r;
-    if (n >= AUDIT_OUTBOX_MAX && audit_backlog(o) >= AUDIT_OUTBOX_MAX)
-        return -ENOSPC; /* nothing there that may go */
     struct buf b;
     buf_init(&b, 8 * (AUDIT_DETAIL_MAX + AUDIT_MESSAGE_MAX));
     record_encode(&b, record);

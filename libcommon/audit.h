@@ -3,7 +3,8 @@
  * its record are one transaction. A sender on the loop delivers records to
  * auditd in order, at least once; auditd drops repeats by (store uuid,
  * sequence). auditd may be away for days: the outbox keeps AUDIT_OUTBOX_MAX
- * records, then changes are refused (507) rather than lost from the record.
+ * records or AUDIT_OUTBOX_MIB of them, then changes are refused (507) rather
+ * than lost from the record.
  */
 #ifndef FIELDGATE_AUDIT_H
 #define FIELDGATE_AUDIT_H
@@ -17,7 +18,8 @@
 struct svc;
 struct audit_outbox;
 
-enum { AUDIT_OUTBOX_MAX = 1000000, AUDIT_DETAIL_MAX = 4096, AUDIT_MESSAGE_MAX = 512 };
+enum { AUDIT_OUTBOX_MAX = 1000000, AUDIT_OUTBOX_MIB = 512 };
+enum { AUDIT_DETAIL_MAX = 4096, AUDIT_MESSAGE_MAX = 512 }; /* bytes; longer text is cut */
 
 struct audit_record {
     const char *event;   /* name in proto/audit.yaml */

@@ -708,6 +708,18 @@ store_count(struct store_txn *txn, unsigned db, uint64_t *ret_n)
     return 0;
 }
 
+int
+store_bytes(struct store_txn *txn, unsigned db, uint64_t *ret_bytes)
+{
+    MDB_stat stat;
+    int code = mdb_stat(txn->txn, table(txn, db), &stat);
+    if (code != 0)
+        return txn_error(txn, code);
+    *ret_bytes = (uint64_t)stat.ms_psize *
+                 (stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages);
+    return 0;
+}
+
 /* ---- walks ---- */
 
 int

@@ -60,6 +60,8 @@ int store_del(struct store_txn *txn, unsigned db, const void *key, size_t key_si
 int store_clear(struct store_txn *txn, unsigned db);
 /* Number of records. */
 int store_count(struct store_txn *txn, unsigned db, uint64_t *ret_n);
+/* Bytes of the pages that hold them. */
+int store_bytes(struct store_txn *txn, unsigned db, uint64_t *ret_bytes);
 
 /*
  * Walk in key order (memcmp). Start at the first key >= 'from' (NULL: the

@@ -118,6 +118,21 @@ __wrap_store_iter_next(struct store_iter *it)
     return __real_store_iter_next(it);
 }
 
+/* ---- a table that is large ---- */
+
+static uint64_t table_bytes; /* 0: what it is */
+int __real_store_bytes(struct store_txn *txn, unsigned db, uint64_t *ret_bytes);
+int __wrap_store_bytes(struct store_txn *txn, unsigned db, uint64_t *ret_bytes);
+
+int
+__wrap_store_bytes(struct store_txn *txn, unsigned db, uint64_t *ret_bytes)
+{
+    int r = __real_store_bytes(txn, db, ret_bytes);
+    if (r == 0 && table_bytes > 0)
+        *ret_bytes = table_bytes;
+    return r;
+}
+
 /* ---- a daemon that lives several times ---- */
 
 void __wrap_metric_register(struct metric_counter *m);
@@ -349,6 +364,48 @@ a_store_that_was_restored_from_a_copy_sends_under_a_new_id(void **state)
     auditd_takes_all();
 }
 
+static void
+a_record_is_refused_when_undelivered_ones_take_too_many_bytes(void **state)
+{
+    (void)state;
+    struct audit_record record = any_record();
+    record.detail = "a text of some length";
+    commit_one();
+    table_bytes = (uint64_t)AUDIT_OUTBOX_MIB << 20;
+    assert_int_equal(audit_event(outbox, &record), -ENOSPC);
+    auditd_takes_all();
+    assert_int_equal(audit_event(outbox, &record), 0);
+    table_bytes = 0;
+}
+
+static void
+a_long_text_is_cut_between_characters(void **state)
+{
+    (void)state;
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    CLEANUP(json_freep) cJSON *tree = NULL;
+    struct audit_record record = any_record();
+    struct store_iter it;
+    struct json_error e;
+    static char message[3 * AUDIT_MESSAGE_MAX + 1], detail[AUDIT_DETAIL_MAX + 2];
+    char text[2 * sizeof(detail)];
+    for (size_t i = 0; i < AUDIT_MESSAGE_MAX; i++)
+        memcpy(message + 3 * i, "\xE2\x82\xAC", 3);
+    memset(detail, 'x', AUDIT_DETAIL_MAX + 1);
+    record.message = message;
+    record.detail = detail;
+    assert_int_equal(audit_event(outbox, &record), 0);
+    assert_int_equal(store_read(svc.store, &txn), 0);
+    assert_int_equal(store_iter_init(&it, txn, DB_OUTBOX, NULL, 0, true), 0);
+    assert_int_equal(store_iter_next(&it), STORE_OK);
+    int n = snprintf(text, sizeof(text), "{%.*s}", (int)it.size, (const char *)it.value);
+    store_iter_done(&it);
+    assert_int_equal(json_parse(text, (size_t)n, &tree, &e), 0);
+    assert_int_equal(strlen(json_text(json_get(tree, "message"))), 510);
+    assert_int_equal(strlen(json_text(json_get(tree, "detail"))), AUDIT_DETAIL_MAX);
+    auditd_takes_all();
+}
+
 int
 main(void)
 {
@@ -360,6 +417,8 @@ main(void)
         T(numbers_that_were_taken_back_are_no_backlog),
         T(numbers_grow_over_restarts_however_much_was_delivered_and_taken_back),
         T(a_store_that_was_restored_from_a_copy_sends_under_a_new_id),
+        T(a_record_is_refused_when_undelivered_ones_take_too_many_bytes),
+        T(a_long_text_is_cut_between_characters),
         T(what_auditd_did_not_confirm_is_sent_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
