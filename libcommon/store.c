@@ -29,6 +29,7 @@
 enum {
     FIRST_MAP_BYTES = 64 << 20,
     READERS_MAX = 32,
+    MAP_RETRY_US = 60 * 1000 * 1000,
     UUID_SIZE = 16,
 };
 
@@ -53,7 +54,7 @@ struct store_txn {
     bool writing;
     int err; /* the first failure of a write: commit refuses */
     struct walk *walks;
-    struct store_txn *next; /* in the pool */
+    struct store_txn *next; /* in the pool, or of those that are open */
 };
 
 struct store {
@@ -66,12 +67,13 @@ struct store {
     uint8_t uuid[UUID_SIZE];
 
     struct store_txn *pool;
-    unsigned n_reading; /* views that are open */
+    struct store_txn *reading; /* views that are open */
     bool writing;
     struct store_txn writer;
     bool grow;        /* a transaction found the map full */
     bool reopen;      /* LMDB gave up on this opening of the environment */
     size_t map_limit; /* a map of this size was refused; 0: none was */
+    uint64_t map_retry_us; /* when it is tried again */
 
     struct store_stats stats;
 };
@@ -161,13 +163,17 @@ make_room(struct store *s)
     while (want < used || want - used < STORE_TXN_MAX)
         want *= 2;
     s->grow = false;
-    if (want == map || (s->map_limit != 0 && want >= s->map_limit))
+    if (want == map ||
+        (s->map_limit != 0 && want >= s->map_limit && clock_mono_us() < s->map_retry_us))
         return;
     int code = mdb_env_set_mapsize(s->env, want);
-    if (code == 0)
+    if (code == 0) {
+        s->map_limit = 0;
         return;
+    }
     log_debug("store: cannot grow the map bytes=%zu: %s", want, mdb_strerror(code));
     s->map_limit = want;
+    s->map_retry_us = clock_mono_us() + MAP_RETRY_US;
     s->reopen = true; /* the old map is gone */
 }
 
@@ -230,7 +236,7 @@ open_tables(struct store *s, MDB_txn *txn)
 static int
 env_reopen(struct store *s)
 {
-    if (s->n_reading > 0 || s->writing)
+    if (s->reading != NULL || s->writing)
         return -EIO; /* until the last transaction is closed */
     env_close(s);
     int r = env_open(s);
@@ -432,7 +438,9 @@ store_close(struct store *s)
 {
     if (s == NULL)
         return;
-    MUST(!s->writing && s->n_reading == 0);
+    MUST(!s->writing);
+    while (s->reading != NULL) /* of calls that the end of the process cuts off */
+        store_abort(s->reading);
     env_close(s);
     if (s->lock_fd >= 0)
         (void)close(s->lock_fd); /* gives up the lock */
@@ -500,7 +508,8 @@ begin(struct store *s, struct store_txn **ret_txn)
             if (r < 0)
                 return r;
         }
-        if (ret_txn == NULL && s->n_reading == 0)
+        /* With a view, too: the write that follows it could not, while the view is open. */
+        if (s->reading == NULL && !s->writing)
             make_room(s);
         if (s->reopen)
             continue;
@@ -517,7 +526,8 @@ store_read(struct store *s, struct store_txn **ret_txn)
     int r = begin(s, &txn);
     if (r < 0)
         return r;
-    s->n_reading++;
+    txn->next = s->reading;
+    s->reading = txn;
     *ret_txn = txn;
     return 0;
 }
@@ -608,10 +618,13 @@ store_abort(struct store_txn *txn)
         s->writing = false;
         return;
     }
+    struct store_txn **at = &s->reading;
+    while (*at != txn)
+        at = &(*at)->next;
+    *at = txn->next;
     mdb_txn_reset(txn->txn);
     txn->next = s->pool;
     s->pool = txn;
-    s->n_reading--;
 }
 
 void

@@ -29,6 +29,7 @@ typedef int store_migrate_fn(struct store_txn *txn, uint32_t from);
  */
 int store_open(const char *dir, const char *const *dbs, size_t n_dbs, uint32_t schema,
                store_migrate_fn *migrate, struct store **ret_store);
+/* Ends the views that are still open. */
 void store_close(struct store *s);
 /* 16 random bytes made with the store: which life of this state this is. */
 const uint8_t *store_uuid(const struct store *s);

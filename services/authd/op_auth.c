@@ -116,6 +116,7 @@ sign_in_failed(struct password_job *job, const char *why)
     if (locked)
         log_warn("authd: account locked name=%s addr=%s", job->name, call->who->addr);
     if (locked && job->user_id != 0) {
+        api_view_done(call);
         link_forget(a, &job->forget, FORGET_USER, job->user_id, on_lock_forgotten, job);
         return;
     }

@@ -126,6 +126,56 @@ __wrap_store_commit(struct store_txn *txn)
     return -ENOSPC;
 }
 
+/* ---- views ---- */
+
+static struct store_txn *views[8]; /* open ones */
+int __real_store_read(struct store *s, struct store_txn **ret_txn);
+int __wrap_store_read(struct store *s, struct store_txn **ret_txn);
+void __real_store_abort(struct store_txn *txn);
+void __wrap_store_abort(struct store_txn *txn);
+void __wrap_store_abortp(struct store_txn **txn);
+
+static size_t
+n_views(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        n += views[i] != NULL;
+    return n;
+}
+
+static void
+replace_view(struct store_txn *old, struct store_txn *new)
+{
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        if (views[i] == old) {
+            views[i] = new;
+            return;
+        }
+}
+
+int
+__wrap_store_read(struct store *s, struct store_txn **ret_txn)
+{
+    int r = __real_store_read(s, ret_txn);
+    if (r == 0)
+        replace_view(NULL, *ret_txn);
+    return r;
+}
+
+void
+__wrap_store_abort(struct store_txn *txn)
+{
+    replace_view(txn, NULL);
+    __real_store_abort(txn);
+}
+
+void
+__wrap_store_abortp(struct store_txn **txn)
+{
+    __wrap_store_abort(*txn);
+}
+
 /* ---- the daemon ---- */
 
 static enum api_status (*handler)(struct api_call *call);
@@ -196,7 +246,8 @@ tear_down(void **state)
     (void)state;
     api_server_free(svc.api);
     audit_close(svc.outbox);
-    store_close(svc.store); /* stops the process when a transaction is still open */
+    assert_int_equal(n_views(), 0);
+    store_close(svc.store);
     loop_free(svc.loop);
     char command[128];
     (void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
@@ -421,8 +472,7 @@ a_held_call_keeps_no_transaction_and_is_answered_later(void **state)
     serve(&in, change_and_hold);
     assert_false(in.answered);
     assert_int_equal(n_after, 2);
-    store_close(svc.store); /* nothing of it is open */
-    assert_int_equal(store_open(dir, dbs, N_DBS, 1, NULL, &svc.store), 0);
+    assert_int_equal(n_views(), 0);
     api_finish(kept, API_OK);
     assert_int_equal(in.status, 200);
 }
@@ -451,6 +501,28 @@ a_pending_call_is_recorded_when_it_is_finished(void **state)
     api_finish(kept, API_OK);
     assert_int_equal(in.status, 200);
     assert_int_equal(in.n_kept, 2);
+}
+
+static enum api_status
+wait_in_two_steps(struct api_call *call)
+{
+    kept = call;
+    return API_PENDING;
+}
+
+static void
+a_pending_call_ends_its_view_before_it_waits_for_others(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(DEFERRED);
+    serve(&in, wait_in_two_steps);
+    assert_non_null(api_view(kept)); /* in the loop again, for a look at the store */
+    assert_int_equal(n_views(), 1);
+    api_view_done(kept);
+    assert_int_equal(n_views(), 0);
+    api_view_done(kept);
+    api_finish(kept, API_OK);
+    assert_int_equal(in.status, 200);
 }
 
 static void
@@ -808,6 +880,7 @@ main(void)
         T(a_held_call_keeps_no_transaction_and_is_answered_later),
         T(a_call_that_is_held_and_finished_at_once_is_answered_once),
         T(a_pending_call_is_recorded_when_it_is_finished),
+        T(a_pending_call_ends_its_view_before_it_waits_for_others),
         T(an_upload_that_is_refused_before_it_is_read_is_removed),
         T(only_names_of_the_spool_are_removed),
         T(a_file_of_an_answer_that_became_a_refusal_is_removed),

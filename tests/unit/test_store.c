@@ -102,6 +102,16 @@ fdatasync(int fd)
 
 static size_t refused_map_bytes = SIZE_MAX; /* maps of this size and above */
 
+static uint64_t clock_shift_us;
+uint64_t __real_clock_mono_us(void);
+uint64_t __wrap_clock_mono_us(void);
+
+uint64_t
+__wrap_clock_mono_us(void)
+{
+    return __real_clock_mono_us() + clock_shift_us;
+}
+
 /* The thread sanitizer maps memory before it is ready to watch us do it. */
 __attribute__((no_sanitize("thread"))) void *
 mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
@@ -152,6 +162,7 @@ tear_down(void **state)
     (void)state;
     fault_in = -1;
     refused_map_bytes = SIZE_MAX;
+    clock_shift_us = 0;
     store_close(s);
     s = NULL;
     (void)umount2(dir, MNT_DETACH); /* where a test mounted something */
@@ -610,6 +621,19 @@ test_a_transaction_that_is_too_big_fails_whole_and_alone(void **state)
     assert_text(BETA, "k", "v");
 }
 
+/* Writes one record of so many MiB. */
+static int
+put_mib(uint64_t no, size_t mib)
+{
+    CLEANUP(freep) char *value = calloc(mib, 1 << 20);
+    struct store_txn *txn = NULL;
+    uint8_t key[8];
+    assert_non_null(value);
+    assert_int_equal(store_begin(s, &txn), 0);
+    (void)store_put(txn, ALPHA, store_key_u64(key, no), 8, value, mib << 20); /* commit tells */
+    return store_commit(txn);
+}
+
 static void
 test_a_map_that_cannot_grow_ends_in_a_full_store(void **state)
 {
@@ -635,9 +659,41 @@ test_a_map_that_cannot_grow_ends_in_a_full_store(void **state)
     assert_int_equal(r, -ENOSPC);
     assert_true(n >= 5 && n < 32);
     refused_map_bytes = SIZE_MAX;
+    /* There is room now: noticed after a while, without a restart. */
+    assert_int_equal(put_mib(n, 8), -ENOSPC);
+    clock_shift_us = 61 * 1000 * 1000;
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(put_mib(n + i, 8), 0);
     reopen();
     assert_int_equal(put_text(BETA, "k", "w"), 0);
     assert_text(BETA, "k", "w");
+}
+
+static void
+test_the_map_grows_for_who_looks_before_it_writes(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 8; i++) {
+        struct store_txn *view = NULL;
+        assert_int_equal(store_read(s, &view), 0);
+        assert_int_equal(put_mib(i, 30), 0);
+        store_abort(view);
+    }
+}
+
+static void
+test_closing_ends_views(void **state)
+{
+    (void)state;
+    struct store_txn *view = NULL, *other = NULL;
+    struct store_iter it;
+    assert_int_equal(put_text(ALPHA, "k", "v"), 0);
+    assert_int_equal(store_read(s, &view), 0);
+    assert_int_equal(store_read(s, &other), 0);
+    assert_int_equal(store_iter_init(&it, view, ALPHA, NULL, 0, false), 0);
+    assert_int_equal(store_iter_next(&it), STORE_OK);
+    reopen();
+    assert_text(ALPHA, "k", "v");
 }
 
 /* ---- schemas ---- */
@@ -917,6 +973,8 @@ main(void)
         TEST(test_the_map_grows_with_the_records),
         TEST(test_a_transaction_that_is_too_big_fails_whole_and_alone),
         TEST(test_a_map_that_cannot_grow_ends_in_a_full_store),
+        TEST(test_the_map_grows_for_who_looks_before_it_writes),
+        TEST(test_closing_ends_views),
         TEST(test_older_schemas_are_brought_up_newer_ones_refused),
         TEST(test_a_new_table_comes_empty),
         TEST(test_a_file_that_is_no_store_is_an_error),
