@@ -131,6 +131,7 @@ struct api_op {
     bool form;    /* multipart/form-data is accepted: see api_form_file */
     uint16_t success;   /* HTTP status of success */
     uint32_t timeout_ms;
+    uint32_t items_max;  /* of a list, with 'many' */
     const char *event;   /* audit event */
     const char *summary; /* used as the audit message */
     const struct api_desc *path_desc, *query_desc, *body_desc, *reply_desc;
@@ -164,7 +165,7 @@ char *api_printf(struct api_call *call, const char *fmt, ...) PRINTF_LIKE(2, 3);
  */
 enum api_status api_fail(struct api_call *call, enum api_status status, const char *pointer,
                          const char *fmt, ...) PRINTF_LIKE(4, 5);
-/* For -errno of store and system: ENOSPC becomes 507, the rest 500; logs err. */
+/* For -errno of store and system: ENOSPC becomes 507, E2BIG 413, the rest 500; logs err. */
 enum api_status api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 

@@ -185,6 +185,8 @@ api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     va_start(args, fmt);
     const char *what = arena_vprintf(p->arena, fmt, args);
     va_end(args);
+    if (error == -E2BIG) /* the client's doing, not ours */
+        return api_fail(call, API_TOO_LARGE, NULL, "%s: too large", what ? what : "failed");
     enum api_status status = error == -ENOSPC || error == -EDQUOT ? API_NO_SPACE : API_INTERNAL;
     log_err("api: operation failed op=%s what=\"%s\" error=%s", call->op->name,
             what ? what : "?", strerror(-error));
@@ -767,18 +769,19 @@ decode_many(struct api_call *call, const cJSON *list)
         n++;
     if (n == 0)
         return api_fail(call, API_INVALID, "", "the list is empty");
+    struct api_fault f = { 0 };
+    if (n > call->op->items_max) {
+        (void)snprintf(f.message, sizeof(f.message), "at most %u elements at once",
+                       call->op->items_max); /* fits */
+        return fail_with_fault(call, &f);
+    }
     char *all = api_alloc(call, n * desc->size);
     if (!all)
         return api_fail(call, API_TOO_LARGE, NULL, "request too large");
     for (const cJSON *e = list->child; e; e = e->next, i++) {
-        struct api_fault f;
-        int r = api_decode(p->arena, desc, e, API_DECODE_REQUEST, all + i * desc->size, &f);
-        if (r == -EINVAL) {
-            struct api_fault indexed = f;
-            (void)snprintf(indexed.pointer, sizeof(indexed.pointer), "/%zu%.200s", i,
-                           f.pointer); /* cut only past 200 bytes */
-            return fail_with_fault(call, &indexed);
-        }
+        int r = api_decode_item(p->arena, desc, e, i, all + i * desc->size, &f);
+        if (r == -EINVAL)
+            return fail_with_fault(call, &f);
         if (r < 0)
             return api_fail_errno(call, r, "cannot decode");
     }

@@ -163,7 +163,7 @@ static int
 decode_raw(struct ctx *c, const struct api_field *f, const cJSON *item, const char **out)
 {
     struct buf b;
-    buf_init(&b, (size_t)f->len_max + 1);
+    buf_init(&b, f->len_max);
     jw_tree(&b, item);
     const char *text = buf_text(&b);
     int r = 0;
@@ -427,6 +427,15 @@ api_decode(struct api_arena *a, const struct api_desc *desc, const struct cJSON 
            enum api_decode mode, void *ret_struct, struct api_fault *ret_fault)
 {
     struct ctx c = { .a = a, .mode = mode, .fault = ret_fault };
+    return decode_object(&c, desc, tree, ret_struct);
+}
+
+int
+api_decode_item(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,
+                size_t index, void *ret_struct, struct api_fault *ret_fault)
+{
+    struct step step = { .index = index };
+    struct ctx c = { .a = a, .mode = API_DECODE_REQUEST, .fault = ret_fault, .at = &step };
     return decode_object(&c, desc, tree, ret_struct);
 }
 

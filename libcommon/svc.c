@@ -335,10 +335,12 @@ answer_metrics(struct frame *f, struct bus_incoming *in)
     struct buf b;
     buf_init(&b, METRICS_MAX);
     metrics_dump(&b, f->svc.info->name);
-    struct bus_reply reply = { .id = bus_incoming_request(in)->id,
-                               .status = b.err ? API_INTERNAL : API_OK,
-                               .body_kind = b.err ? BUS_BODY_NONE : BUS_BODY_BYTES,
-                               .body = { b.data, (uint32_t)b.len } };
+    struct bus_reply reply = { .id = bus_incoming_request(in)->id, .status = API_INTERNAL };
+    if (!b.err) {
+        reply.status = API_OK;
+        reply.body_kind = BUS_BODY_BYTES;
+        reply.body = (struct bus_str){ b.data, (uint32_t)b.len };
+    }
     bus_answer(in, &reply);
     buf_done(&b);
 }

@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 METHODS = ("get", "post", "put", "patch", "delete")
 OP_KEYS = {
     "operationId", "summary", "description", "tags", "parameters", "x-permission", "x-audit",
-    "x-event", "x-timeout-ms", "x-lane", "x-defer", "x-success", "x-body", "x-body-max",
+    "x-event", "x-timeout-ms", "x-lane", "x-defer", "x-success", "x-body", "x-body-max", "x-items-max",
     "x-form", "x-reply", "x-errors",
 }
 FIELD_KEYS = {
@@ -234,6 +234,9 @@ class Op:
             self.body = words[-1]
             if self.body not in schemas or set(words[:-1]) - {"partial", "many"}:
                 raise Stop(f"{where}: x-body is [partial] [many] Schema")
+        self.items_max = spec.get("x-items-max", 0)
+        if bool(self.many) != (self.items_max > 0):
+            raise Stop(f"{where}: x-items-max goes with many, and many with it")
         self.form = spec.get("x-form", [])
         self.body_max = spec.get("x-body-max", BODY_MAX_DEFAULT if self.body or self.form else 0)
 
@@ -460,6 +463,7 @@ def emit_source(daemon, ops, schemas, formats):
         out.append(f"      .error_style = API_ERRORS_{style}, .partial = {has(op.partial)},"
                    f" .many = {has(op.many)}, .defer = {has(op.defer)}, .form = {has(op.form)},")
         out.append(f"      .success = {op.success}, .timeout_ms = {op.timeout},"
+                   f" .items_max = {op.items_max},"
                    f" .event = {c_str(op.event)}, .summary = {c_str(op.spec['summary'])},")
         refs = []
         if op.path_fields:
@@ -604,7 +608,8 @@ def openapi_op(op):
     if op.body:
         schema = ref(op.body + "Part" if op.partial else op.body)
         if op.many:
-            schema = {"oneOf": [schema, {"type": "array", "items": ref(op.body)}]}
+            schema = {"oneOf": [schema, {"type": "array", "minItems": 1, "maxItems": op.items_max,
+                                         "items": ref(op.body)}]}
         content["application/json"] = {"schema": schema}
     if op.form:
         content["multipart/form-data"] = {"schema": {

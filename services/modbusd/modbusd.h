@@ -21,7 +21,6 @@ enum {
     MODBUSD_DEVS_MAX = 1000,
     MODBUSD_CMDS_MAX = 20000,
     MODBUSD_TAGS_MAX = 100000,
-    MODBUSD_POST_MAX = 1000, /* items of one request */
 };
 
 struct apply_waiter {

@@ -57,9 +57,6 @@ op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, s
     int r = store_count(txn, db, &there);
     if (r < 0)
         return op_store_error(call, r);
-    if (n > MODBUSD_POST_MAX)
-        return api_fail(call, API_INVALID, NULL, "Input value failed: at most %d at once",
-                        MODBUSD_POST_MAX);
     if (there + n > max)
         return api_fail(call, API_INVALID, NULL,
                         "Input value failed: at most %" PRIu64 " in all", max);

@@ -27,7 +27,7 @@
 #include "libcommon/svc.h"
 
 enum { DB_THINGS, DB_NOTES, DB_OUTBOX, N_DBS };
-enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH }; /* operations */
+enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH, MANY }; /* operations */
 enum { FAR_US = 60 * 1000 * 1000 };
 
 static const char *const dbs[N_DBS] = { "things", "notes", "outbox" };
@@ -190,11 +190,18 @@ run(void *self, struct api_call *call)
     return handler(call);
 }
 
+static const struct api_field number_fields[] = {
+    { .name = "n", .type = API_T_INT, .flags = API_F_REQUIRED, .max = 9 },
+};
+static const struct api_desc number_desc = { "number", sizeof(int64_t), number_fields, 1, false };
+
 #define OP .method = "GET", .path = "/", .fn = run, .success = 200
 static const struct api_op ops[] = {
     { OP, .id = READ, .name = "read", .permission = API_PERMISSION_OPEN,
       .reply_kind = API_REPLY_OWN },
     { OP, .id = READ_WITH, .name = "readWith", .permission = 5, .reply_kind = API_REPLY_OWN },
+    { OP, .id = MANY, .name = "many", .permission = API_PERMISSION_OPEN, .many = true,
+      .items_max = 3, .body_desc = &number_desc, .reply_kind = API_REPLY_OWN },
     { OP, .id = CHANGE, .name = "change", .permission = API_PERMISSION_OPEN,
       .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY },
     { OP, .id = DEFERRED, .name = "deferred", .permission = API_PERMISSION_OPEN,
@@ -450,6 +457,58 @@ a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing(void **state)
     assert_int_equal(next.n_things, 0);
     assert_int_equal(next.n_kept, 0);
     assert_int_equal(n_after, 0);
+}
+
+static enum api_status
+put_too_large_a_record(struct api_call *call)
+{
+    return api_fail_errno(call, -E2BIG, "cannot save it");
+}
+
+static void
+what_is_too_large_to_keep_is_the_client_s_fault(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE);
+    serve(&in, put_too_large_a_record);
+    assert_refused(&in, 413);
+}
+
+static size_t n_elements;
+
+static enum api_status
+count_elements(struct api_call *call)
+{
+    n_elements = call->n_body;
+    api_reply_json(call, "{}", 2);
+    return API_OK;
+}
+
+static void
+a_list_has_a_bound_that_is_looked_at_before_it_is_decoded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        uint16_t status;
+        size_t n;
+    } cases[] = {
+        { "{\"n\":1}", 200, 1 },
+        { "[]", 400, 0 },
+        { "[{\"n\":1},{\"n\":2},{\"n\":3}]", 200, 3 },
+        { "[{\"n\":1},{\"n\":2},{\"n\":3},{\"x\":4}]", 400, 0 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct bus_incoming in = request(MANY);
+        in.request.body_kind = BUS_BODY_JSON;
+        in.request.body = (struct bus_str){ cases[i].body, (uint32_t)strlen(cases[i].body) };
+        n_elements = 0;
+        serve(&in, count_elements);
+        assert_int_equal(in.status, cases[i].status);
+        assert_int_equal(n_elements, cases[i].n);
+        if (i == 3)
+            assert_non_null(strstr(in.body, "at most 3 elements"));
+    }
 }
 
 static void
@@ -876,6 +935,8 @@ main(void)
         T(a_change_is_answered_when_it_is_on_disk_with_its_record),
         T(a_change_that_cannot_be_committed_is_refused_and_leaves_nothing),
         T(a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing),
+        T(what_is_too_large_to_keep_is_the_client_s_fault),
+        T(a_list_has_a_bound_that_is_looked_at_before_it_is_decoded),
         T(a_handler_that_succeeds_after_a_failure_has_failed),
         T(a_held_call_keeps_no_transaction_and_is_answered_later),
         T(a_call_that_is_held_and_finished_at_once_is_answered_once),

@@ -279,6 +279,41 @@ memory_of_an_arena_is_bounded(void **state)
     api_arena_free(small);
 }
 
+static void
+any_json_has_its_bound_to_the_byte(void **state)
+{
+    (void)state;
+    char text[128];
+    for (int n = 60; n <= 64; n++) { /* a text of n - 2 characters */
+        (void)snprintf(text, sizeof(text), "{\"name\":\"a\",\"any\":\"%0*d\"}", n - 2, 0);
+        assert_int_equal(decode(text, API_DECODE_REQUEST), 0);
+    }
+    (void)snprintf(text, sizeof(text), "{\"name\":\"a\",\"any\":\"%063d\"}", 0);
+    assert_int_equal(decode(text, API_DECODE_REQUEST), -EINVAL);
+    assert_string_equal(f.pointer, "/any");
+}
+
+static void
+a_fault_in_a_list_names_the_element_and_whole_tokens(void **state)
+{
+    (void)state;
+    /* Bytes that would be cut between "~" and "1". */
+    for (size_t n = 190; n < 260; n++) {
+        char name[300], text[400];
+        memset(name, 'x', n);
+        name[n] = '\0';
+        (void)snprintf(text, sizeof(text), "{\"name\":\"a\",\"%s/\":1}", name);
+        struct cJSON *tree = NULL;
+        struct json_error e;
+        assert_int_equal(json_parse(text, strlen(text), &tree, &e), 0);
+        assert_int_equal(api_decode_item(arena, &thing_desc, tree, 12, &thing, &f), -EINVAL);
+        json_free(tree);
+        assert_memory_equal(f.pointer, "/12", 3);
+        const char *tilde = strchr(f.pointer, '~');
+        assert_true(tilde ? tilde[1] == '1' : strcmp(f.pointer, "/12") == 0);
+    }
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -295,6 +330,8 @@ main(void)
         T(null_clears_a_nullable_member),
         T(the_audit_copy_masks_secrets_and_drops_the_unknown),
         T(values_of_path_and_query_are_decoded),
+        T(any_json_has_its_bound_to_the_byte),
+        T(a_fault_in_a_list_names_the_element_and_whole_tokens),
         T(memory_of_an_arena_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
