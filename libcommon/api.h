@@ -71,7 +71,6 @@ enum {
     API_F_NULLABLE = 8,   /* null is accepted and shown */
     API_F_ARRAY = 16,     /* member is 'T *x; size_t n_x' */
     API_F_HAS = 32,       /* member has 'bool has_x' */
-    API_F_ALWAYS = 64,    /* object member shown with its defaults even if never sent */
 };
 
 /* Checks a string beyond its length; 0 or -EINVAL. Format functions: libcommon/format.c */
@@ -113,7 +112,7 @@ enum api_reply_kind {
     API_REPLY_EMPTY, /* no body */
     API_REPLY_OWN,   /* the handler sets it: api_reply_json, _bytes, _file, _stream */
 };
-enum api_audit { API_AUDIT_NONE, API_AUDIT_READ, API_AUDIT_CHANGE };
+enum api_audit { API_AUDIT_NONE, API_AUDIT_CHANGE };
 enum api_error_style { API_ERRORS_PLAIN, API_ERRORS_MODBUS };
 /* Permission bits 0.. come from proto/permissions.yaml; these two are no bits. */
 enum { API_PERMISSION_OPEN = 254, API_PERMISSION_TOKEN = 255 };

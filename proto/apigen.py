@@ -24,10 +24,13 @@ OP_KEYS = {
 FIELD_KEYS = {
     "type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "default",
     "format", "items", "minItems", "maxItems", "readOnly", "writeOnly", "$ref", "x-always",
-    "x-unsigned", "x-any", "example", "additionalProperties",
+    "x-unsigned", "x-any",
 }
 BODY_MAX_DEFAULT = 64 * 1024
 TIMEOUT_DEFAULT = 5000
+SUCCESSES = (200, 201, 202, 204)
+FIELDS_MAX = 64              # of libcommon/api_codec.c
+PATH_MAX, QUERY_MAX = 6, 16  # of libcommon/bus.h
 
 
 class Stop(Exception):
@@ -80,6 +83,13 @@ def load_formats():
         return dict(re.findall(r'X\("([a-z0-9-]+)", (\w+)\)', f.read()))
 
 
+def bounds(where, spec, least, most, default=None):
+    low, high = spec.get(least, default), spec[most]
+    if low > high:
+        raise Stop(f"{where}: {least} is above {most}")
+    return low, high
+
+
 class Field:
     """One member of an object, ready for C."""
 
@@ -95,6 +105,7 @@ class Field:
         self.dmin, self.dmax = "-DBL_MAX", "DBL_MAX"
         self.len = (0, 0)
         self.items = (0, 0)
+        self.range = None
         if spec.get("readOnly"):
             self.flags.add("READ_ONLY")
         if spec.get("writeOnly"):
@@ -104,15 +115,16 @@ class Field:
             if "maxItems" not in spec or "items" not in spec:
                 raise Stop(f"{where}: an array needs items and maxItems")
             self.flags.add("ARRAY")
-            self.items = (spec.get("minItems", 0), spec["maxItems"])
+            self.items = bounds(where, spec, "minItems", "maxItems", 0)
             element = spec["items"]
+            if isinstance(element.get("type"), list):
+                raise Stop(f"{where}: elements of an array are never null")
         self.read_type(where, element, formats)
         if required:
             self.flags.add("REQUIRED")
         if "default" in spec:
+            self.check_default(where, spec["default"])
             self.dflt = json.dumps(spec["default"], separators=(",", ":"))
-        if spec.get("x-always"):
-            self.flags.add("ALWAYS")
         if (not required and self.dflt is None and not spec.get("x-always")
                 and "ARRAY" not in self.flags and self.type not in ("STRING", "RAW")):
             self.flags.add("HAS")
@@ -145,6 +157,7 @@ class Field:
                     if not spec.get("readOnly"):
                         raise Stop(f"{where}: an integer needs minimum and maximum")
                 else:
+                    self.range = bounds(where, spec, "minimum", "maximum")
                     self.min, self.max = str(spec["minimum"]), str(spec["maximum"])
                     if self.type == "UINT":
                         self.max += "u"
@@ -152,10 +165,11 @@ class Field:
                     self.min, self.max = "0", "UINT64_MAX"
         elif kind == "number":
             self.type = "NUMBER"
-            if "minimum" in spec:
-                self.dmin = repr(float(spec["minimum"]))
-            if "maximum" in spec:
-                self.dmax = repr(float(spec["maximum"]))
+            if "minimum" in spec and "maximum" in spec:
+                self.range = bounds(where, spec, "minimum", "maximum")
+                self.dmin, self.dmax = repr(float(spec["minimum"])), repr(float(spec["maximum"]))
+            elif not spec.get("readOnly"):
+                raise Stop(f"{where}: a number needs minimum and maximum")
         elif kind == "string" and "enum" in spec:
             if not all(isinstance(v, str) for v in spec["enum"]):
                 raise Stop(f"{where}: quote the enum values")
@@ -164,13 +178,37 @@ class Field:
             self.type = "STRING"
             if "maxLength" not in spec and not spec.get("readOnly"):
                 raise Stop(f"{where}: a string needs maxLength")
-            self.len = (spec.get("minLength", 0), spec.get("maxLength", 65535))
+            self.len = bounds(where, {"maxLength": 65535, **spec}, "minLength", "maxLength", 0)
             if "format" in spec and spec["format"] != "date-time":
                 if spec["format"] not in formats:
                     raise Stop(f"{where}: unknown format {spec['format']}")
                 self.format = spec["format"]
         else:
             raise Stop(f"{where}: type {kind!r} is outside the subset")
+
+    def check_default(self, where, value):
+        """It is decoded without these checks: what it says must hold here."""
+        values = [value]
+        if "ARRAY" in self.flags:
+            if not isinstance(value, list) or not self.items[0] <= len(value) <= self.items[1]:
+                raise Stop(f"{where}: default {value!r} is no such list")
+            values = value
+        for v in values:
+            is_int = isinstance(v, int) and not isinstance(v, bool)
+            good = {
+                "BOOL": lambda: isinstance(v, bool),
+                "INT": lambda: is_int and (v in self.set if self.set else self.in_range(v)),
+                "UINT": lambda: is_int and v >= 0 and self.in_range(v),
+                "NUMBER": lambda: (is_int or isinstance(v, float)) and self.in_range(v),
+                "STRING": lambda: isinstance(v, str) and self.len[0] <= len(v) <= self.len[1],
+                "ENUM": lambda: v in self.names,
+                "RAW": lambda: len(json.dumps(v, separators=(",", ":"))) <= self.len[1],
+            }.get(self.type, lambda: False)()
+            if not good:
+                raise Stop(f"{where}: default {v!r} is none of its values")
+
+    def in_range(self, value):
+        return self.range is None or self.range[0] <= value <= self.range[1]
 
 
 class Schema:
@@ -187,6 +225,8 @@ class Schema:
         props = spec.get("properties", {})
         for r in required - set(props):
             raise Stop(f"{where}: required {r} is no property")
+        if len(props) > FIELDS_MAX:
+            raise Stop(f"{where}: more than {FIELDS_MAX} properties")
         self.fields = [Field(f"{where}.{k}", k, v, k in required, formats)
                        for k, v in props.items()]
 
@@ -210,21 +250,30 @@ class Op:
         self.permission = {"open": "API_PERMISSION_OPEN", "token": "API_PERMISSION_TOKEN"}.get(
             perm, f"API_PERMISSION_{perm}")
         self.audit = spec["x-audit"]
-        if self.audit not in ("none", "read", "change"):
-            raise Stop(f"{where}: x-audit is none, read or change")
+        if self.audit not in ("none", "change"):
+            raise Stop(f"{where}: x-audit is none or change")
         self.event = spec.get("x-event")
         if self.audit == "change" and self.event is None:
             raise Stop(f"{where}: x-audit change needs x-event")
         if self.event is not None and self.event not in events:
             raise Stop(f"{where}: unknown event {self.event}")
         self.timeout = spec.get("x-timeout-ms", TIMEOUT_DEFAULT)
+        if spec.get("x-errors", "modbus") != "modbus":
+            raise Stop(f"{where}: x-errors is modbus or absent")
         self.defer = bool(spec.get("x-defer"))
-        self.lane = spec.get("x-lane", "shared" if method == "get" and not self.defer else "own")
-        if self.lane == "shared" and (self.defer or self.audit == "change"):
-            raise Stop(f"{where}: the shared lane is for what is answered at once")
         self.read_body(where, spec, schemas)
         self.read_reply(where, spec, schemas)
         self.read_parameters(where, spec, formats)
+        self.read_lane(where, spec)
+
+    def read_lane(self, where, spec):
+        streams = "text/event-stream" in self.reply_types
+        waits = self.defer or streams
+        self.lane = spec.get("x-lane", "shared" if self.method == "get" and not waits else "own")
+        if self.lane not in ("shared", "own"):
+            raise Stop(f"{where}: x-lane is shared or own")
+        if self.lane == "shared" and (waits or self.audit == "change"):
+            raise Stop(f"{where}: the shared lane is for what is answered at once")
 
     def read_body(self, where, spec, schemas):
         self.body = self.partial = self.many = None
@@ -234,6 +283,8 @@ class Op:
             self.body = words[-1]
             if self.body not in schemas or set(words[:-1]) - {"partial", "many"}:
                 raise Stop(f"{where}: x-body is [partial] [many] Schema")
+        if self.partial and self.many:
+            raise Stop(f"{where}: x-body is partial or many, not both")
         self.items_max = spec.get("x-items-max", 0)
         if bool(self.many) != (self.items_max > 0):
             raise Stop(f"{where}: x-items-max goes with many, and many with it")
@@ -253,6 +304,8 @@ class Op:
         if self.reply_kind in ("DATA", "BARE", "LIST", "ITEMS") and self.reply is None:
             raise Stop(f"{where}: x-reply {words[0]} needs a schema")
         self.success = spec.get("x-success", 200)
+        if self.success not in SUCCESSES:
+            raise Stop(f"{where}: x-success is one of {SUCCESSES}")
 
     def read_parameters(self, where, spec, formats):
         self.path_fields, self.query_fields = [], []
@@ -261,6 +314,8 @@ class Op:
         for p in spec.get("parameters", []):
             if set(p) - {"name", "in", "schema", "description", "required"}:
                 raise Stop(f"{where}: parameter {p.get('name')} has an unknown key")
+            if p["in"] not in ("path", "query"):
+                raise Stop(f"{where}: parameter {p['name']} is in path or query")
             schema = dict(p["schema"])
             schema.setdefault("description", p.get("description", ""))
             field = Field(f"{where} {p['name']}", p["name"], schema,
@@ -277,6 +332,8 @@ class Op:
             self.path_fields.append(by_name[name])
         if len(by_name) != len(in_template):
             raise Stop(f"{where}: a path parameter is not in the template")
+        if len(self.path_fields) > PATH_MAX or len(self.query_fields) > QUERY_MAX:
+            raise Stop(f"{where}: at most {PATH_MAX} path and {QUERY_MAX} query values")
 
 
 C_TYPES = {"BOOL": "bool ", "INT": "int64_t ", "UINT": "uint64_t ", "NUMBER": "double ",

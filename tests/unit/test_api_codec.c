@@ -65,7 +65,7 @@ static const struct api_field thing_fields[] = {
     { .name = "email", .type = API_T_STRING, .flags = API_F_NULLABLE,
       .offset = offsetof(struct thing, email), .len_max = 16 },
     { .name = "any", .type = API_T_RAW, .offset = offsetof(struct thing, any), .len_max = 64 },
-    { .name = "inner", .type = API_T_OBJECT, .flags = API_F_ALWAYS,
+    { .name = "inner", .type = API_T_OBJECT,
       .offset = offsetof(struct thing, inner), .sub = &inner_desc },
     { .name = "list", .type = API_T_OBJECT, .flags = API_F_ARRAY,
       .offset = offsetof(struct thing, list), .n_offset = offsetof(struct thing, n_list),
