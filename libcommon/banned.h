@@ -18,5 +18,6 @@
 #pragma GCC poison strcpy strcat sprintf vsprintf strncpy strncat strtok
 #pragma GCC poison atoi atol atoll atof strtol
 #pragma GCC poison gmtime localtime asctime ctime
+#pragma GCC poison cJSON_GetErrorPtr /* what it reads, any thread writes: see json_parse */
 
 #endif

@@ -85,6 +85,7 @@ struct batch {
     uint16_t n_holds; /* unanswered requests, and serve_message while it runs */
     nng_msg *answer;  /* n == 1: the message itself */
     struct buf out;   /* n > 1: it grows here */
+    size_t late_size; /* of all answers that wait beside it */
     struct bus_incoming in[];
 };
 
@@ -143,7 +144,11 @@ slot_receive(struct slot *s)
     nng_ctx_recv(s->ctx, s->recv);
 }
 
-/* Puts the slots whose answer has left back to receiving. */
+/*
+ * Puts the slots whose answer has left back to receiving. NNG takes the
+ * message out of the aio in another thread; seen a moment too late, that only
+ * costs a look later, and nng_aio_wait comes before anything else is done.
+ */
 static void
 sweep_sending(struct bus_server *server)
 {
@@ -259,7 +264,7 @@ answer_in_batch(struct bus_incoming *in, const struct bus_reply *reply, size_t s
     struct bus_reply alone = plain_reply(in, 503);
     uint8_t flags = 0;
     size_t rest = (size_t)(b->n - b->n_put) * bus_reply_size(&alone);
-    if (b->out.len + size + rest > BUS_MESSAGE_MAX) {
+    if (b->out.len + b->late_size + size + rest > BUS_MESSAGE_MAX) {
         reply = &alone;
         size = bus_reply_size(&alone);
         flags = BUS_REPLY_ALONE;
@@ -274,14 +279,17 @@ answer_in_batch(struct bus_incoming *in, const struct bus_reply *reply, size_t s
     } else {
         in->late = malloc(size);
         in->late_size = size;
-        if (in->late != NULL)
+        if (in->late != NULL) {
             bus_reply_write(in->late, reply, flags);
-        else
+            b->late_size += size;
+        } else {
             b->out.err = -ENOMEM;
+        }
     }
     for (; b->n_put < b->n && b->in[b->n_put].late != NULL;) {
         struct bus_incoming *late = &b->in[b->n_put];
         put_answer(b, late->late, late->late_size);
+        b->late_size -= late->late_size;
         free(late->late);
         late->late = NULL;
     }

@@ -700,6 +700,11 @@ json_parse(const char *text, size_t len, struct cJSON **ret_tree, struct json_er
     if (r == 0)
         r = scan_text(&s);
     if (r == 0) {
+        /*
+         * It notes where it failed in a static variable, without a lock and
+         * from whichever thread parses: a data race by the letter, but only
+         * cJSON_GetErrorPtr reads that, which banned.h keeps out.
+         */
         tree = cJSON_ParseWithLengthOpts(copy, len + 1, NULL, true);
         size_t next = 0;
         /* After our scan the only thing that can go wrong there is memory. */
