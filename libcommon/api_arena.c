@@ -8,6 +8,8 @@
 
 #include "libcommon/api_private.h"
 
+#include "libcommon/banned.h"
+
 enum { CHUNK_FIRST = 8192, CHUNK_MAX = 1 << 20 };
 
 struct chunk {

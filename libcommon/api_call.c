@@ -22,6 +22,8 @@
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
+#include "libcommon/banned.h"
+
 enum {
     OUT_HEAD = 48, /* room for {"count":…,"data":[ before the items */
     FREE_CALLS_MAX = 64,

@@ -12,6 +12,8 @@
 #include "libcommon/json.h"
 #include "libcommon/str.h"
 
+#include "libcommon/banned.h"
+
 /* A step of the way down the document; rendered as a JSON pointer only for a fault. */
 struct step {
     const struct step *up;

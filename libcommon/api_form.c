@@ -18,6 +18,8 @@
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
 
+#include "libcommon/banned.h"
+
 enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20 };
 
 /* A value of a header such as: form-data; name="x"; filename="y.crt". In place; NULL if absent. */

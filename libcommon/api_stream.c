@@ -12,6 +12,8 @@
 #include "libcommon/metrics.h"
 #include "libcommon/svc.h"
 
+#include "libcommon/banned.h"
+
 enum {
     STREAMS_MAX = 128,
     TAKE_MAX = 256 << 10,           /* bytes of one answer */

@@ -17,6 +17,8 @@
 #include "libcommon/svc.h"
 #include "proto/internal.h"
 
+#include "libcommon/banned.h"
+
 enum {
     SEND_RECORDS_MAX = 200,
     SEND_BYTES_MAX = 512 << 10,

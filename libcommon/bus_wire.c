@@ -10,6 +10,8 @@
 #include "libcommon/base.h"
 #include "libcommon/bus_private.h"
 
+#include "libcommon/banned.h"
+
 enum {
     WIRE_VERSION = 1,
     /* fixed parts, length word included */

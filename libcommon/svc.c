@@ -24,6 +24,8 @@
 #include "libcommon/tagbus.h"
 #include "proto/internal.h"
 
+#include "libcommon/banned.h"
+
 enum { PATH_SIZE = 4096, SETTINGS_MAX = 32, DRAIN_MS = 200, METRICS_MAX = 1 << 20 };
 
 #define X(name) #name,

@@ -22,6 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "libcommon/banned.h"
+
 enum {
     CLIENTS_MAX = 200, /* libmodbus selects: descriptors must stay below 1024 */
     UNITS_MAX = 247,

@@ -8,6 +8,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
+#include "libcommon/banned.h"
 
 /* ---- catalogue ---- */
 

@@ -11,6 +11,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
+#include "libcommon/banned.h"
 
 int
 mb_address_parse(const char *text, uint16_t port, struct mb_address *ret_address)

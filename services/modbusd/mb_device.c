@@ -9,6 +9,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
+#include "libcommon/banned.h"
 
 /* ---- what a tag may be ---- */
 

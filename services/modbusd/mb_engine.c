@@ -6,6 +6,7 @@
 #include "libcommon/base.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
+#include "libcommon/banned.h"
 
 enum {
     OVERTAKE_MAX = 4,                /* unanswered requests that others may pass */

@@ -5,6 +5,7 @@
 
 #include "libcommon/base.h"
 #include "libcommon/buf.h"
+#include "libcommon/banned.h"
 
 bool
 mb_func_reads(unsigned func)

@@ -6,6 +6,7 @@
 
 #include "libcommon/base.h"
 #include "libcommon/str.h"
+#include "libcommon/banned.h"
 
 /* mb_type -> bytes, tag bus type */
 static const struct {

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "services/modbusd/op.h"
+#include "libcommon/banned.h"
 
 /* Rules a schema cannot say; 'id' is the device's own number. */
 static enum api_status

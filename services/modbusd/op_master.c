@@ -1,5 +1,6 @@
 /* The TCP master and its interface: one of each, there from the first start on. */
 #include "services/modbusd/op.h"
+#include "libcommon/banned.h"
 
 static enum api_status
 reply_list(struct modbusd *d, struct api_call *call, uint32_t which)

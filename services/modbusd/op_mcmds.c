@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "services/modbusd/op.h"
+#include "libcommon/banned.h"
 
 static enum api_status
 wrong(struct api_call *call, size_t i, const char *member, const char *text)

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "libcommon/str.h"
+#include "libcommon/banned.h"
 
 enum api_status
 op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,

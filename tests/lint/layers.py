@@ -89,6 +89,10 @@ def main():
         own_header = path.endswith(".c") and os.path.exists(path[:-2] + ".h")
         if not own_header and "/*" not in text[:3]:
             faults.append(f"{path}:1: begins without saying what it is for")
+        if path.endswith(".c") and not path.startswith("tests/"):
+            last = re.findall(r'^#include ["<]([^">]+)[">]', text, re.M)[-1]
+            if last != "libcommon/banned.h":
+                faults.append(f"{path}: libcommon/banned.h must be its last include")
         if path.endswith(".h") and not re.search(r"#ifndef FIELDGATE_\w+_H\n#define FIELDGATE_", text):
             faults.append(f"{path}:1: no include guard FIELDGATE_…_H")
     for library in ONE_FILE:
