@@ -110,7 +110,7 @@ enum api_reply_kind {
     API_REPLY_LIST,  /* {"count": n, "data": [X…]} through api_item */
     API_REPLY_ITEMS, /* {"data": [X…]} through api_item */
     API_REPLY_EMPTY, /* no body */
-    API_REPLY_OWN,   /* the handler sets it: api_reply_json, _bytes, _file, _stream */
+    API_REPLY_OWN,   /* the handler sets it: api_reply_json, _buf, _file, api_stream_open */
 };
 enum api_audit { API_AUDIT_NONE, API_AUDIT_CHANGE };
 enum api_error_style { API_ERRORS_PLAIN, API_ERRORS_MODBUS };
@@ -201,8 +201,6 @@ void api_item(struct api_call *call, const void *item);
 void api_reply_json(struct api_call *call, const char *json, size_t len);
 /* A buffer to write the JSON body into. */
 struct buf *api_reply_buf(struct api_call *call);
-void api_reply_bytes(struct api_call *call, const char *content_type, const void *bytes,
-                     size_t n);
 void api_reply_file(struct api_call *call, const char *content_type, const char *spool_name,
                     const char *offered_name);
 
@@ -241,18 +239,15 @@ struct api_stream;
 /*
  * Opens a stream as the reply of this call. Events gather up to 'max_bytes';
  * past it the oldest are dropped whole and counted. 'closed' runs once on the
- * loop when the client left or the stream ended. NULL: too many streams
+ * loop when the client left or lost its rights, or the gateway went. NULL: too many streams
  * (refused already: return API_UNAVAILABLE).
  */
 struct api_stream *api_stream_open(struct api_call *call, size_t max_bytes,
                                    void (*closed)(void *arg), void *arg);
 /* One event block, e.g. "data:{…}\n\n". Sent at once if the client waits. */
 void api_stream_send(struct api_stream *s, const char *block, size_t len);
-/* The last event was sent. */
-void api_stream_end(struct api_stream *s);
 /* Bytes not yet taken by the client. */
 size_t api_stream_backlog(const struct api_stream *s);
-uint64_t api_stream_dropped(const struct api_stream *s);
 
 /* ---- structs and JSON, without a call ---- */
 

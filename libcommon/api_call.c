@@ -322,15 +322,6 @@ api_reply_json(struct api_call *call, const char *json, size_t len)
 }
 
 void
-api_reply_bytes(struct api_call *call, const char *content_type, const void *bytes, size_t n)
-{
-    struct api_call_private *p = api_private(call);
-    p->body_kind = BUS_BODY_BYTES;
-    p->content_type = api_strdup(call, content_type);
-    buf_put(out(p), bytes, n);
-}
-
-void
 api_reply_file(struct api_call *call, const char *content_type, const char *spool_name,
                const char *offered_name)
 {

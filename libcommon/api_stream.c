@@ -30,8 +30,6 @@ struct api_stream {
     uint8_t permission; /* of the operation that opened it */
     struct buf blocks; /* bytes not yet taken begin at 'taken' */
     size_t taken, max_bytes;
-    uint64_t dropped;
-    bool ended;
     struct bus_incoming *waiting; /* the gateway's question, when there is nothing to tell */
     struct loop_timer timer;      /* answers 'waiting' in time, or finds the stream abandoned */
     void (*closed)(void *arg);
@@ -120,8 +118,7 @@ is_too_late(const struct bus_incoming *in)
 static void
 hand_out(struct api_stream *s)
 {
-    bool late = is_too_late(s->waiting);
-    size_t n = late ? 0 : unsent(s);
+    size_t n = is_too_late(s->waiting) ? 0 : unsent(s);
     const char *from = s->blocks.data + s->taken;
     if (n > TAKE_MAX) {
         n = TAKE_MAX;
@@ -130,18 +127,14 @@ hand_out(struct api_stream *s)
         if (n == 0) /* one block larger than that: give it in pieces */
             n = TAKE_MAX;
     }
-    bool end = s->ended && !late && n == unsent(s);
-    struct bus_incoming *in = MOVE_PTR(s->waiting);
-    answer_next(in, 200, end, from, n);
+    answer_next(MOVE_PTR(s->waiting), 200, false, from, n);
     s->taken += n;
     if (s->taken == s->blocks.len) {
         s->taken = 0;
         buf_reset(&s->blocks);
     }
-    if (end)
-        stream_free(s);
-    else /* losing the timer only delays finding an abandoned stream */
-        (void)loop_timer_set(s->all->svc->loop, &s->timer, clock_mono_us() + ABANDONED_US);
+    /* Losing the timer only delays finding an abandoned stream. */
+    (void)loop_timer_set(s->all->svc->loop, &s->timer, clock_mono_us() + ABANDONED_US);
 }
 
 static void
@@ -206,9 +199,8 @@ api_stream_open(struct api_call *call, size_t max_bytes, void (*closed)(void *ar
 }
 
 static void
-count_dropped(struct api_stream *s)
+count_dropped(void)
 {
-    s->dropped++;
     metric_add(&blocks_dropped, 1);
 }
 
@@ -220,7 +212,7 @@ drop_oldest(struct api_stream *s, size_t len)
         const char *from = s->blocks.data + s->taken;
         const char *end = memmem(from, unsent(s), "\n\n", 2);
         s->taken = end ? (size_t)(end + 2 - s->blocks.data) : s->blocks.len;
-        count_dropped(s);
+        count_dropped();
     }
 }
 
@@ -238,10 +230,8 @@ forget_taken(struct api_stream *s)
 void
 api_stream_send(struct api_stream *s, const char *block, size_t len)
 {
-    if (s->ended)
-        return;
     if (len > s->max_bytes) { /* nothing that could be dropped makes room for it */
-        count_dropped(s);
+        count_dropped();
         return;
     }
     drop_oldest(s, len);
@@ -249,17 +239,9 @@ api_stream_send(struct api_stream *s, const char *block, size_t len)
     buf_put(&s->blocks, block, len);
     if (s->blocks.err) {
         s->blocks.err = 0;
-        count_dropped(s);
+        count_dropped();
     }
     if (s->waiting && unsent(s) > 0)
-        hand_out(s);
-}
-
-void
-api_stream_end(struct api_stream *s)
-{
-    s->ended = true;
-    if (s->waiting)
         hand_out(s);
 }
 
@@ -269,19 +251,13 @@ api_stream_backlog(const struct api_stream *s)
     return unsent(s);
 }
 
-uint64_t
-api_stream_dropped(const struct api_stream *s)
-{
-    return s->dropped;
-}
-
 static void
 take_question(struct api_stream *s, struct bus_incoming *in)
 {
     if (s->waiting) /* the gateway gave up on the earlier question */
         answer_next(MOVE_PTR(s->waiting), 200, false, NULL, 0);
     s->waiting = in;
-    if (unsent(s) > 0 || s->ended) {
+    if (unsent(s) > 0) {
         hand_out(s);
         return;
     }

@@ -601,8 +601,6 @@ store_commit(struct store_txn *txn)
     }
     s->stats.commits++;
     s->stats.commit_us_sum += took_us;
-    if (took_us > s->stats.commit_us_max)
-        s->stats.commit_us_max = took_us;
     return 0;
 }
 
@@ -848,6 +846,5 @@ store_get_stats(const struct store *s, struct store_stats *ret_stats)
     *ret_stats = s->stats;
     if (s->reopen)
         return;
-    ret_stats->map_bytes = env_map_bytes(s->env);
     ret_stats->used_bytes = env_used_bytes(s->env);
 }

@@ -105,7 +105,7 @@ store_u64_key(const void *key)
 
 /* For metrics. */
 struct store_stats {
-    uint64_t commits, commit_us_sum, commit_us_max, map_bytes, used_bytes, failed_commits;
+    uint64_t commits, commit_us_sum, used_bytes, failed_commits;
 };
 void store_get_stats(const struct store *s, struct store_stats *ret_stats);
 

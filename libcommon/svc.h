@@ -52,7 +52,6 @@ struct svc_info {
     int (*start)(void *self, struct svc *svc);  /* load, apply desired state, arm timers */
     int (*reload)(void *self, struct svc *svc); /* HUP; may be NULL */
     void (*stop)(void *self, struct svc *svc);  /* copes with half of it done */
-    bool (*healthy)(void *self);                /* before the watchdog is fed; may be NULL */
 };
 
 /* What a daemon may use of its frame. */

@@ -53,15 +53,6 @@ tag_type_text(uint8_t type)
     return type >= TAG_BOOLEAN && type <= TAG_RAW ? type_texts[type] : "unknown";
 }
 
-uint8_t
-tag_type_parse(const char *text, size_t len)
-{
-    for (unsigned t = TAG_BOOLEAN; t <= TAG_RAW; t++)
-        if (strlen(type_texts[t]) == len && memcmp(type_texts[t], text, len) == 0)
-            return (uint8_t)t;
-    return 0;
-}
-
 static bool
 is_bytes(uint8_t type)
 {

@@ -56,7 +56,6 @@ tag_quality_ok(uint8_t q)
 }
 const char *tag_quality_text(uint8_t q); /* "good", "timeout", … */
 const char *tag_type_text(uint8_t type); /* "uint16", …; as in the REST API */
-uint8_t tag_type_parse(const char *text, size_t len); /* 0: unknown */
 
 enum { TAG_NAME_MAX = 128, TAG_UNIT_MAX = 16, TAG_BYTES_MAX = 4000, TAG_BATCH_MAX = 1000 };
 enum { TAG_ACCESS_READ = 1, TAG_ACCESS_WRITE = 2 };
