@@ -270,6 +270,8 @@ static struct metric_counter bus_expired = { .name = "fieldgate_bus_expired_tota
                                              .help = "Bus requests dropped past their deadline" };
 static struct metric_counter bus_bad = { .name = "fieldgate_bus_bad_messages_total",
                                          .help = "Bus messages that could not be read" };
+static struct metric_counter bus_refused = { .name = "fieldgate_bus_refused_peers_total",
+                                             .help = "Connections of strangers, closed" };
 static struct metric_counter tag_samples = { .name = "fieldgate_tag_samples_published_total",
                                              .help = "Samples published on the tag bus" };
 static struct metric_counter tag_batches = { .name = "fieldgate_tag_batches_published_total",
@@ -292,6 +294,7 @@ update_metrics(void *arg)
     metric_set(&bus_served, b.served);
     metric_set(&bus_expired, b.expired);
     metric_set(&bus_bad, b.bad_messages);
+    metric_set(&bus_refused, b.refused_peers);
     if (f->svc.tags) {
         struct tag_pub_stats t;
         tag_pub_get_stats(f->svc.tags, &t);
@@ -312,6 +315,7 @@ register_metrics(struct frame *f)
     metric_register(&bus_served);
     metric_register(&bus_expired);
     metric_register(&bus_bad);
+    metric_register(&bus_refused);
     if (f->svc.tags) {
         metric_register(&tag_samples);
         metric_register(&tag_batches);

@@ -160,6 +160,8 @@ class Bus(OneDaemon):
         self.assertNotIn("answered", done.stdout)
         self.assertRegex(done.stderr, "ConnectionResetError|BrokenPipe|timed out")
         self.alive()
+        reply, = self.peer().ask(request(buspeer.METRICS))
+        self.assertRegex(reply.body.decode(), r"(?m)^fieldgate_bus_refused_peers_total\S* [1-9]")
 
     def test_a_second_instance_does_not_take_over(self):
         d = self.fleet.d[self.name]
