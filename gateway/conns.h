@@ -42,7 +42,10 @@ struct conns_limits {
     unsigned workers[CONN_N_GROUPS]; /* threads of each listener */
     unsigned per_address; /* connections of one address to CONN_SECURE; 0: no limit */
     uint16_t plain_port;  /* every other local port is CONN_SECURE */
-    /* Threads run short: call conns_check soon and until it returns false. Any thread. */
+    /*
+     * Threads run short: call conns_check soon and until it returns false. Any thread; again
+     * when they run short anew, be the first call answered or not.
+     */
     void (*on_pressure)(void *arg);
     void *arg;
 };

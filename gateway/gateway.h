@@ -35,6 +35,7 @@ struct gateway {
     struct bus_peer **peers; /* by index of route_daemons */
     struct loop_timer check_timer;
     struct loop_post pressure;
+    _Atomic bool pressure_posted; /* 'pressure' is on its way to the loop */
     _Atomic bool stopping;
     _Atomic unsigned n_running; /* requests, streams included */
     _Atomic unsigned n_streams;

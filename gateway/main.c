@@ -73,10 +73,20 @@ check(void *arg)
 }
 
 static void
+check_now(void *arg)
+{
+    struct gateway *g = arg;
+    atomic_store(&g->pressure_posted, false);
+    check(g);
+}
+
+/* The timer's 'check' may have ended the last pressure while its post is still on the way. */
+static void
 on_pressure(void *arg)
 {
     struct gateway *g = arg;
-    loop_post(g->svc->loop, &g->pressure, check, g); /* not again before 'check' ran */
+    if (!atomic_exchange(&g->pressure_posted, true))
+        loop_post(g->svc->loop, &g->pressure, check_now, g);
 }
 
 static int
