@@ -128,6 +128,25 @@ read_header(struct http_call *call, struct headers *h, const char *name, const c
 }
 
 /*
+ * The library takes blanks before a request for a whole one when they hold an
+ * empty line, and then reads on into what is left in its buffer of an earlier
+ * request, perhaps somebody else's. So a request begins where the worker's
+ * buffer does, or behind one empty line (RFC 9112, 2.2).
+ */
+static const char *
+check_begin(struct worker *w, const char *at)
+{
+    enum { ALIGNED = _Alignof(max_align_t) };
+    if (w->head == NULL) /* memory of malloc: aligned */
+        w->head = at - (uintptr_t)at % ALIGNED;
+    if (at < w->head)
+        w->head = at;
+    if (at != w->head && (at != w->head + 2 || memcmp(at - 2, "\r\n", 2) != 0))
+        return "only one empty line may come before a request";
+    return NULL;
+}
+
+/*
  * Each header as the library split it: a blank before the colon left a second
  * NUL behind the name, a line that continues another or a bare line feed ended
  * its parsing early. Each would let two parties read two different requests.
@@ -160,7 +179,9 @@ read_request(struct http_call *call, const struct mg_request_info *ri)
     struct headers h = { 0 };
     if (ri->num_headers > HTTP_HEADERS_MAX)
         return "too many headers";
-    const char *fault = check_shape(ri);
+    const char *fault = check_begin(call->worker, ri->request_method);
+    if (fault == NULL)
+        fault = check_shape(ri);
     for (int i = 0; i < ri->num_headers && fault == NULL; i++)
         fault = read_header(call, &h, ri->http_headers[i].name, ri->http_headers[i].value);
     if (fault != NULL)
@@ -559,6 +580,7 @@ worker_get(struct mg_connection *server_conn)
         buf_init(&w->out, OUT_MAX);
         buf_init(&w->body, 0);
         w->date_s = -1;
+        w->head = NULL;
         *slot = w;
     }
     return *slot;

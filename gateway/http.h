@@ -33,6 +33,7 @@ struct worker {
     struct buf body; /* the request's */
     char date[40];   /* "Date: …\r\n" of date_s */
     int64_t date_s;
+    const char *head; /* where the library's buffer begins; NULL: no request yet */
     char path[ROUTE_TARGET_MAX];
     char query[ROUTE_QUERY_BYTES];
 };
