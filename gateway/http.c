@@ -147,6 +147,25 @@ check_begin(struct worker *w, const char *at)
 }
 
 /*
+ * The library takes any number of blanks where one belongs, and any line end
+ * and more blanks behind the version: a header that begins with one would be
+ * read as no header by others.
+ */
+static const char *
+check_start_line(const struct mg_request_info *ri)
+{
+    const char *target_end = ri->query_string != NULL ? ri->query_string : ri->request_uri;
+    target_end += strlen(target_end);
+    if (ri->request_uri != ri->request_method + strlen(ri->request_method) + 1 ||
+        ri->http_version != target_end + 1 + strlen("HTTP/"))
+        return "one blank belongs between the parts of a request line";
+    if (ri->num_headers > 0 &&
+        ri->http_headers[0].name != ri->http_version + strlen(ri->http_version) + 2)
+        return "the request line must be ended by CR LF, without continuation lines";
+    return NULL;
+}
+
+/*
  * Each header as the library split it: a blank before the colon left a second
  * NUL behind the name, a line that continues another or a bare line feed ended
  * its parsing early. Each would let two parties read two different requests.
@@ -180,6 +199,8 @@ read_request(struct http_call *call, const struct mg_request_info *ri)
     if (ri->num_headers > HTTP_HEADERS_MAX)
         return "too many headers";
     const char *fault = check_begin(call->worker, ri->request_method);
+    if (fault == NULL)
+        fault = check_start_line(ri);
     if (fault == NULL)
         fault = check_shape(ri);
     for (int i = 0; i < ri->num_headers && fault == NULL; i++)

@@ -238,6 +238,20 @@ class Transport(Suite):
         for got in answers:
             self.assertRegex(got, rb"^HTTP/1\.1 200 ")
 
+    def test_a_request_line_has_one_form(self):
+        line, rest = b"GET /api/v1/openapi.json HTTP/1.1\r\n", b"Host: x\r\n\r\n"
+        for bad in (line + b" Content-Length: 5\r\n", line + b"\t" + b"X: y\r\n", line[:-2] + b"\n",
+                    line[:-2] + b"\r\n ", b"GET  /api/v1/openapi.json HTTP/1.1\r\n",
+                    b"GET /api/v1/openapi.json  HTTP/1.1\r\n", b"GET\r\n/api/v1/openapi.json HTTP/1.1\r\n",
+                    b"GET /api/v1/openapi.json?  HTTP/1.1\r\n", b"GET /api/v1/openapi.json\n HTTP/1.1\r\n",
+                    line[:-2] + b" \r\n", line[:-2] + b"\r\n\n"):
+            (got,), after = self.exchange(bad + rest)
+            self.assertRegex(got[:99], rb"^HTTP/1\.1 400 |^$", bad)
+            self.assertEqual(after, b"", "the connection stays open")
+        for good in (line, line.replace(b"json", b"json?a=b")):
+            (got,), _ = self.exchange(good + rest)
+            self.assertRegex(got[:99], rb"^HTTP/1\.1 200 ", good)
+
     def test_a_body_above_the_limit_is_refused_before_it_is_read(self):
         got = self.raw(b"POST /api/v1/auth HTTP/1.1\r\nHost: x\r\n"
                        b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
