@@ -179,9 +179,12 @@ check_shape(const struct mg_request_info *ri)
         if (h->value > end + 1 && end[1] == '\0')
             return "blank before the colon of a header";
         const char *p = h->value;
-        for (; *p != '\0'; p++)
-            if ((*p < 0x20 && *p != '\t') || *p == 0x7f)
-                return "control character in a header";
+        for (; *p != '\0'; p++) {
+            unsigned char c =
+                (unsigned char)*p; /* whether char is signed depends on the machine */
+            if ((c < 0x20 && c != '\t') || c >= 0x7f)
+                return "only printable ASCII is taken in a header";
+        }
         /* NUL NUL and the next name where CR LF was, at the end NUL NUL CR. */
         bool last = i == ri->num_headers - 1;
         if (p + 2 - ri->request_method >= HTTP_HEAD_MAX || p[1] != '\0' ||

@@ -252,6 +252,11 @@ class Transport(Suite):
             (got,), _ = self.exchange(good + rest)
             self.assertRegex(got[:99], rb"^HTTP/1\.1 200 ", good)
 
+    def test_a_header_holds_printable_ascii(self):
+        for bad in (b"\x80", b"\xff", "ü".encode(), b"\x7f", b"\x01", b"\x00"):
+            got = self.raw(b"GET /api/v1/users/me HTTP/1.1\r\nHost: x\r\nX-A: a" + bad + b"\r\n\r\n")
+            self.assertRegex(got, rb"^HTTP/1\.1 400 ", bad)
+
     def test_a_body_above_the_limit_is_refused_before_it_is_read(self):
         got = self.raw(b"POST /api/v1/auth HTTP/1.1\r\nHost: x\r\n"
                        b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
