@@ -159,6 +159,8 @@ check_start_line(const struct mg_request_info *ri)
     if (ri->request_uri != ri->request_method + strlen(ri->request_method) + 1 ||
         ri->http_version != target_end + 1 + strlen("HTTP/"))
         return "one blank belongs between the parts of a request line";
+    if (ri->request_uri[0] != '/')
+        return "the target must be a path"; /* the library has a domain of its own to serve */
     if (ri->num_headers > 0 &&
         ri->http_headers[0].name != ri->http_version + strlen(ri->http_version) + 2)
         return "the request line must be ended by CR LF, without continuation lines";
