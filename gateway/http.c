@@ -383,12 +383,17 @@ write_all(struct http_call *call, const void *bytes, size_t n, uint64_t allowed_
     return r;
 }
 
-/* A body that stays unread, and more of it than is worth reading, ends the connection. */
+/*
+ * A body that stays unread, and more of it than is worth reading, ends the connection. So does
+ * one that waits for our 100: whether it comes is not known, so the next request may be taken
+ * for it.
+ */
 static void
 settle_body(struct http_call *call)
 {
     if (!call->body_done &&
-        (call->chunked || (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
+        (call->chunked || call->expects_continue ||
+         (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
         call->close = true;
 }
 
@@ -642,7 +647,7 @@ finish(struct http_call *call, struct mg_connection *server_conn)
 {
     if (call->close)
         mg_disable_connection_keep_alive(server_conn);
-    if (call->close && !call->body_done && call->conn != NULL)
+    if (call->close && !call->body_done && !call->expects_continue && call->conn != NULL)
         drain(call);
     struct worker *w = call->worker;
     if (w->out.cap > HTTP_KEEP_BUFFER) {

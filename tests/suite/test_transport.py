@@ -262,6 +262,22 @@ class Transport(Suite):
             got = self.raw(b"GET /api/v1/users/me HTTP/1.1\r\nHost: x\r\nX-A: a" + bad + b"\r\n\r\n")
             self.assertRegex(got, rb"^HTTP/1\.1 400 ", bad)
 
+    def test_a_body_that_waits_for_a_go_ahead_is_not_looked_for_in_the_next_request(self):
+        head = b"Host: x\r\nContent-Length: 400\r\nExpect: 100-continue\r\n\r\n"
+        for line in (b"PUT /api/v1/users/me HTTP/1.1\r\n", b"PUT /api/v1/none HTTP/1.1\r\n",
+                     b"PUT /api/v1/users/me HTTP/1.1\r\nAuthorization: Bearer x\r\n"):
+            (got,), after = self.exchange(line + head)
+            self.assertRegex(got, rb"^HTTP/1\.1 4", line)
+            self.assertIn(b"\r\nConnection: close\r\n", got, line)
+            self.assertEqual(after, b"", "the connection stays open")
+        body = b'{"description":"go ahead"}'
+        head = (f"PUT /api/v1/users/me HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                f"Authorization: Bearer {self.admin.token}\r\nExpect: 100-continue\r\n\r\n")
+        (first, second), after = self.exchange(head.encode(), body)
+        self.assertRegex(first, rb"^HTTP/1\.1 100 ")
+        self.assertRegex(second, rb"^HTTP/1\.1 200 ")
+        self.assertIsNone(after, "the connection ended")
+
     def test_a_body_above_the_limit_is_refused_before_it_is_read(self):
         got = self.raw(b"POST /api/v1/auth HTTP/1.1\r\nHost: x\r\n"
                        b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{")
