@@ -107,6 +107,46 @@ find_idle(struct conns *c, unsigned group, uint64_t waiting, uint64_t now_us)
     return oldest;
 }
 
+/* Ends with its present answer. */
+static bool
+gives_way(const struct conn *conn)
+{
+    return conn_yields(conn) && !atomic_load_explicit(&conn->stays, memory_order_relaxed);
+}
+
+static bool
+can_give_way(const struct conn *conn)
+{
+    return !conn_yields(conn) && atomic_load_explicit(&conn->asked, memory_order_relaxed) &&
+           !atomic_load_explicit(&conn->stays, memory_order_relaxed);
+}
+
+/* As many busy ones as there are others without a thread are asked for theirs. */
+static void
+ask_to_yield(struct conns *c, unsigned group)
+{
+    unsigned n_used = 0, n_yielding = 0;
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        const struct conn *conn = &c->slots[i];
+        if (conn->used && conn->group == group) {
+            n_used++;
+            n_yielding += conn->ended || gives_way(conn);
+        }
+    }
+    for (; n_used > c->limits.workers[group] + n_yielding; n_yielding++) {
+        struct conn *oldest = NULL;
+        for (unsigned i = 0; i < c->n_slots; i++) {
+            struct conn *conn = &c->slots[i];
+            if (conn->used && !conn->ended && conn->group == group && can_give_way(conn) &&
+                (oldest == NULL || conn->order < oldest->order))
+                oldest = conn;
+        }
+        if (oldest == NULL)
+            return;
+        atomic_store_explicit(&oldest->yields, true, memory_order_relaxed);
+    }
+}
+
 static bool
 is_pressed(const struct conns *c, unsigned group)
 {
@@ -174,6 +214,8 @@ enter(struct conns *c, int fd, const struct conn *want, uint64_t now_us)
     conn->order = c->n_arrived++;
     conn->server_conn = NULL;
     atomic_store_explicit(&conn->asked, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->stays, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->yields, false, memory_order_relaxed);
     conn_idle(conn, now_us);
     c->stats.open[conn->group]++;
     if (!c->pressed && is_pressed(c, conn->group)) {
@@ -279,6 +321,7 @@ conns_check(struct conns *c, uint64_t now_us)
             c->stats.shed++;
             end(c, idle);
         }
+        ask_to_yield(c, group);
     }
     c->pressed = is_pressed(c, CONN_SECURE) || is_pressed(c, CONN_PLAIN);
     bool pressed = c->pressed;

@@ -2,8 +2,8 @@
  * The open connections of both listeners, so that none of them can keep
  * others out: civetweb gives each connection a thread for as long as it is
  * open, idle or not. What is here decides which may come in (per-address
- * limit), which idle one must go when threads run short, and which one is
- * past its deadline.
+ * limit), which one must go when threads run short (an idle one at once, a busy
+ * one after its present answer), and which one is past its deadline.
  *
  * A connection enters at accept (civetweb's master thread), is worked on by
  * one worker thread, and leaves just before its descriptor is closed: while
@@ -34,6 +34,8 @@ struct conn {
     uint8_t group;     /* enum conn_group */
     bool used, ended;
     _Atomic bool asked;             /* has sent a request */
+    _Atomic bool stays;             /* an event stream: no answer ends soon */
+    _Atomic bool yields;            /* somebody waits for its thread: ends with its answer */
     _Atomic uint64_t idle_since_us; /* may be in the future; 0: has work */
     _Atomic uint64_t deadline_us;   /* 0: none */
 };
@@ -98,6 +100,18 @@ conn_waits(struct conn *conn, uint64_t now_us)
 {
     atomic_store_explicit(&conn->idle_since_us, now_us + CONNS_SLOW_US, memory_order_relaxed);
 }
+/* It follows events: nobody waits for the end of its answer. */
+static inline void
+conn_stays(struct conn *conn)
+{
+    atomic_store_explicit(&conn->stays, true, memory_order_relaxed);
+}
+/* Its present answer should be its last. */
+static inline bool
+conn_yields(const struct conn *conn)
+{
+    return atomic_load_explicit(&conn->yields, memory_order_relaxed);
+}
 /* What the connection does now must be done by then; 0: no limit. */
 static inline void
 conn_deadline(struct conn *conn, uint64_t deadline_us)
@@ -107,8 +121,9 @@ conn_deadline(struct conn *conn, uint64_t deadline_us)
 
 /*
  * Ends those past their deadline and, when threads are short, those idle for
- * longest. Call about once a second; true: threads are short, call again after
- * CONNS_IDLE_LEAST_US.
+ * longest; while others still wait for a thread, as many of the busy ones as
+ * wait are told to yield, the oldest first. Call about once a second; true:
+ * threads are short, call again after CONNS_IDLE_LEAST_US.
  */
 bool conns_check(struct conns *c, uint64_t now_us);
 /* From now on nothing enters, and idle connections end. */

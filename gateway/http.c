@@ -384,13 +384,15 @@ write_all(struct http_call *call, const void *bytes, size_t n, uint64_t allowed_
 }
 
 /*
- * A body that stays unread, and more of it than is worth reading, ends the connection. So does
- * one that waits for our 100: whether it comes is not known, so the next request may be taken
- * for it.
+ * Whether the connection ends: others wait for its thread; a body stays unread, and more of it
+ * than is worth reading; or a body waits for our 100: whether it comes is not known, so the
+ * next request may be taken for it.
  */
 static void
-settle_body(struct http_call *call)
+settle_end(struct http_call *call)
 {
+    if (call->conn != NULL && conn_yields(call->conn))
+        call->close = true;
     if (!call->body_done &&
         (call->chunked || call->expects_continue ||
          (uint64_t)call->content_length - call->body_read > HTTP_DISCARD_MAX))
@@ -400,7 +402,7 @@ settle_body(struct http_call *call)
 int
 http_answer(struct http_call *call, const struct http_reply *reply)
 {
-    settle_body(call);
+    settle_end(call);
     bool head = call->method == METHOD_HEAD;
     put_head(call, reply, (int64_t)reply->len);
     struct buf *b = &call->worker->out;
@@ -466,7 +468,7 @@ http_fail_away(struct http_call *call, const char *name)
 int
 http_begin(struct http_call *call, const struct http_reply *reply, uint64_t body_len)
 {
-    settle_body(call);
+    settle_end(call);
     put_head(call, reply, (int64_t)body_len);
     struct buf *b = &call->worker->out;
     return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, time_for(b->len));
@@ -486,6 +488,7 @@ http_stream_begin(struct http_call *call)
     call->is_stream = true;
     call->close = true;
     if (call->conn != NULL) {
+        conn_stays(call->conn);
         /* What a slow client has not read yet waits here, not in megabytes of the kernel's. */
         int bytes = 128 * 1024;
         (void)setsockopt(call->conn->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));

@@ -186,7 +186,7 @@ main(int argc, char **argv)
         { "https-port", "HTTPS on all addresses (default 8443)", set_https_port },
         { "http-port", "HTTP on 127.0.0.1; 0: off (default 59000)", set_http_port },
         { "redirect-port", "HTTP that leads to HTTPS; 0: off (default 0)", set_redirect_port },
-        { "connections-per-address", "HTTPS connections; 0: no limit (default 128)",
+        { "connections-per-address", "HTTPS connections; 0: no limit (default 64)",
           set_per_address },
         { NULL, NULL, NULL },
     };
@@ -201,6 +201,6 @@ main(int argc, char **argv)
     };
     static struct gateway gateway = { .https_port = 8443,
                                       .http_port = 59000,
-                                      .per_address = 128 };
+                                      .per_address = 64 };
     return svc_main(&info, &gateway, argc, argv);
 }

@@ -2,6 +2,8 @@
 import concurrent.futures
 import json
 import re
+import select
+import signal
 import socket
 import threading
 import time
@@ -236,6 +238,29 @@ class Crowd(Suite):
         finally:
             for s in idle:
                 s.close()
+
+    def test_busy_connections_on_all_threads_give_way_to_those_that_wait(self):
+        self.admin.close()
+        tagd = self.fleet.d["tagd"].process
+        asks = (f"GET /api/v1/tags/list HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {self.admin.token}\r\n\r\n").encode()
+        tagd.send_signal(signal.SIGSTOP)  # each takes its 5 s now, and no connection is ever idle
+        busy = []
+        try:
+            for _ in range(160):
+                busy.append(socket.create_connection(("127.0.0.1", self.fleet.http_port), 5))
+                busy[-1].sendall(asks * 4)
+            fresh = Client(self.fleet, token=self.admin.token)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 5 + 2 * harness.SLOW)
+            readable = select.select(busy, [], [], 0)[0]
+            told = [s for s in readable if b"\r\nConnection: close\r\n" in s.recv(65536)]
+            self.assertTrue(told, "nobody was told that the connection ends")
+            self.assertLess(len(told), 20)
+        finally:
+            tagd.send_signal(signal.SIGCONT)
+            for s in busy:
+                s.close()
+        wait_for("the values", lambda: len(self.values("wide")) >= 100)
 
     def test_a_client_that_reads_a_stream_at_a_byte_a_second_holds_up_nobody(self):
         quiet = self.latency()

@@ -154,6 +154,39 @@ test_those_that_wait_for_a_thread_stay(void **state)
 }
 
 static void
+test_as_many_busy_ones_yield_as_wait_for_a_thread(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, 12, 0);
+    for (unsigned i = 0; i < 12; i++) {
+        assert_int_equal(enter(&f, 1, PLAIN, NOW + i), 0);
+        conn_asked(conn_at(&f, i, 1, PLAIN));
+        conn_busy(conn_at(&f, i, 1, PLAIN));
+    }
+    conn_stays(conn_at(&f, 0, 1, PLAIN)); /* an event stream */
+    assert_true(conns_check(f.conns, NOW + SECOND));
+    for (unsigned i = 0; i < 12; i++)
+        assert_false(conn_yields(conn_at(&f, i, 1, PLAIN)));
+    for (unsigned i = 12; i < 14; i++)
+        assert_int_equal(enter(&f, 1, PLAIN, NOW + i), 0);
+    for (int again = 0; again < 2; again++) {
+        assert_true(conns_check(f.conns, NOW + SECOND));
+        for (unsigned i = 0; i < 14; i++)
+            assert_int_equal(conn_yields(conn_at(&f, i, 1, PLAIN)), i == 1 || i == 2);
+    }
+    conns_leave(f.conns, conn_at(&f, 1, 1, PLAIN)); /* its thread is the next one's */
+    conn_asked(conn_at(&f, 12, 1, PLAIN));
+    conn_busy(conn_at(&f, 12, 1, PLAIN));
+    assert_int_equal(enter(&f, 1, PLAIN, NOW + SECOND), 0); /* in the first one's place */
+    assert_false(conn_yields(conn_at(&f, 14, 1, PLAIN)));
+    assert_true(conns_check(f.conns, NOW + SECOND));
+    assert_true(conn_yields(conn_at(&f, 3, 1, PLAIN)));
+    assert_false(conn_yields(conn_at(&f, 4, 1, PLAIN)));
+    done(&f);
+}
+
+static void
 test_slow_within_a_request_counts_as_idle_after_a_while(void **state)
 {
     (void)state;
@@ -230,6 +263,7 @@ main(void)
         cmocka_unit_test(test_idle_for_longest_goes_when_threads_run_short),
         cmocka_unit_test(test_nobody_goes_while_all_are_at_work_or_new),
         cmocka_unit_test(test_those_that_wait_for_a_thread_stay),
+        cmocka_unit_test(test_as_many_busy_ones_yield_as_wait_for_a_thread),
         cmocka_unit_test(test_slow_within_a_request_counts_as_idle_after_a_while),
         cmocka_unit_test(test_late_connection_is_ended),
         cmocka_unit_test(test_stop_ends_idle_ones_and_lets_nobody_in),
