@@ -12,7 +12,8 @@
  *   answered; if only the line broke, it comes back.
  * - After 2 s without confirmation the caller is told 503 although the change
  *   is committed: "done" would promise that the old rights are refused, which
- *   nobody confirmed. A repeated request then finds the change made.
+ *   nobody confirmed. A repeated request then finds the change made. The line
+ *   is not clean any more: "forget all" is sent until it is confirmed.
  */
 #include <errno.h>
 #include <string.h>
@@ -83,6 +84,14 @@ arm(struct authd *a)
         log_warn("authd: out of memory for a timer");
 }
 
+/* Nobody confirmed it: what it meant may still be remembered. */
+static void
+give_up(struct forget *f)
+{
+    f->a->link.is_clean = false;
+    finish(f, false);
+}
+
 static void
 on_forgotten(void *arg, int error, const struct bus_reply *reply)
 {
@@ -96,7 +105,8 @@ on_forgotten(void *arg, int error, const struct bus_reply *reply)
     } else {
         log_warn("authd: front door did not confirm a change of rights error=%s",
                  error ? strerror(-error) : "refused");
-        finish(f, false);
+        give_up(f);
+        arm(a);
     }
 }
 
@@ -202,7 +212,7 @@ on_timer(void *arg)
     for (struct forget *f = a->link.forgets; f; f = next) {
         next = f->next;
         if (!f->is_sent && f->deadline_us <= now)
-            finish(f, false);
+            give_up(f);
     }
     if (a->link.is_up && !a->link.is_clean && !a->link.is_flushing)
         flush_all(a);

@@ -1,0 +1,37 @@
+"""Rights that are taken away are gone, whatever else happens at that moment."""
+import signal
+
+import buspeer
+import harness
+from harness import Client, PASSWORD, Suite, wait_for
+
+
+class Rights(Suite):
+    @classmethod
+    def add_user(cls, name, *permissions):
+        """An account with a role of its own: (client, user id, role id)."""
+        role = cls.admin.post("/roles", {"name": name, "permissions": list(permissions)}).data["id"]
+        user = cls.admin.post("/users", {"name": name, "password": PASSWORD, "isActive": True,
+                                         "roles": [{"id": role}]}).data["id"]
+        return cls.sign_in(name), user, role
+
+    def session_of(self, user):
+        return self.admin.get(f"/sessions?userIds={user}").data[0]["id"]
+
+    def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
+        client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
+        self.assert_ok(client.get("/users/me"))
+        session = self.session_of(user)
+        gateway = self.fleet.d["gateway"].process
+        authd = buspeer.Peer(f"{self.fleet.run}/bus/authd.rpc", 10 * harness.SLOW)
+        gateway.send_signal(signal.SIGSTOP)
+        try:
+            reply, = authd.ask(buspeer.request(
+                buspeer.fnv1a("deleteSession"), kind=buspeer.KIND_API, path=[str(session)],
+                who=(buspeer.WHO_USER, 1, 0, 0xFFFF, "admin", "127.0.0.1")))
+        finally:
+            gateway.send_signal(signal.SIGCONT)
+            authd.close()
+        self.assertEqual(reply.status, 503)
+        wait_for("the end of the session", lambda: client.get("/users/me").status == 401, 5)
+        self.assert_ok(self.admin.get("/users/me"))
