@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "libcommon/api.h"
 #include "libcommon/bus.h"
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
@@ -319,6 +320,16 @@ auth_check(struct auth *a, const char *token, size_t token_len, const char *addr
         str_copy(ret_grant->who.addr, sizeof(ret_grant->who.addr), addr) < 0)
         ret_grant->who.addr[0] = '\0';
     return outcome;
+}
+
+const char *
+auth_refusal(const struct auth_grant *grant, uint8_t permission)
+{
+    if (permission == API_PERMISSION_OPEN || permission == API_PERMISSION_TOKEN)
+        return NULL;
+    if (grant->must_change)
+        return "password must be changed";
+    return (grant->who.permissions >> permission & 1) == 0 ? "permission denied" : NULL;
 }
 
 /* ---- AUTH_FORGET ---- */

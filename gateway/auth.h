@@ -41,6 +41,9 @@ enum auth_outcome { AUTH_OK, AUTH_REFUSED, AUTH_BUSY, AUTH_AWAY };
 enum auth_outcome auth_check(struct auth *a, const char *token, size_t token_len,
                              const char *addr, struct auth_grant *ret_grant);
 
+/* NULL when 'grant' holds 'permission' (of a route), else why not: 403. */
+const char *auth_refusal(const struct auth_grant *grant, uint8_t permission);
+
 /* AUTH_FORGET of authd: answered when the cache is clean. Loop thread. */
 struct bus_incoming;
 void auth_serve_forget(struct auth *a, struct bus_incoming *in);

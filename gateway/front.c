@@ -79,17 +79,10 @@ sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret
         (void)http_fail(call, 401, "authentication required");
         return false;
     }
-    if (permission == API_PERMISSION_TOKEN)
-        return true;
-    if (ret_grant->must_change) {
-        (void)http_fail(call, 403, "password must be changed");
-        return false;
-    }
-    if ((ret_grant->who.permissions >> permission & 1) == 0) {
-        (void)http_fail(call, 403, "permission denied");
-        return false;
-    }
-    return true;
+    const char *refusal = auth_refusal(ret_grant, permission);
+    if (refusal != NULL)
+        (void)http_fail(call, 403, refusal);
+    return refusal == NULL;
 }
 
 static void

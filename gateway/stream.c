@@ -22,7 +22,7 @@ enum stream_end {
     STREAM_ENDED,       /* the daemon said so */
     STREAM_CLIENT_GONE, /* or too slow */
     STREAM_DAEMON_GONE,
-    STREAM_SIGNED_OUT,
+    STREAM_SIGNED_OUT, /* or without the permission now */
     STREAM_STOPPING,
     STREAM_REFUSED, /* could not be opened again */
 };
@@ -51,7 +51,7 @@ ask(struct stream *s, uint8_t kind, struct bus_answer *ret_answer)
     struct bus_request request = {
         .kind = kind,
         .id = s->id,
-        .who = s->f->grant->who,
+        .who = s->request->who,
         .deadline_us = clock_mono_us() + STREAM_WAIT_MS * 1000ull,
     };
     return bus_ask(forward_peer(s->call, s->f), &request, false, ret_answer);
@@ -81,18 +81,37 @@ put(struct stream *s, const char *bytes, size_t n)
     return STREAM_GOES_ON;
 }
 
+/* Whether its caller may still follow; the daemon learns of the rights they have now. */
+static bool
+may_go_on(struct stream *s)
+{
+    struct http_call *call = s->call;
+    struct auth_grant grant;
+    if (call->token == NULL)
+        return true;
+    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr, &grant)) {
+    case AUTH_OK:
+        s->request->who = grant.who;
+        return auth_refusal(&grant, s->f->match->route->permission) == NULL;
+    case AUTH_REFUSED:
+        return false;
+    case AUTH_BUSY:
+    case AUTH_AWAY:
+    default:
+        return true; /* not known now */
+    }
+}
+
 /* Between two answers of the daemon. */
 static enum stream_end
 look_around(struct stream *s)
 {
     struct http_call *call = s->call;
-    struct auth_grant grant;
     if (gateway_is_stopping(call->gateway))
         return STREAM_STOPPING;
     if (http_client_is_gone(call))
         return STREAM_CLIENT_GONE;
-    if (call->token != NULL && auth_check(call->gateway->auth, call->token, call->token_len,
-                                          call->addr, &grant) == AUTH_REFUSED)
+    if (!may_go_on(s))
         return STREAM_SIGNED_OUT;
     if (!s->inside_block && clock_mono_us() - s->written_us >= STREAM_HEARTBEAT_MS * 1000ull)
         return put(s, ":\n\n", 3);

@@ -1,4 +1,5 @@
 """Rights that are taken away are gone, whatever else happens at that moment."""
+import json
 import signal
 
 import buspeer
@@ -17,6 +18,20 @@ class Rights(Suite):
 
     def session_of(self, user):
         return self.admin.get(f"/sessions?userIds={user}").data[0]["id"]
+
+    def test_a_stream_ends_when_its_account_loses_the_permission(self):
+        client, _, role = self.add_user("follower", "SYS_MAINTENANCE_RW", "APP_MQTT_RW")
+        stream = client.stream("/audits?monitor=true")
+        self.addCleanup(stream.close)
+        self.assertEqual(stream.status, 200)
+        self.assert_ok(self.admin.put(f"/roles/{role}", {"permissions": ["SYS_MAINTENANCE_RW"]}))
+        stream.wait_event(lambda e: "follower" in json.dumps(e))  # goes on with what is left
+        mark = len(stream.events)
+        self.assert_ok(self.admin.put(f"/roles/{role}", {"permissions": ["APP_MQTT_RW"]}))
+        self.assert_refused(client.get("/audits?monitor=true"), 403)
+        wait_for("the end of the stream", lambda: stream.ended, 5)
+        self.assertEqual(stream.ended, "clean")
+        self.assertLessEqual(len(stream.events), mark + 2)
 
     def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
         client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
