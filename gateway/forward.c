@@ -11,10 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
 #include "gateway/stream.h"
 #include "gateway/upload.h"
+#include "libcommon/api.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/spool.h"
@@ -237,6 +239,27 @@ take_body(struct http_call *call, const struct route *route, struct bus_request 
     return 0;
 }
 
+/* Nobody else will: the daemon has not seen it. */
+static void
+drop_spooled(const struct http_call *call, const char *spooled)
+{
+    if (spooled[0] != '\0')
+        spool_remove(call->gateway->svc->spool_dir, spooled, strlen(spooled));
+}
+
+/* A body may have taken its time: the caller may be signed out by now. Answered when false. */
+static bool
+still_may(struct http_call *call, const struct forward *f, struct bus_request *request)
+{
+    uint8_t permission = f->match->route->permission;
+    if (call->body_read == 0 || permission == API_PERMISSION_OPEN)
+        return true;
+    if (!front_sign_in_check(call, permission, f->grant))
+        return false;
+    request->who = f->grant->who;
+    return true;
+}
+
 void
 forward_run(struct http_call *call, const struct forward *f)
 {
@@ -252,10 +275,13 @@ forward_run(struct http_call *call, const struct forward *f)
     }
     if (take_body(call, route, &request, spooled) < 0)
         return;
+    if (!still_may(call, f, &request)) {
+        drop_spooled(call, spooled);
+        return;
+    }
     int r = forward_ask(call, f, &request, &a);
     if (r < 0) {
-        if (spooled[0] != '\0')
-            spool_remove(call->gateway->svc->spool_dir, spooled, strlen(spooled)); /* nobody else will */
+        drop_spooled(call, spooled);
         answer_error(call, f, r);
         return;
     }

@@ -13,7 +13,7 @@ struct http_call;
 
 struct forward {
     const struct route_match *match;
-    const struct auth_grant *grant; /* who asks, may be nobody */
+    struct auth_grant *grant; /* who asks, may be nobody; as of the last check */
     unsigned n_query;
     const struct bus_str *query_name, *query_value;
 };

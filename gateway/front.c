@@ -2,6 +2,8 @@
  * The way of a request through the gateway: own pages, route, sign-in,
  * permission, and on to its daemon. It knows no operation by name.
  */
+#include "gateway/front.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -56,9 +58,8 @@ answer_other_method(struct http_call *call, unsigned methods)
     (void)http_answer(call, call->method == METHOD_OPTIONS ? &options : &refusal);
 }
 
-/* True when the caller may go on; else it is answered. */
-static bool
-sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret_grant)
+bool
+front_sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret_grant)
 {
     if (call->token == NULL) {
         (void)http_fail(call, 401, "authentication required");
@@ -109,7 +110,7 @@ handle_route(struct http_call *call, const struct route_match *match)
     uint8_t permission = match->route->permission;
     if (permission == API_PERMISSION_OPEN)
         (void)str_copy(grant.who.addr, sizeof(grant.who.addr), call->addr); /* fits */
-    else if (!sign_in_check(call, permission, &grant))
+    else if (!front_sign_in_check(call, permission, &grant))
         return;
     if (call->query != NULL) {
         const char *reason = NULL;
@@ -150,7 +151,7 @@ handle_metrics(struct http_call *call)
     if (call->method != METHOD_GET && call->method != METHOD_HEAD)
         answer_other_method(call, 1u << METHOD_GET);
     else if ((!call->secure && call->loopback && call->token == NULL) ||
-             sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
+             front_sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
         gateway_metrics_answer(call);
 }
 

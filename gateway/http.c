@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "gateway/conns.h"
+#include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/metrics.h"
 #include "gateway/tls.h"

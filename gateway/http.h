@@ -112,7 +112,4 @@ int http_read(struct http_call *call, char *out, size_t n);
  */
 int http_read_body(struct http_call *call, size_t max);
 
-/* The one handler behind it all: front.c. */
-void front_handle(struct http_call *call);
-
 #endif

@@ -1,6 +1,7 @@
 """Rights that are taken away are gone, whatever else happens at that moment."""
 import json
 import signal
+import socket
 
 import buspeer
 import harness
@@ -32,6 +33,21 @@ class Rights(Suite):
         wait_for("the end of the stream", lambda: stream.ended, 5)
         self.assertEqual(stream.ended, "clean")
         self.assertLessEqual(len(stream.events), mark + 2)
+
+    def test_a_session_that_ended_while_its_body_came_changes_nothing(self):
+        client, user, _ = self.add_user("trickler", "SYS_MAINTENANCE_RW")
+        body = b'{"description":"too late"}'
+        with socket.create_connection(("127.0.0.1", self.fleet.http_port), 10) as s:
+            s.settimeout(10 * harness.SLOW)
+            s.sendall(f"PUT /api/v1/users/me HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                      f"Authorization: Bearer {client.token}\r\nExpect: 100-continue\r\n\r\n"
+                      .encode())
+            self.assertRegex(s.recv(4096), rb"^HTTP/1\.1 100 ")  # it was let in
+            s.sendall(body[:10])
+            self.assert_ok(self.admin.delete(f"/sessions/{self.session_of(user)}"), 204)
+            s.sendall(body[10:])
+            self.assertRegex(s.recv(4096), rb"^HTTP/1\.1 401 ")
+        self.assertIsNone(self.admin.get(f"/users/{user}").data["description"])
 
     def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
         client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
