@@ -135,14 +135,42 @@ send_file(struct http_call *call, const struct bus_reply *reply, const char *con
     close(fd);
 }
 
+/* A refusal of the bus itself (proto/README.md section 2) has no text. */
 static void
-answer(struct http_call *call, const struct bus_reply *reply)
+answer_plain(struct http_call *call, const struct forward *f, unsigned status)
+{
+    switch (status) {
+    case 403:
+        (void)http_fail(call, 403, "permission denied");
+        break;
+    case 404:
+        (void)http_fail(call, 404, "not found");
+        break;
+    case 503:
+        (void)http_fail_away(call, forward_daemon(f));
+        break;
+    case 504:
+        (void)http_fail(call, 504, "no answer in time");
+        break;
+    default:
+        (void)http_fail(call, status < 500 ? (int)status : 500,
+                        status < 500 ? "request refused" : "internal error");
+        break;
+    }
+}
+
+static void
+answer(struct http_call *call, const struct forward *f, const struct bus_reply *reply)
 {
     char type[TYPE_MAX];
     struct http_reply out = { .status = reply->status, .retry_after_s = reply->retry_after_s };
     copy_quotable(type, sizeof(type), reply->content_type);
     switch (reply->body_kind) {
     case BUS_BODY_NONE:
+        if (reply->status >= 400) {
+            answer_plain(call, f, reply->status);
+            return;
+        }
         break;
     case BUS_BODY_JSON:
         out.content_type = "application/json";
@@ -239,7 +267,7 @@ take_body(struct http_call *call, const struct route *route, struct bus_request 
     return 0;
 }
 
-/* Nobody else will: the daemon has not seen it. */
+/* The daemon removes what it takes; here goes what it refused or never saw. */
 static void
 drop_spooled(const struct http_call *call, const char *spooled)
 {
@@ -280,14 +308,14 @@ forward_run(struct http_call *call, const struct forward *f)
         return;
     }
     int r = forward_ask(call, f, &request, &a);
+    drop_spooled(call, spooled);
     if (r < 0) {
-        drop_spooled(call, spooled);
         answer_error(call, f, r);
         return;
     }
     if (a.reply.body_kind == BUS_BODY_STREAM)
         stream_run(call, f, &request, &a);
     else
-        answer(call, &a.reply);
+        answer(call, f, &a.reply);
     bus_answer_done(&a);
 }

@@ -118,6 +118,13 @@ look_around(struct stream *s)
     return STREAM_GOES_ON;
 }
 
+static void
+wait_a_little(void)
+{
+    const struct timespec t = { .tv_nsec = 50 * 1000 * 1000 };
+    (void)nanosleep(&t, NULL); /* shorter is fine */
+}
+
 static enum stream_end
 take_next(struct stream *s)
 {
@@ -130,6 +137,8 @@ take_next(struct stream *s)
     enum stream_end end = STREAM_GOES_ON;
     if (a.reply.status == 404)
         end = STREAM_DAEMON_GONE; /* another life of it, which knows nothing of us */
+    else if (a.reply.status == 503 || a.reply.status == 504)
+        wait_a_little(); /* it was too busy to take the question in time */
     else if (a.reply.status >= 400)
         end = STREAM_ENDED;
     else if (a.reply.body.len > 0)
@@ -155,13 +164,6 @@ reopen_once(struct stream *s)
         end = STREAM_DAEMON_GONE; /* it is not ready yet */
     bus_answer_done(&a);
     return end;
-}
-
-static void
-wait_a_little(void)
-{
-    const struct timespec t = { .tv_nsec = 50 * 1000 * 1000 };
-    (void)nanosleep(&t, NULL); /* shorter is fine */
 }
 
 /* Until the daemon is back. */

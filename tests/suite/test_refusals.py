@@ -262,6 +262,60 @@ class Crowd(Suite):
                 s.close()
         wait_for("the values", lambda: len(self.values("wide")) >= 100)
 
+    def test_a_daemon_that_stalls_costs_its_own_operations_time_and_no_stream(self):
+        streams = [self.admin.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1"
+                                     "&streamInterval=100") for _ in range(8)]
+        faults, late, done = [], [], threading.Event()
+
+        def read():
+            client = Client(self.fleet, token=self.admin.token)
+            while not done.is_set():
+                late.append(self.assert_ok(client.get("/modbusmaster/config/remote-devs")).took)
+
+        def ask_the_stalled():
+            reply = Client(self.fleet, token=self.admin.token).get("/tags/list")
+            if reply.status != 200:
+                faults.append(reply)
+        tagd = self.fleet.d["tagd"].process
+        for s in streams:
+            s.wait_event(lambda e: True)
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        tagd.send_signal(signal.SIGSTOP)
+        try:
+            threads += [threading.Thread(target=ask_the_stalled) for _ in range(4)]
+            for t in threads:
+                t.start()
+            time.sleep(4)  # the stall
+        finally:
+            tagd.send_signal(signal.SIGCONT)
+            done.set()
+            for t in threads:
+                t.join()
+        self.assertEqual(faults, [])  # 4 s are less than the 5 s it may take
+        late.sort()
+        self.assertLess(late[len(late) * 99 // 100], 0.25 * harness.SLOW)
+        for s in streams:
+            s.wait_event(lambda e: True, 5, len(s.events))
+            self.assertIsNone(s.ended)
+        # and past the deadline the client is told, in JSON
+        tagd.send_signal(signal.SIGSTOP)
+        try:
+            threads = [threading.Thread(target=ask_the_stalled) for _ in range(4)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+        finally:
+            tagd.send_signal(signal.SIGCONT)
+        self.assertEqual(len(faults), 4)
+        for reply in faults:
+            self.assert_refused(reply, 504)
+            self.assertLess(reply.took, 5.5 * harness.SLOW)
+        for s in streams:
+            s.wait_event(lambda e: True, 5, len(s.events))
+            self.assertIsNone(s.ended)
+            s.close()
+
     def test_a_client_that_reads_a_stream_at_a_byte_a_second_holds_up_nobody(self):
         quiet = self.latency()
         before = self.fleet.d["gateway"].memory_kib() + self.fleet.d["tagd"].memory_kib()
