@@ -62,12 +62,32 @@ done(void *arg)
         job->done(job);
 }
 
+static bool
+is_local(const char *addr)
+{
+    return strncmp(addr, "127.", 4) == 0;
+}
+
+static bool
+has_place(const struct authd *a, const char *addr)
+{
+    bool local = is_local(addr);
+    unsigned n_same = 0, n_kind = 0;
+    for (const struct password_job *job = a->jobs; job; job = job->next) {
+        n_same += str_eq(job->call->who->addr, addr);
+        n_kind += is_local(job->call->who->addr) == local;
+    }
+    if (local)
+        return n_kind < PASSWORD_LOCAL;
+    return n_same < PASSWORD_PER_ADDRESS && n_kind < PASSWORD_REMOTE;
+}
+
 enum api_status
 password_start(struct password_job *job)
 {
     struct authd *a = job->a;
     struct api_call *call = job->call;
-    int r = loop_work(a->svc->loop, work, done, job);
+    int r = has_place(a, call->who->addr) ? loop_work(a->svc->loop, work, done, job) : -EAGAIN;
     if (r < 0) {
         password_job_free(job);
         return api_fail(call, API_TOO_MANY, NULL, "too many passwords are being checked");

@@ -8,7 +8,10 @@
  * a few hundred ms on a small ARM core.
  *
  * At most PASSWORD_WORKERS run at once and PASSWORD_QUEUE wait; beyond that a
- * request is told 429 at once, so a flood of sign-ins costs others nothing.
+ * request is told 429 at once, so a flood of sign-ins costs the signed-in
+ * nothing. One source address has PASSWORD_PER_ADDRESS of these places, so that
+ * it cannot keep others from signing in. Programs on the device share one
+ * address: theirs are PASSWORD_LOCAL places, which nobody from outside can take.
  */
 #ifndef FIELDGATE_AUTHD_PASSWORD_H
 #define FIELDGATE_AUTHD_PASSWORD_H
@@ -20,6 +23,9 @@ enum {
     PASSWORD_MEMORY = 19 << 20,
     PASSWORD_WORKERS = 2,
     PASSWORD_QUEUE = 16,
+    PASSWORD_PER_ADDRESS = 4,
+    PASSWORD_LOCAL = 8,
+    PASSWORD_REMOTE = PASSWORD_WORKERS + PASSWORD_QUEUE - PASSWORD_LOCAL,
     PASSWORD_SIZE = 257,
 };
 
