@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "gen/api_authd.h"
 #include "gen/permissions.h"
@@ -57,6 +58,21 @@ struct lock_entry {
 
 struct locks {
     struct lock_entry *all; /* LOCK_ENTRIES_MAX */
+};
+
+/* ---- sources of failed sign-ins (flood.c) ---- */
+
+enum { FLOOD_ADDRESSES_MAX = 64, FLOOD_FAILS_MAX = 30 /* of an address in a minute */ };
+
+struct flood_entry {
+    char addr[RECORD_ADDR_SIZE]; /* "": free */
+    unsigned n_fails;
+    unsigned n_untold; /* not in the audit log yet */
+};
+
+struct floods {
+    struct flood_entry all[FLOOD_ADDRESSES_MAX + 1]; /* the last: all that found no place */
+    struct loop_timer minute;                        /* its end; set once somebody failed */
 };
 
 /* ---- the front door (link.c) ---- */
@@ -99,6 +115,7 @@ struct authd {
     struct auth_lock lock_rule;
     struct sessions sessions;
     struct locks locks;
+    struct floods floods;
     struct link link;
     struct password_job *jobs; /* under way */
     bool stopping;
@@ -148,6 +165,22 @@ void locks_clear(struct authd *a, const char *name); /* NULL: all */
  * makes one record a minute.
  */
 unsigned locks_refused(struct authd *a, const char *name);
+
+/* flood.c */
+void floods_open(struct authd *a);
+/* Records what is untold. */
+void floods_close(struct authd *a);
+/* True: 'addr' failed too often in this minute; this attempt is counted and must be refused. */
+bool floods_refuse(struct authd *a, const char *addr);
+/* One more failure. False: it must not be recorded, it will be with others. */
+bool floods_fail(struct authd *a, const char *addr);
+
+/* A program on the device. */
+static inline bool
+addr_is_local(const char *addr)
+{
+    return strncmp(addr, "127.", 4) == 0;
+}
 
 /* link.c */
 int link_start(struct authd *a);

@@ -170,6 +170,7 @@ authd_start(void *self, struct svc *svc)
         r = sessions_load(a);
     if (r == 0)
         r = locks_open(a);
+    floods_open(a);
     if (r == 0)
         r = link_start(a);
     if (r < 0)
@@ -187,6 +188,7 @@ authd_stop(void *self, struct svc *svc)
     a->stopping = true;
     link_stop(a);
     sessions_close(a);
+    floods_close(a);
     locks_close(a);
     sodium_free(a->key);
     a->key = NULL;

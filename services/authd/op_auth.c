@@ -87,9 +87,10 @@ keep_failure(struct password_job *job, const char *why, bool *ret_locked)
     /* It counts in memory even if it cannot be kept: a full disk opens no door. */
     int counted = locks_fail(a, r == 0 ? txn : NULL, job->name, job->user_id != 0, ret_locked);
     r = r < 0 ? r : counted;
-    if (r == 0)
+    bool told = floods_fail(a, job->call->who->addr);
+    if (r == 0 && told)
         r = put_record(a, txn, job->call, job->name, "signInFail", why);
-    if (r == 0 && *ret_locked)
+    if (r == 0 && *ret_locked && (told || job->user_id != 0))
         r = put_record(a, txn, job->call, job->name, "accountLock",
                        "Locked after too many failed sign-ins");
     if (r == 0 && *ret_locked)
@@ -128,6 +129,10 @@ sign_in_failed(struct password_job *job, const char *why)
 enum api_status
 sign_in_admit(struct authd *a, struct api_call *call, const char *name)
 {
+    if (floods_refuse(a, call->who->addr)) {
+        metric_add(&sign_ins_failed, 1);
+        return api_fail(call, API_TOO_MANY, NULL, "too many failed sign-ins from this address");
+    }
     if (locks_is_locked(a, name)) {
         unsigned n = locks_refused(a, name);
         metric_add(&sign_ins_locked, 1);

@@ -7,7 +7,7 @@
 
 #include "services/authd/password.h"
 
-/* API_OK, or refused because of a lock or too many attempts at once. */
+/* API_OK, or refused: a lock, a source that fails too often, too many attempts at once. */
 enum api_status sign_in_admit(struct authd *a, struct api_call *call, const char *name);
 
 /*

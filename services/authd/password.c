@@ -63,19 +63,13 @@ done(void *arg)
 }
 
 static bool
-is_local(const char *addr)
-{
-    return strncmp(addr, "127.", 4) == 0;
-}
-
-static bool
 has_place(const struct authd *a, const char *addr)
 {
-    bool local = is_local(addr);
+    bool local = addr_is_local(addr);
     unsigned n_same = 0, n_kind = 0;
     for (const struct password_job *job = a->jobs; job; job = job->next) {
         n_same += str_eq(job->call->who->addr, addr);
-        n_kind += is_local(job->call->who->addr) == local;
+        n_kind += addr_is_local(job->call->who->addr) == local;
     }
     if (local)
         return n_kind < PASSWORD_LOCAL;

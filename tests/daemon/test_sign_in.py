@@ -1,5 +1,6 @@
 """Sign-ins from many addresses, which only the gateway can tell: authd is driven over the bus."""
 import collections
+import contextlib
 import json
 import unittest
 
@@ -11,7 +12,7 @@ from harness import Fleet, wait_for
 
 class SignIn(unittest.TestCase):
     def setUp(self):
-        self.fleet = Fleet(("authd",)).start()
+        self.fleet = Fleet(("auditd", "authd")).start()
         self.addCleanup(self.remove)
         self.peer = wait_for("authd's socket", self.connect)
         self.addCleanup(self.peer.close)
@@ -47,6 +48,32 @@ class SignIn(unittest.TestCase):
                                                self.right("127.0.0.1"))
         self.assertEqual(self.count(refused), {401: 4, 429: 16})
         self.assertEqual((other.status, local.status), (200, 200))
+
+    def records(self, addr):
+        with contextlib.closing(Peer(f"{self.fleet.run}/bus/auditd.rpc", 10 * harness.SLOW)) as p:
+            reply, = p.ask(request(buspeer.fnv1a("getAudits"), kind=buspeer.KIND_API,
+                                   who=(buspeer.WHO_USER, 1, 1, 0xFFFF, "admin", "127.0.0.1"),
+                                   query=[("names", "signInFail"), ("limit", "1000")]))
+        return [r["message"] for r in reply.json["data"] if r["sourceIp"] == addr]
+
+    def test_an_address_that_fails_on_and_on_is_refused_and_recorded_in_one(self):
+        ask = lambda *envelopes: self.peer.ask(*envelopes)[0]
+        for i in range(30):
+            self.assertEqual(ask(self.attempt("192.0.2.1", f"n{i}")).status, 401)
+            self.assertEqual(ask(self.attempt("127.0.0.1", f"m{i}")).status, 401)
+        for i in range(5):
+            self.assertEqual(self.count([ask(self.right("192.0.2.1"))]), {429: 1})
+            self.assertEqual(ask(self.attempt("127.0.0.1", f"k{i}")).status, 401)
+        self.assertEqual(ask(self.right("127.0.0.1")).status, 200)
+        self.assertEqual(ask(self.right("192.0.2.2")).status, 200)
+        self.fleet.d["authd"].stop()  # what is untold is recorded at the latest now
+        self.fleet.d["authd"].start()
+        for addr in ("192.0.2.1", "127.0.0.1"):
+            rows = wait_for("all records", lambda a=addr: len(self.records(a)) >= 31 and
+                            self.records(a), 20)
+            self.assertEqual(len(rows), 31)
+            self.assertEqual([r for r in rows if r.startswith("5 more failed")],
+                             ["5 more failed or refused sign-ins from this address"])
 
     def test_many_addresses_leave_places_for_programs_on_the_device(self):
         storm = [self.attempt(f"192.0.2.{i}", f"n{i}") for i in range(40)]
