@@ -2,8 +2,8 @@
  * authd: accounts, roles, sessions, and the answer to "whose token is this?".
  *
  * Invariants
- * - A token is good while its session is in the table below, its account is
- *   active and not locked. The signature alone opens nothing.
+ * - A token is good while its session is in the table below and its account is
+ *   active. The signature alone opens nothing. A lock stops sign-ins only.
  * - The front door (bus name "gateway") remembers principals. A change that
  *   takes rights away is answered only after the front door has confirmed that
  *   it forgot them (link.c).

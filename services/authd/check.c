@@ -54,7 +54,7 @@ find_principal(struct authd *a, struct store_txn *txn, const char *token,
     int r = user_get(txn, s->record.user_id, ret_user);
     if (r < 0)
         *ret_error = r;
-    if (r != STORE_OK || !ret_user->is_active || locks_is_locked(a, ret_user->name))
+    if (r != STORE_OK || !ret_user->is_active)
         return NULL;
     return s;
 }

@@ -64,25 +64,12 @@ put_record(struct authd *a, struct store_txn *txn, const struct api_call *call,
     return audit_put(a->svc->outbox, txn, &record);
 }
 
-static void
-on_lock_forgotten(void *arg, bool forgotten)
-{
-    struct password_job *job = arg;
-    struct api_call *call = job->call;
-    enum api_status status = job->status;
-    password_job_free(job);
-    if (!forgotten)
-        log_warn("authd: sessions of a locked account may go on for a while");
-    api_finish(call, status);
-}
-
 /* One transaction: the count, the lock, both records. */
 static int
 keep_failure(struct password_job *job, const char *why, bool *ret_locked)
 {
     struct authd *a = job->a;
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
-    uint64_t epoch = a->epoch;
     int r = store_begin(a->svc->store, &txn);
     /* It counts in memory even if it cannot be kept: a full disk opens no door. */
     int counted = locks_fail(a, r == 0 ? txn : NULL, job->name, job->user_id != 0, ret_locked);
@@ -93,35 +80,25 @@ keep_failure(struct password_job *job, const char *why, bool *ret_locked)
     if (r == 0 && *ret_locked && (told || job->user_id != 0))
         r = put_record(a, txn, job->call, job->name, "accountLock",
                        "Locked after too many failed sign-ins");
-    if (r == 0 && *ret_locked)
-        r = record_next(txn, "epoch", &epoch);
     if (r == 0)
         r = store_commit(MOVE_PTR(txn));
-    if (r == 0) {
+    if (r == 0)
         audit_kick(a->svc->outbox);
-        a->epoch = epoch;
-    }
     return r;
 }
 
 void
 sign_in_failed(struct password_job *job, const char *why)
 {
-    struct authd *a = job->a;
     struct api_call *call = job->call;
     bool locked = false;
     int r = keep_failure(job, why, &locked);
     metric_add(&sign_ins_failed, 1);
-    job->status = r < 0 ? api_fail_errno(call, r, "cannot record the failed sign-in")
-                        : api_fail(call, API_UNAUTHENTICATED, NULL, "%s", wrong_text);
+    enum api_status status = r < 0
+                                 ? api_fail_errno(call, r, "cannot record the failed sign-in")
+                                 : api_fail(call, API_UNAUTHENTICATED, NULL, "%s", wrong_text);
     if (locked)
         log_warn("authd: account locked name=%s addr=%s", job->name, call->who->addr);
-    if (locked && job->user_id != 0) {
-        api_view_done(call);
-        link_forget(a, &job->forget, FORGET_USER, job->user_id, on_lock_forgotten, job);
-        return;
-    }
-    enum api_status status = job->status;
     password_job_free(job);
     api_finish(call, status);
 }

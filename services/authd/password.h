@@ -45,7 +45,6 @@ struct password_job {
     void (*done)(struct password_job *job); /* on the loop; must end in password_job_free */
     char name[RECORD_NAME_SIZE];            /* account the attempt counts for; "": none */
     uint64_t user_id;                       /* 0: no such account */
-    struct forget forget;
     enum api_status status;
     struct password_job *next;
 };

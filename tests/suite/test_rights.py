@@ -49,6 +49,23 @@ class Rights(Suite):
             self.assertRegex(s.recv(4096), rb"^HTTP/1\.1 401 ")
         self.assertIsNone(self.admin.get(f"/users/{user}").data["description"])
 
+    def test_failed_sign_ins_lock_the_account_and_leave_its_sessions_alone(self):
+        client, user, _ = self.add_user("guarded", "SYS_MAINTENANCE_RW")
+        rule = {"enable": True, "failWindow": 15, "failTimes": 3, "lockWindow": 10}
+        self.assert_ok(self.admin.put("/auth-lock", rule))
+        wrong = {"name": "guarded", "password": "wrong-password"}
+        for _ in range(3):
+            self.assert_refused(self.anyone.post("/auth", wrong), 401)
+        self.assert_refused(self.anyone.post("/auth", {**wrong, "password": PASSWORD}), 403)
+        self.assertEqual(self.admin.get("/auth-lock/users").data, [user])
+        self.assert_ok(client.get("/audits?limit=1"))
+        self.restart("gateway")  # which knows nobody now
+        self.assert_ok(client.get("/audits?limit=1"))
+        self.assert_refused(client.put("/users/me/password", {
+            "oldPassword": PASSWORD, "newPassword": PASSWORD + "x"}), 403)
+        self.assert_ok(self.admin.put("/auth-lock", {**rule, "enable": False}))
+        self.assert_ok(self.anyone.post("/auth", {**wrong, "password": PASSWORD}))
+
     def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
         client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
         self.assert_ok(client.get("/users/me"))
