@@ -121,6 +121,21 @@ gateway_open(void *self, struct svc *svc)
     return r;
 }
 
+/* The daemons that are there are connected before the first client is: else it is told 503. */
+static void
+wait_for_peers(const struct gateway *g)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    uint64_t until_us = clock_mono_us() + GATEWAY_PEERS_MS * 1000ull;
+    size_t i = 0;
+    while (i < n_route_daemons && clock_mono_us() < until_us) {
+        if (bus_peer_is_up(g->peers[i]))
+            i++;
+        else
+            (void)nanosleep(&pause, NULL); /* shorter is fine */
+    }
+}
+
 static int
 gateway_start(void *self, struct svc *svc)
 {
@@ -132,8 +147,10 @@ gateway_start(void *self, struct svc *svc)
         r = auth_start(g->auth);
     if (r == 0)
         r = tls_watch(g->tls, svc->loop);
-    if (r == 0)
+    if (r == 0) {
+        wait_for_peers(g);
         r = http_start(g);
+    }
     if (r == 0)
         log_info("gateway: listening https=%u http=127.0.0.1:%u", g->https_port, g->http_port);
     return r;

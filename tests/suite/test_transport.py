@@ -158,6 +158,19 @@ class Transport(Suite):
                 f.write(good)
             self.fleet.d["gateway"].process.send_signal(signal.SIGHUP)
 
+    def test_a_gateway_that_was_killed_serves_all_from_its_first_answer_on(self):
+        def listening():
+            try:
+                return self.admin.connect().connect() or True
+            except OSError:
+                return False
+        for n in range(6):
+            self.kill("gateway")
+            self.fleet.d["gateway"].start()
+            wait_for("the port", listening, step=0.001)
+            path = ("/users/me", "/tags/list", "/audits?limit=1")[n % 3]
+            self.assert_ok(Client(self.fleet, token=self.admin.token).get(path))
+
     def test_unknown_paths_and_methods_get_a_clean_answer(self):
         self.assert_refused(self.admin.get("/no/such/thing"), 404)
         reply = self.admin.request("PATCH", "/users/me")
