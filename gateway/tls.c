@@ -6,7 +6,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <limits.h>
 #include <net/if.h>
 #include <openssl/err.h>
@@ -18,6 +17,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,30 +78,30 @@ openssl_error(void)
 
 /* ---- a certificate for this machine ---- */
 
+/*
+ * The IPv4 addresses, for the listeners have no others. Not by getifaddrs():
+ * it needs a netlink socket, which the unit denies.
+ */
 static void
 add_addresses(struct buf *names)
 {
-    struct ifaddrs *list = NULL;
-    if (getifaddrs(&list) < 0)
-        return; /* the names alone, then */
-    for (const struct ifaddrs *i = list; i != NULL; i = i->ifa_next) {
-        char text[INET6_ADDRSTRLEN];
-        if (i->ifa_addr == NULL || (i->ifa_flags & IFF_LOOPBACK) != 0)
-            continue;
-        if (i->ifa_addr->sa_family == AF_INET) {
-            const struct sockaddr_in *in =
-                (const struct sockaddr_in *)(const void *)i->ifa_addr;
-            if (inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) != NULL)
-                buf_printf(names, ",IP:%s", text);
-        } else if (i->ifa_addr->sa_family == AF_INET6) {
-            const struct sockaddr_in6 *in6 =
-                (const struct sockaddr_in6 *)(const void *)i->ifa_addr;
-            if (!IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) &&
-                inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)) != NULL)
-                buf_printf(names, ",IP:%s", text);
-        }
+    struct ifreq list[64] = { 0 };
+    struct ifconf conf = { .ifc_len = sizeof(list), .ifc_req = list };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCGIFCONF, &conf) < 0) {
+        log_warn("tls: the certificate names no address error=%s", strerror(errno));
+        conf.ifc_len = 0;
     }
-    freeifaddrs(list);
+    if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; i < (size_t)conf.ifc_len / sizeof(list[0]); i++) {
+        const struct sockaddr_in *in =
+            (const struct sockaddr_in *)(const void *)&list[i].ifr_addr;
+        char text[INET_ADDRSTRLEN];
+        if (in->sin_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 != IN_LOOPBACKNET &&
+            inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text)) != NULL)
+            buf_printf(names, ",IP:%s", text);
+    }
 }
 
 static bool

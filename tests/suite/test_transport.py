@@ -96,6 +96,10 @@ class Transport(Suite):
                               input=self.certificate().encode(), check=True).stdout.decode()
         self.assertIn("id-ecPublicKey", text)
         self.assertIn("Subject Alternative Name", text)
+        for address in subprocess.run(["hostname", "-I"], capture_output=True, check=True,
+                                      text=True).stdout.split():
+            if ":" not in address:
+                self.assertIn(f"IP Address:{address}", text)
         # and stays the same over a restart
         before = self.certificate()
         self.restart("gateway")
