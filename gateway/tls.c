@@ -213,11 +213,30 @@ write_pair(const struct tls *t, const struct pair *p)
     return finish(f, PEM_write_X509(f, p->cert) == 1, temp, t->cert_path);
 }
 
+/* A key without its certificate may be all that somebody has of it. */
+static int
+keep_old_key(const struct tls *t)
+{
+    char old[PATH_MAX + 8];
+    (void)snprintf(old, sizeof(old), "%s.old", t->key_path); /* fits */
+    if (rename(t->key_path, old) == 0) {
+        log_warn("tls: no certificate for the key, which is kept file=%s", old);
+        return 0;
+    }
+    return errno == ENOENT ? 0 : -errno;
+}
+
 static int
 make_pair(const struct tls *t)
 {
     struct pair p = { .cert = X509_new(), .key = EVP_EC_gen("P-256") };
-    int r = -EIO;
+    int r = keep_old_key(t);
+    if (r < 0) {
+        log_err("tls: cannot put the old key aside error=%s", strerror(-r));
+        pair_done(&p);
+        return r;
+    }
+    r = -EIO;
     if (p.cert != NULL && p.key != NULL && fill_certificate(p.cert, p.key))
         r = write_pair(t, &p);
     else

@@ -12,9 +12,9 @@ struct tls;
 #define TLS_KEY_FILE "thingspro_https_default.key"
 
 /*
- * Loads the pair from directory 'dir'; makes one first if neither file is
- * there: ECDSA P-256, self-signed, ten years, for the names and addresses of
- * this machine. Returns 0 or -errno, logged.
+ * Loads the pair from directory 'dir'; makes one first if the certificate is
+ * not there (a key without one gets the name <key>.old): ECDSA P-256, self-signed, ten years,
+ * for the names and addresses of this machine. Returns 0 or -errno, logged.
  */
 int tls_new(const char *dir, struct tls **ret_tls);
 

@@ -105,6 +105,21 @@ class Transport(Suite):
         self.restart("gateway")
         self.assertEqual(self.certificate(), before)
 
+    def test_a_key_without_a_certificate_is_put_aside_for_a_new_pair(self):
+        key, cert = self.key_and_certificate()
+        with open(key, "rb") as f:
+            before = f.read()
+        self.fleet.d["gateway"].stop()
+        os.unlink(cert)
+        self.start("gateway")
+        try:
+            with open(key + ".old", "rb") as f:
+                self.assertEqual(f.read(), before)
+            self.assertEqual(stat.S_IMODE(os.stat(key + ".old").st_mode), 0o600)
+        finally:
+            os.unlink(key + ".old")
+        self.certificate()
+
     def test_a_new_certificate_is_taken_without_dropping_connections(self):
         key, cert = self.key_and_certificate()
         old = Client(self.fleet, True, self.admin.token)
