@@ -21,7 +21,6 @@ struct svc;
 struct tls;
 
 enum {
-    GATEWAY_STREAMS_MAX = 64,
     GATEWAY_PEERS_MS = 250, /* at start a daemon that is away is not waited for longer */
     GATEWAY_STOP_MS = 5000, /* running requests may take so long to end */
 };

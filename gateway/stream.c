@@ -4,6 +4,7 @@
 #include "gateway/stream.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <time.h>
 
 #include "gateway/auth.h"
@@ -235,6 +236,45 @@ follow(struct stream *s)
     finish(s, end);
 }
 
+/* ---- who may have one ---- */
+
+struct slot {
+    bool used;
+    int64_t session_id;
+};
+
+static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct slot slots[2][STREAMS_MAX]; /* plain, secure */
+
+/* NULL: the listener or the session has as many as it may. */
+static struct slot *
+take_slot(const struct http_call *call, int64_t session_id)
+{
+    struct slot *found = NULL;
+    unsigned n_same = 0;
+    pthread_mutex_lock(&slots_lock);
+    for (unsigned i = 0; i < STREAMS_MAX; i++) {
+        struct slot *s = &slots[call->secure][i];
+        n_same += s->used && s->session_id == session_id;
+        if (!s->used)
+            found = s;
+    }
+    if (n_same >= STREAMS_PER_SESSION)
+        found = NULL;
+    if (found != NULL)
+        *found = (struct slot){ true, session_id };
+    pthread_mutex_unlock(&slots_lock);
+    return found;
+}
+
+static void
+give_slot(struct slot *s)
+{
+    pthread_mutex_lock(&slots_lock);
+    s->used = false;
+    pthread_mutex_unlock(&slots_lock);
+}
+
 void
 stream_run(struct http_call *call, const struct forward *f, struct bus_request *request,
            const struct bus_answer *answer)
@@ -246,15 +286,20 @@ stream_run(struct http_call *call, const struct forward *f, struct bus_request *
         (void)http_fail(call, 500, "internal error");
         return;
     }
-    if (atomic_fetch_add(&g->n_streams, 1) >= GATEWAY_STREAMS_MAX) {
-        close_at_daemon(&s);
-        (void)http_fail(call, 503, "too many event streams");
-    } else if (call->method == METHOD_HEAD) {
+    if (call->method == METHOD_HEAD) {
         close_at_daemon(&s);
         struct http_reply reply = { .status = 200, .content_type = "text/event-stream" };
         (void)http_answer(call, &reply);
-    } else {
-        follow(&s);
+        return;
     }
+    struct slot *slot = take_slot(call, request->who.session_id);
+    if (slot == NULL) {
+        close_at_daemon(&s);
+        (void)http_fail(call, 503, "too many event streams");
+        return;
+    }
+    atomic_fetch_add(&g->n_streams, 1);
+    follow(&s);
     atomic_fetch_sub(&g->n_streams, 1);
+    give_slot(slot);
 }

@@ -11,7 +11,9 @@ struct forward;
 struct http_call;
 
 enum {
-    STREAM_WAIT_MS = 3000, /* one question to the daemon; a client that left is seen then */
+    STREAMS_MAX = 64,         /* of each listener: half of its threads at most */
+    STREAMS_PER_SESSION = 56, /* of these; the others are for other sessions */
+    STREAM_WAIT_MS = 3000,    /* one question to the daemon; a client that left is seen then */
     STREAM_HEARTBEAT_MS = 15000,
     STREAM_WRITE_MS = 10000, /* a client that does not take a block within this is let go */
     STREAM_REOPEN_MS = 30000,

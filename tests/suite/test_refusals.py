@@ -365,6 +365,11 @@ class Crowd(Suite):
                 self.fail("400 streams and no bound")
             self.assertGreaterEqual(len(streams), 50)
             self.assert_ok(self.admin.get("/users/me"))
+            # one session has not taken those of the others, nor those of the other listener
+            for other in (self.sign_in(), Client(self.fleet, True, self.admin.token)):
+                s = other.stream("/tags/monitor/modbus_tcp_master/wide?tags=t1&onChanged")
+                streams.append(s)
+                self.assertEqual(s.status, 200)
         finally:
             for s in streams:
                 s.close()
