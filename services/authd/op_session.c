@@ -244,33 +244,48 @@ note_deleted(struct api_call *call, const struct authd_delete_sessions_query *qu
     buf_done(&b);
 }
 
+/* Sessions that the caller may not see are as good as absent. */
+static bool
+is_meant(const struct api_call *call, const struct authd_delete_sessions_query *query,
+         const struct live_session *s)
+{
+    return may_see(call, s) && (is_in(query->ids, query->n_ids, s->record.id) ||
+                                is_in(query->user_ids, query->n_user_ids, s->record.user_id));
+}
+
 enum api_status
 authd_delete_sessions(struct authd *self, struct api_call *call,
                       const struct authd_delete_sessions_query *query)
 {
-    struct sessions *t = &self->sessions;
+    const struct sessions *t = &self->sessions;
     if (query->n_ids == 0 && query->n_user_ids == 0)
         return api_fail(call, API_INVALID, "/ids", "ids or userIds is required");
     for (size_t i = 0; i < query->n_user_ids; i++)
         if (query->user_ids[i] != call->who->user_id && !may_manage_accounts(call))
             return api_fail(call, API_FORBIDDEN, "/userIds", "permission denied");
+    size_t n = 0;
+    bool only_own = true;
     for (size_t i = 0; i < t->n; i++)
-        if (is_in(query->ids, query->n_ids, t->all[i].record.id) && !may_see(call, &t->all[i]))
-            return api_fail(call, API_FORBIDDEN, "/ids", "permission denied");
+        if (is_meant(call, query, &t->all[i])) {
+            n++;
+            only_own = only_own && t->all[i].record.user_id == (uint64_t)call->who->user_id;
+        }
+    note_deleted(call, query, n);
+    if (n == 0)
+        return API_OK; /* no rights change */
 
-    struct rights_change *change = rights_change(self, call, FORGET_ALL, 0);
+    struct rights_change *change =
+        only_own ? rights_change(self, call, FORGET_USER, (uint64_t)call->who->user_id)
+                 : rights_change(self, call, FORGET_ALL, 0);
     if (!change)
         return API_INTERNAL;
     for (size_t i = 0; i < t->n; i++) {
-        const struct session_record *s = &t->all[i].record;
-        if (!is_in(query->ids, query->n_ids, s->id) &&
-            !is_in(query->user_ids, query->n_user_ids, s->user_id))
-            continue;
-        int r = rights_end_session(change, s->id);
+        int r = is_meant(call, query, &t->all[i])
+                    ? rights_end_session(change, t->all[i].record.id)
+                    : 0;
         if (r < 0)
             return api_fail_errno(call, r, "cannot save");
     }
-    note_deleted(call, query, change->n_gone);
     return API_OK;
 }
 

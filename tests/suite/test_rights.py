@@ -66,6 +66,24 @@ class Rights(Suite):
         self.assert_ok(self.admin.put("/auth-lock", {**rule, "enable": False}))
         self.assert_ok(self.anyone.post("/auth", {**wrong, "password": PASSWORD}))
 
+    def test_ending_sessions_tells_nothing_of_those_of_others(self):
+        client, user, _ = self.add_user("prober", "APP_MQTT_RW")
+        other, other_user, _ = self.add_user("probed", "APP_MQTT_RW")
+        theirs, own = self.session_of(other_user), self.session_of(user)
+        cached = "fieldgate_auth_cache_entries"
+        self.assert_ok(other.get("/users/me"))
+        before = self.metrics()[f'{cached}{{daemon="gateway"}}']
+        for ids in (999999, theirs, f"{theirs},999999"):
+            self.assert_ok(client.delete(f"/sessions?ids={ids}"), 204)
+        self.assert_refused(client.delete(f"/sessions?userIds={other_user}"), 403)
+        self.assert_ok(other.get("/users/me"))
+        self.assertGreaterEqual(self.metrics()[f'{cached}{{daemon="gateway"}}'], before)
+        self.assert_ok(client.delete(f"/sessions?ids={theirs},{own}"), 204)
+        self.assert_refused(client.get("/users/me"), 401)
+        self.assert_ok(other.get("/users/me"))
+        self.assert_ok(self.admin.delete(f"/sessions?ids={theirs}"), 204)
+        self.assert_refused(other.get("/users/me"), 401)
+
     def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
         client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
         self.assert_ok(client.get("/users/me"))
