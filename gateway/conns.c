@@ -249,10 +249,10 @@ conns_find(struct conns *c, uint32_t ip, uint16_t port, uint16_t local_port)
 {
     struct conn *found = NULL;
     pthread_mutex_lock(&c->lock);
-    for (unsigned i = 0; i < c->n_slots && found == NULL; i++) {
+    for (unsigned i = 0; i < c->n_slots; i++) {
         struct conn *conn = &c->slots[i];
         if (conn->used && conn->port == port && conn->ip == ip &&
-            conn->local_port == local_port)
+            conn->local_port == local_port && (found == NULL || conn->order > found->order))
             found = conn;
     }
     pthread_mutex_unlock(&c->lock);

@@ -69,7 +69,7 @@ void conns_free(struct conns *c);
  */
 int conns_enter(struct conns *c, int fd, const struct sockaddr_in *peer,
                 const struct sockaddr_in *local, uint64_t now_us);
-/* By addresses; NULL when it is not there. */
+/* By addresses, the newest (an older one left without a word); NULL when it is not there. */
 struct conn *conns_find(struct conns *c, uint32_t ip, uint16_t port, uint16_t local_port);
 /* A TLS handshake begins on 'fd'. */
 void conns_handshake(int fd, void *server_conn);

@@ -238,6 +238,22 @@ test_stop_ends_idle_ones_and_lets_nobody_in(void **state)
 }
 
 static void
+test_newest_of_the_same_addresses_is_found(void **state)
+{
+    (void)state;
+    struct fixture f;
+    setup(&f, 40, 0);
+    assert_int_equal(enter(&f, 1, PLAIN, NOW), 0);
+    int left = f.ours[0], left_peer = f.theirs[0];
+    f.n = 0; /* the same port once more */
+    assert_int_equal(enter(&f, 1, PLAIN, NOW), 0);
+    assert_int_equal(conn_at(&f, 0, 1, PLAIN)->fd, f.ours[0]);
+    close(left);
+    close(left_peer);
+    done(&f);
+}
+
+static void
 test_handshake_ties_the_librarys_connection_to_ours(void **state)
 {
     (void)state;
@@ -267,6 +283,7 @@ main(void)
         cmocka_unit_test(test_slow_within_a_request_counts_as_idle_after_a_while),
         cmocka_unit_test(test_late_connection_is_ended),
         cmocka_unit_test(test_stop_ends_idle_ones_and_lets_nobody_in),
+        cmocka_unit_test(test_newest_of_the_same_addresses_is_found),
         cmocka_unit_test(test_handshake_ties_the_librarys_connection_to_ours),
     };
     return cmocka_run_group_tests(all, NULL, NULL);
