@@ -165,8 +165,11 @@ gateway_metrics_answer(struct http_call *call)
     static struct scrape s;
     struct gateway *g = call->gateway;
     struct buf out;
+    if (pthread_mutex_trylock(&one_at_a_time) != 0) { /* not one thread more may wait here */
+        (void)http_fail(call, 503, "the metrics are being read by somebody else");
+        return;
+    }
     buf_init(&out, TEXT_MAX);
-    pthread_mutex_lock(&one_at_a_time);
     s = (struct scrape){ 0 };
     buf_init(&s.own, TEXT_MAX);
     metrics_dump(&s.own, "gateway");

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import threading
 
 import harness
 from harness import Client, Suite, wait_for
@@ -345,6 +346,27 @@ class Transport(Suite):
         for line in text.splitlines():
             self.assertRegex(line, r'^(#.*|[a-z_]+(\{[^}]*\})? [-+0-9.eE]+|)$')
         self.assertIn("fieldgate_", text)
+
+    def test_metrics_that_wait_for_a_daemon_hold_up_one_request_alone(self):
+        tagd = self.fleet.d["tagd"].process
+        tagd.send_signal(signal.SIGSTOP)
+        replies = []
+        ask = lambda: replies.append(Client(self.fleet).request("GET", "/metrics", base=""))
+        try:
+            threads = [threading.Thread(target=ask) for _ in range(6)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+        finally:
+            tagd.send_signal(signal.SIGCONT)
+        *refused, first = sorted(replies, key=lambda r: r.took)
+        self.assert_ok(first)
+        for reply in refused:
+            self.assert_refused(reply, 503)
+            self.assertTrue(reply.headers.get("Retry-After"))
+            self.assertLess(reply.took, 0.5 * harness.SLOW)
+        self.wait_daemons(["tagd"])
 
     def test_numbers_and_text_come_through_unchanged(self):
         for text in ("plain", "Grüße, 東京, 🏭", "quote\" back\\slash / tab\t", "\u0001\u001f\u007f",
