@@ -32,9 +32,9 @@ struct auth {
     pthread_mutex_t lock;
     pthread_cond_t turn_free;
     unsigned n_checking, n_waiting;
-    /* authd's return; with the lock */
-    pthread_cond_t came_up;
-    uint64_t told_us; /* its last AUTH_FORGET: then it lived; 0: never */
+    /* "forget all" of an authd that we cannot ask yet, or NULL; loop thread */
+    struct bus_incoming *held;
+    struct loop_timer held_timer;
     /* report of used sessions; loop thread */
     struct loop_timer touch_timer;
     bool touch_under_way;
@@ -53,7 +53,6 @@ auth_new(struct svc *svc, struct auth **ret_auth)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->turn_free, &attr);
-    pthread_cond_init(&a->came_up, &attr);
     pthread_condattr_destroy(&attr);
     int r = auth_cache_new(&a->cache);
     if (r == 0)
@@ -183,36 +182,6 @@ ask(struct auth *a, const char *token, size_t token_len, const char *addr, bool 
     return r;
 }
 
-/*
- * authd begins its life by making us forget all, on its own line. Ours to it
- * may take a moment longer: whoever asks meanwhile waits instead of failing.
- * False: it is away.
- */
-static bool
-wait_for_authd(struct auth *a)
-{
-    uint64_t now_us = clock_mono_us(), end_us = now_us + AUTH_RETURN_WAIT_US;
-    struct timespec until = { .tv_sec = (time_t)(end_us / 1000000),
-                              .tv_nsec = (long)(end_us % 1000000) * 1000 };
-    pthread_mutex_lock(&a->lock);
-    bool lived = a->told_us != 0 && now_us - a->told_us < AUTH_LIVED_US;
-    while (lived && !bus_peer_is_up(a->authd))
-        lived = pthread_cond_timedwait(&a->came_up, &a->lock, &until) == 0;
-    pthread_mutex_unlock(&a->lock);
-    return bus_peer_is_up(a->authd);
-}
-
-/* Loop thread. */
-static void
-authd_changed(void *arg, bool up)
-{
-    struct auth *a = arg;
-    pthread_mutex_lock(&a->lock);
-    if (up)
-        pthread_cond_broadcast(&a->came_up);
-    pthread_mutex_unlock(&a->lock);
-}
-
 /* Asks until the answer is not older than the last change of rights. */
 static enum auth_outcome
 check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
@@ -223,8 +192,6 @@ check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t 
         uint64_t epoch = 0;
         bool known = false;
         int r = ask(a, token, token_len, addr, &known, &epoch, ret_grant);
-        if ((r == -EHOSTUNREACH || r == -ECONNRESET) && wait_for_authd(a))
-            continue; /* asking twice does no harm */
         if (r < 0)
             return AUTH_AWAY;
         uint64_t now_us = clock_mono_us();
@@ -251,7 +218,7 @@ static enum auth_outcome
 check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
               const char *addr, struct auth_grant *ret_grant)
 {
-    if (!bus_peer_is_up(a->authd) && !wait_for_authd(a))
+    if (!bus_peer_is_up(a->authd))
         return AUTH_AWAY;
     if (!take_turn(a, clock_mono_us() + AUTH_CHECK_TIMEOUT_MS * 1000ull))
         return AUTH_BUSY;
@@ -352,19 +319,49 @@ forget(struct auth *a, const struct cJSON *tree)
     return 200;
 }
 
-void
-auth_serve_forget(struct auth *a, struct bus_incoming *in)
+static void
+serve(struct auth *a, struct bus_incoming *in)
 {
     CLEANUP(json_freep) struct cJSON *tree = NULL;
     struct json_error fault;
     const struct bus_request *request = bus_incoming_request(in);
     struct bus_reply reply = { .status = 400 };
-    pthread_mutex_lock(&a->lock); /* before anything is forgotten: see wait_for_authd */
-    a->told_us = clock_mono_us();
-    pthread_mutex_unlock(&a->lock);
     if (json_parse(request->body.p, request->body.len, &tree, &fault) == 0)
         reply.status = (uint16_t)forget(a, tree);
     bus_answer(in, &reply);
+}
+
+static void
+serve_held(void *arg)
+{
+    struct auth *a = arg;
+    loop_timer_cancel(a->svc->loop, &a->held_timer);
+    if (a->held != NULL)
+        serve(a, MOVE_PTR(a->held));
+}
+
+static void
+authd_changed(void *arg, bool up)
+{
+    if (up)
+        serve_held(arg);
+}
+
+/*
+ * authd begins its life by making us forget all, on its own line. Ours to it
+ * may take a moment longer, and meanwhile all tokens would be unknown: so it
+ * waits for ours. authd confirms no change of rights before it was served.
+ */
+void
+auth_serve_forget(struct auth *a, struct bus_incoming *in)
+{
+    serve_held(a); /* in order */
+    if (bus_peer_is_up(a->authd) ||
+        loop_timer_set(a->svc->loop, &a->held_timer,
+                       loop_now_us(a->svc->loop) + AUTH_FORGET_WAIT_US) < 0)
+        serve(a, in);
+    else
+        a->held = in;
 }
 
 /* ---- AUTH_TOUCH ---- */
@@ -428,6 +425,7 @@ int
 auth_start(struct auth *a)
 {
     loop_timer_init(&a->touch_timer, touch_timer_fired, a);
+    loop_timer_init(&a->held_timer, serve_held, a);
     int r = bus_peer_watch(a->authd, authd_changed, a);
     if (r < 0)
         return r;

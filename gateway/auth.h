@@ -18,8 +18,7 @@ enum {
     AUTH_CHECKS_MAX = 8,           /* asked of authd at the same time */
     AUTH_WAITERS_MAX = 128,        /* requests that wait for their turn */
     AUTH_CHECK_TIMEOUT_MS = 2000,  /* of one check, and of waiting for the turn */
-    AUTH_LIVED_US = 2000000,       /* authd spoke within that: it is starting, not away */
-    AUTH_RETURN_WAIT_US = 1000000, /* how long its line is waited for then */
+    AUTH_FORGET_WAIT_US = 1000000, /* authd's AUTH_FORGET waits so long for our line to it */
     AUTH_RECHECK_US = 60000000,    /* a known token is checked again after this */
     AUTH_RECHECK_NEW_US = 1000000, /* … as long as authd has not spoken to us yet */
     AUTH_TOUCH_INTERVAL_US = 10000000,
@@ -44,7 +43,7 @@ enum auth_outcome auth_check(struct auth *a, const char *token, size_t token_len
 /* NULL when 'grant' holds 'permission' (of a route), else why not: 403. */
 const char *auth_refusal(const struct auth_grant *grant, uint8_t permission);
 
-/* AUTH_FORGET of authd: answered when the cache is clean. Loop thread. */
+/* AUTH_FORGET of authd: answered, perhaps later, when the cache is clean. Loop thread. */
 struct bus_incoming;
 void auth_serve_forget(struct auth *a, struct bus_incoming *in);
 

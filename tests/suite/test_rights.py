@@ -2,6 +2,7 @@
 import json
 import signal
 import socket
+import threading
 
 import buspeer
 import harness
@@ -83,6 +84,41 @@ class Rights(Suite):
         self.assert_ok(other.get("/users/me"))
         self.assert_ok(self.admin.delete(f"/sessions?ids={theirs}"), 204)
         self.assert_refused(other.get("/users/me"), 401)
+
+    def test_an_unknown_token_is_not_kept_waiting_for_authd(self):
+        _, user, _ = self.add_user("gone", "APP_MQTT_RW")
+        self.assert_ok(self.admin.delete(f"/sessions/{self.session_of(user)}"), 204)
+        self.kill("authd")
+        try:
+            reply = self.assert_refused(Client(self.fleet, token="a.b.c").get("/audits?limit=1"), 503)
+            self.assertLess(reply.took, 0.5 * harness.SLOW)  # 100 ms, and a busy test machine
+            self.assert_ok(self.admin.get("/audits?limit=1"))  # who is known goes on
+        finally:
+            self.start("authd")
+
+    def test_who_is_known_does_not_notice_that_authd_starts_again(self):
+        client, done, faults = Client(self.fleet, token=self.admin.token), threading.Event(), []
+
+        def read():
+            while not done.is_set():
+                reply = client.get("/tags/list")
+                if reply.status != 200:
+                    faults.append(reply)
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for t in readers:
+            t.start()
+        try:
+            for _ in range(8):
+                self.kill("authd")
+                self.start("authd")
+                wait_for("authd's word about tokens", lambda: Client(
+                    self.fleet, token="a.b.c").get("/tags/list").status == 401)
+                self.assert_ok(self.admin.get("/tags/list"))  # known again
+        finally:
+            done.set()
+            for t in readers:
+                t.join()
+        self.assertEqual(faults, [])
 
     def test_a_change_that_the_gateway_did_not_confirm_is_told_again(self):
         client, user, _ = self.add_user("stalled", "SYS_MAINTENANCE_RW")
