@@ -292,10 +292,12 @@ auth_check(struct auth *a, const char *token, size_t token_len, const char *addr
 const char *
 auth_refusal(const struct auth_grant *grant, uint8_t permission)
 {
-    if (permission == API_PERMISSION_OPEN || permission == API_PERMISSION_TOKEN)
+    if (permission == API_PERMISSION_OPEN || permission == API_PERMISSION_SELF)
         return NULL;
     if (grant->must_change)
         return "password must be changed";
+    if (permission == API_PERMISSION_TOKEN)
+        return NULL;
     return (grant->who.permissions >> permission & 1) == 0 ? "permission denied" : NULL;
 }
 

@@ -27,7 +27,7 @@ enum {
 
 struct auth_grant {
     struct bus_principal who; /* addr is empty */
-    bool must_change;         /* only operations for any token are allowed */
+    bool must_change;         /* only operations with x-permission self are allowed */
     uint64_t valid_until_us;  /* monotonic */
 };
 

@@ -114,8 +114,11 @@ enum api_reply_kind {
 };
 enum api_audit { API_AUDIT_NONE, API_AUDIT_CHANGE };
 enum api_error_style { API_ERRORS_PLAIN, API_ERRORS_MODBUS };
-/* Permission bits 0.. come from proto/permissions.yaml; these two are no bits. */
-enum { API_PERMISSION_OPEN = 254, API_PERMISSION_TOKEN = 255 };
+/*
+ * Permission bits 0.. come from proto/permissions.yaml; these are no bits. SELF is TOKEN that
+ * stays open to who must change the password first; the gateway tells them apart.
+ */
+enum { API_PERMISSION_SELF = 253, API_PERMISSION_OPEN = 254, API_PERMISSION_TOKEN = 255 };
 
 struct api_call;
 struct api_op {

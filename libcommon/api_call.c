@@ -721,8 +721,10 @@ api_permits(uint8_t permission, const struct bus_principal *who)
 {
     if (permission == API_PERMISSION_OPEN)
         return true;
-    return who->kind != BUS_WHO_NOBODY &&
-           (permission == API_PERMISSION_TOKEN || (who->permissions >> permission & 1));
+    if (who->kind == BUS_WHO_NOBODY)
+        return false;
+    return permission == API_PERMISSION_TOKEN || permission == API_PERMISSION_SELF ||
+           (who->permissions >> permission & 1) != 0;
 }
 
 static enum api_status

@@ -16,6 +16,7 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 METHODS = ("get", "post", "put", "patch", "delete")
+CALLERS = ("open", "token", "self")  # permissions that are none of permissions.yaml
 OP_KEYS = {
     "operationId", "summary", "description", "tags", "parameters", "x-permission", "x-audit",
     "x-event", "x-timeout-ms", "x-lane", "x-defer", "x-success", "x-body", "x-body-max", "x-items-max",
@@ -245,10 +246,9 @@ class Op:
         self.id = fnv1a(self.name)
         self.fn = f"{daemon}_{snake(self.name)}"
         perm = spec["x-permission"]
-        if perm not in permissions and perm not in ("open", "token"):
+        if perm not in permissions and perm not in CALLERS:
             raise Stop(f"{where}: unknown permission {perm}")
-        self.permission = {"open": "API_PERMISSION_OPEN", "token": "API_PERMISSION_TOKEN"}.get(
-            perm, f"API_PERMISSION_{perm}")
+        self.permission = f"API_PERMISSION_{perm.upper()}"
         self.audit = spec["x-audit"]
         if self.audit not in ("none", "change"):
             raise Stop(f"{where}: x-audit is none or change")
@@ -575,7 +575,7 @@ struct route {
     const char *name;          /* operationId */
     uint32_t op;
     uint8_t daemon;     /* index of route_daemons */
-    uint8_t permission; /* bit, or API_PERMISSION_OPEN, API_PERMISSION_TOKEN (libcommon/api.h) */
+    uint8_t permission; /* bit, or API_PERMISSION_OPEN, _TOKEN, _SELF (libcommon/api.h) */
     bool gather;        /* x-lane: shared */
     bool form;          /* multipart/form-data is accepted */
     bool stream;        /* may answer with text/event-stream */

@@ -49,11 +49,18 @@ class Permissions(Suite):
             first = Client(other, token=token)
             harness.wait_for("authd's line to the gateway",
                              lambda: first.get("/users/me").status == 200)
+            own = []
             for method, path, op in self.ops:
-                if op["x-permission"] in ("open", "token"):
+                if op["x-permission"] in ("open", "self"):
+                    own.append(op["operationId"])
                     continue
                 self.assert_refused(first.request(method, path), 403)
-            self.assert_ok(first.get("/users/me"))
+            self.assertEqual(sorted(own), ["deleteAuth", "getAuth", "getPasswordPolicy", "getUsersMe",
+                                           "postAuth", "putUsersMe", "putUsersMePassword"])
+            for path in ("/users/me", "/password-policy", "/auth"):
+                self.assert_ok(first.get(path))
+            self.assert_ok(first.put("/users/me/password", {"newPassword": harness.PASSWORD}))
+            self.assert_ok(first.get("/sessions"))
         finally:
             complaints = other.stop()
             other.remove()
