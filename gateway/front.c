@@ -47,15 +47,12 @@ static void
 answer_other_method(struct http_call *call, unsigned methods)
 {
     char allow[96];
-    static const char body[] = "{\"error\":{\"code\":405,\"message\":\"method not allowed\"}}";
     write_allow(methods, allow);
     struct http_reply options = { .status = 204, .headers = allow };
-    struct http_reply refusal = { .status = 405,
-                                  .content_type = "application/json",
-                                  .body = body,
-                                  .len = sizeof(body) - 1,
-                                  .headers = allow };
-    (void)http_answer(call, call->method == METHOD_OPTIONS ? &options : &refusal);
+    if (call->method == METHOD_OPTIONS)
+        (void)http_answer(call, &options);
+    else
+        (void)http_fail_method(call, allow);
 }
 
 bool

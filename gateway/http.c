@@ -8,7 +8,6 @@
 
 #include <civetweb.h>
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -421,7 +420,8 @@ http_answer(struct http_call *call, const struct http_reply *reply)
 }
 
 static int
-fail(struct http_call *call, int status, const char *message, const char *daemon)
+fail(struct http_call *call, int status, const char *message, const char *daemon,
+     const char *headers)
 {
     struct buf b;
     buf_init(&b, 4096);
@@ -446,7 +446,7 @@ fail(struct http_call *call, int status, const char *message, const char *daemon
         .content_type = "application/json",
         .body = b.data,
         .len = b.len,
-        .headers = status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL,
+        .headers = headers,
         .retry_after_s = status == 503 ? 1 : 0,
     };
     int r = http_answer(call, &reply);
@@ -457,13 +457,20 @@ fail(struct http_call *call, int status, const char *message, const char *daemon
 int
 http_fail(struct http_call *call, int status, const char *message)
 {
-    return fail(call, status, message, NULL);
+    return fail(call, status, message, NULL,
+                status == 401 ? "WWW-Authenticate: Bearer\r\n" : NULL);
+}
+
+int
+http_fail_method(struct http_call *call, const char *allow)
+{
+    return fail(call, 405, "method not allowed", NULL, allow);
 }
 
 int
 http_fail_away(struct http_call *call, const char *name)
 {
-    return fail(call, 503, "service unavailable", name);
+    return fail(call, 503, "service unavailable", name, NULL);
 }
 
 int

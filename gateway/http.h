@@ -85,6 +85,8 @@ int http_start(struct gateway *g);
 int http_answer(struct http_call *call, const struct http_reply *reply);
 /* {"error":{"code":…,"message":…}} */
 int http_fail(struct http_call *call, int status, const char *message);
+/* 405 with the header line 'allow' */
+int http_fail_method(struct http_call *call, const char *allow);
 /* 503 for the daemon 'name', Retry-After: 1 */
 int http_fail_away(struct http_call *call, const char *name);
 
