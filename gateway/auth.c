@@ -134,15 +134,14 @@ read_grant(const struct cJSON *tree, uint64_t now_us, struct auth_grant *ret_gra
  * *ret_grant is filled). -errno: no usable answer.
  */
 static int
-ask(struct auth *a, const char *token, size_t token_len, const char *addr, bool *ret_known,
-    uint64_t *ret_epoch, struct auth_grant *ret_grant)
+ask(struct auth *a, const char *token, size_t token_len, bool *ret_known, uint64_t *ret_epoch,
+    struct auth_grant *ret_grant)
 {
     struct buf body;
     buf_init(&body, AUTH_TOKEN_MAX + 256);
     jw_open(&body, '{');
     jw_name(&body, "token");
     jw_strn(&body, token, token_len);
-    jw_kstr(&body, "addr", addr);
     jw_close(&body, '}');
     if (body.err != 0) {
         buf_done(&body);
@@ -185,13 +184,13 @@ ask(struct auth *a, const char *token, size_t token_len, const char *addr, bool 
 /* Asks until the answer is not older than the last change of rights. */
 static enum auth_outcome
 check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
-               const char *addr, struct auth_grant *ret_grant)
+               struct auth_grant *ret_grant)
 {
     for (int tries = 0; tries < 5; tries++) {
         uint64_t mark = auth_cache_mark(a->cache);
         uint64_t epoch = 0;
         bool known = false;
-        int r = ask(a, token, token_len, addr, &known, &epoch, ret_grant);
+        int r = ask(a, token, token_len, &known, &epoch, ret_grant);
         if (r < 0)
             return AUTH_AWAY;
         uint64_t now_us = clock_mono_us();
@@ -216,7 +215,7 @@ is_token_text(const char *token, size_t len)
 
 static enum auth_outcome
 check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
-              const char *addr, struct auth_grant *ret_grant)
+              struct auth_grant *ret_grant)
 {
     if (!bus_peer_is_up(a->authd))
         return AUTH_AWAY;
@@ -234,7 +233,7 @@ check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t t
         break;
     case AUTH_CACHE_UNKNOWN:
     default:
-        outcome = check_at_authd(a, digest, token, token_len, addr, ret_grant);
+        outcome = check_at_authd(a, digest, token, token_len, ret_grant);
         break;
     }
     give_turn(a);
@@ -244,12 +243,12 @@ check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t t
 /* A token known for long. When authd is away or busy it stays good until its own end. */
 static enum auth_outcome
 check_again(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
-            const char *addr, struct auth_grant *grant)
+            struct auth_grant *grant)
 {
     if (!bus_peer_is_up(a->authd))
         return AUTH_OK;
     struct auth_grant fresh;
-    enum auth_outcome outcome = check_at_authd(a, digest, token, token_len, addr, &fresh);
+    enum auth_outcome outcome = check_at_authd(a, digest, token, token_len, &fresh);
     if (outcome == AUTH_REFUSED)
         return AUTH_REFUSED;
     if (outcome == AUTH_OK)
@@ -273,14 +272,14 @@ auth_check(struct auth *a, const char *token, size_t token_len, const char *addr
         outcome = AUTH_OK;
         break;
     case AUTH_CACHE_STALE:
-        outcome = check_again(a, digest, token, token_len, addr, ret_grant);
+        outcome = check_again(a, digest, token, token_len, ret_grant);
         break;
     case AUTH_CACHE_REFUSED:
         outcome = AUTH_REFUSED;
         break;
     case AUTH_CACHE_UNKNOWN:
     default:
-        outcome = check_unknown(a, digest, token, token_len, addr, ret_grant);
+        outcome = check_unknown(a, digest, token, token_len, ret_grant);
         break;
     }
     if (outcome == AUTH_OK &&

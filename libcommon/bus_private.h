@@ -19,7 +19,6 @@ enum {
     BUS_HEADER_SIZE = 5,        /* magic, version, count: proto/README.md section 2 */
     BUS_RECV_SLACK = 64,        /* what NNG's own request id adds to a message */
     BUS_PIPES_MAX = 1024,       /* connections to one listener */
-    BUS_SERVERS_MAX = 4,        /* names one process may serve */
     BUS_REPLY_ALONE = 1 << 1,   /* reply flag: did not fit beside the others, ask by itself */
     BUS_REPLY_END = 1 << 0,     /* reply flag: the stream is over */
 };

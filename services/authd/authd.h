@@ -220,6 +220,8 @@ enum api_status account_fill(struct authd *a, struct api_call *call, struct stor
 /* The caller's own account: API_OK or a refusal. */
 enum api_status account_of_caller(struct api_call *call, struct store_txn *txn,
                                   struct user_record *ret_user);
+/* Of the call; 'digits' of the second. NULL without memory. */
+const char *time_text(struct api_call *call, int64_t wall_us, int digits);
 /* Other people's things may be seen and ended by the caller. */
 static inline bool
 may_manage_accounts(const struct api_call *call)

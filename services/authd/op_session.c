@@ -110,14 +110,6 @@ touch_own(struct authd *a, const struct api_call *call)
         sessions_touch(a, own, 0);
 }
 
-static const char *
-time_text(struct api_call *call, int64_t wall_us)
-{
-    char text[CLOCK_TEXT_SIZE];
-    clock_format(wall_us, 6, text);
-    return api_strdup(call, text);
-}
-
 static int
 fill(struct api_call *call, struct store_txn *txn, const struct live_session *s,
      struct session *ret_session)
@@ -130,8 +122,8 @@ fill(struct api_call *call, struct store_txn *txn, const struct live_session *s,
         .id = (int64_t)s->record.id,
         .user_id = (int64_t)s->record.user_id,
         .user_name = r == STORE_OK ? api_strdup(call, user.name) : "",
-        .created_at = time_text(call, s->record.created_us),
-        .last_access_at = time_text(call, s->record.last_us),
+        .created_at = time_text(call, s->record.created_us, 6),
+        .last_access_at = time_text(call, s->record.last_us, 6),
         .source_ip = api_strdup(call, s->record.addr),
         .is_current = s->record.id == (uint64_t)call->who->session_id,
     };

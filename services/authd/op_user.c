@@ -19,11 +19,11 @@ static const char last_admin_text[] = "the last active administrator must stay";
 
 /* ---- shared ---- */
 
-static const char *
-time_text(struct api_call *call, int64_t wall_us)
+const char *
+time_text(struct api_call *call, int64_t wall_us, int digits)
 {
     char text[CLOCK_TEXT_SIZE];
-    clock_format(wall_us, 0, text);
+    clock_format(wall_us, digits, text);
     return api_strdup(call, text);
 }
 
@@ -52,10 +52,11 @@ account_fill(struct authd *a, struct api_call *call, struct store_txn *txn,
         .is_active = user->is_active,
         .email = user->has_email ? api_strdup(call, user->email) : NULL,
         .description = user->has_description ? api_strdup(call, user->description) : NULL,
-        .created_at = time_text(call, user->created_us),
+        .created_at = time_text(call, user->created_us, 0),
         .password_changed_at =
-            user->password_changed_us ? time_text(call, user->password_changed_us) : NULL,
-        .login_at = user->login_us ? time_text(call, user->login_us) : "0001-01-01T00:00:00Z",
+            user->password_changed_us ? time_text(call, user->password_changed_us, 0) : NULL,
+        .login_at =
+            user->login_us ? time_text(call, user->login_us, 0) : "0001-01-01T00:00:00Z",
         .permissions = api_alloc(call, 64 * sizeof(const char *)),
         .roles = api_alloc(call, RECORD_ROLES_MAX * sizeof(struct role_ref)),
         .flag = flag_of(a, user),

@@ -39,7 +39,6 @@ enum {
     SESSIONS_MAX = 1024,
 
     ROLE_ADMINISTRATOR = 1, /* holds every permission; cannot be changed */
-    USER_ADMIN = 1,         /* the account of the first start */
 };
 
 struct user_record {
