@@ -89,6 +89,8 @@ end_slot(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
 {
     void *owner = slot->owner;
     r->sent_us = slot->sent_us;
+    r->begun_us = slot->begun_us;
+    r->passed_cost_us = slot->passed_cost_us;
     r->crowded = slot->crowded;
     slot->used = false;
     slot->owner = NULL;
@@ -96,9 +98,29 @@ end_slot(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
     c->events.done(c->events.arg, owner, r);
 }
 
+static struct mb_slot *
+oldest_slot(struct mb_conn *c)
+{
+    struct mb_slot *oldest = NULL;
+    for (unsigned i = 0; c->n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && (!oldest || c->slots[i].sent_us < oldest->sent_us))
+            oldest = &c->slots[i];
+    return oldest;
+}
+
+static bool
+others_wait(const struct mb_conn *c, uint8_t unit)
+{
+    for (unsigned i = 0; c->n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].unit != unit)
+            return true;
+    return false;
+}
+
 /*
  * The connection is of no more use: end what is in flight, try again later.
- * 'by_us': it was not the peer that ended it.
+ * 'by_us': it was not the peer that ended it. A peer that did has done so
+ * while it was busy with the oldest request.
  */
 static void
 lose(struct mb_conn *c, enum mb_done why, bool by_us)
@@ -111,11 +133,18 @@ lose(struct mb_conn *c, enum mb_done why, bool by_us)
     /* Not open any more before anybody hears of it, so that nobody sends. */
     c->state = MB_CONN_WAITING;
     set_timer(c, clock_mono_us() + pause);
-    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
-        if (c->slots[i].used) {
-            struct mb_result r = { .done = why, .by_us = by_us, .now_us = clock_mono_us() };
-            end_slot(c, &c->slots[i], &r);
-        }
+    struct mb_slot *oldest = oldest_slot(c);
+    if (oldest && others_wait(c, oldest->unit))
+        oldest->crowded = true; /* now it is */
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_slot *slot = &c->slots[i];
+        bool other = why == MB_DONE_LOST && slot != oldest;
+        struct mb_result r = { .done = why,
+                               .by_us = by_us || other,
+                               .now_us = clock_mono_us() };
+        if (slot->used)
+            end_slot(c, slot, &r);
+    }
     enter(c, MB_CONN_WAITING);
     c->useful = false;
 }
@@ -125,9 +154,15 @@ expire(struct mb_conn *c)
 {
     uint64_t now = clock_mono_us(), next = 0;
     unsigned n_over = 0;
-    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
-        n_over += c->slots[i].used && c->slots[i].deadline_us <= now;
-    bool renew = n_over > 0 && (c->n_in > 0 || c->silences + n_over >= MB_SILENCES_MAX);
+    unsigned n_unheard = 0;
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
+        const struct mb_slot *slot = &c->slots[i];
+        bool over = slot->used && slot->deadline_us <= now;
+        n_over += over;
+        n_unheard += over && slot->sent_us > c->answered_us;
+    }
+    c->silences = (uint8_t)(c->silences + n_unheard);
+    bool renew = n_over > 0 && (c->n_in > 0 || c->silences >= MB_SILENCES_MAX);
     if (renew)
         c->state = MB_CONN_WAITING; /* so that nobody sends on it any more */
     for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
@@ -135,7 +170,6 @@ expire(struct mb_conn *c)
         if (slot->used && slot->deadline_us <= now) {
             struct mb_result r = { .done = MB_DONE_TIMEOUT, .now_us = now };
             c->counters->timeouts++;
-            c->silences++;
             end_slot(c, slot, &r);
         }
     }
@@ -187,6 +221,7 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
         c->useful = true;
         c->failures = 0;
         c->silences = 0;
+        c->answered_us = r.now_us;
     }
     end_slot(c, slot, &r);
 }
@@ -362,15 +397,6 @@ free_slot(struct mb_conn *c)
     return NULL;
 }
 
-static bool
-others_wait(const struct mb_conn *c, uint8_t unit)
-{
-    for (unsigned i = 0; c->n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
-        if (c->slots[i].used && c->slots[i].unit != unit)
-            return true;
-    return false;
-}
-
 void
 mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t timeout_us,
              void *owner)
@@ -387,6 +413,7 @@ mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint
                               .unit = unit,
                               .tid = c->next_tid++,
                               .sent_us = now,
+                              .begun_us = now,
                               .deadline_us = now + timeout_us };
     memcpy(slot->head, pdu, MB_HEAD_SIZE);
     c->n_in_flight++;
@@ -400,8 +427,14 @@ mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint
      */
     if (sent != (ssize_t)size)
         (void)shutdown(c->fd, SHUT_RDWR);
-    if (!loop_timer_is_set(&c->timer) || slot->deadline_us < c->timer.deadline_us)
-        set_timer(c, slot->deadline_us);
+    mb_conn_expire_by(c, slot->deadline_us);
+}
+
+void
+mb_conn_expire_by(struct mb_conn *c, uint64_t deadline_us)
+{
+    if (!loop_timer_is_set(&c->timer) || deadline_us < c->timer.deadline_us)
+        set_timer(c, deadline_us);
 }
 
 void

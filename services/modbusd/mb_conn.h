@@ -4,8 +4,8 @@
  * growing, jittered pauses. It does not know what is asked or when; that is
  * mb_engine.c.
  *
- * A peer that stays silent for MB_SILENCES_MAX time-outs, or that timed out in
- * the middle of a frame, gets a new connection: what is half-dead in between
+ * A peer that brought no answer at all during MB_SILENCES_MAX time-outs, or that
+ * timed out in the middle of a frame, gets a new connection: what is half-dead in between
  * (address translation, a restarted peer, a mixed-up stream) is left behind.
  *
  * A reply whose transaction id is unknown (late, or nonsense) is dropped and
@@ -60,9 +60,10 @@ struct mb_result {
     uint8_t exception;
     const uint8_t *data; /* of a read; valid during the call */
     size_t n;
-    uint64_t sent_us, now_us;
-    bool crowded; /* another unit's request was unanswered when this one was sent */
-    bool by_us;   /* MB_DONE_LOST: with a connection that was given up because of others */
+    uint64_t sent_us, begun_us, now_us;
+    uint64_t passed_cost_us; /* as in the slot */
+    bool crowded; /* another unit's request was unanswered when this one was sent, or lost */
+    bool by_us; /* MB_DONE_LOST: because of others, whom the peer closed on or we gave up on */
 };
 
 /* Called on the loop. They may send; they may not stop or free the connection. */
@@ -86,6 +87,10 @@ struct mb_slot {
     uint8_t head[MB_HEAD_SIZE];
     uint16_t tid;
     uint64_t sent_us, deadline_us;
+    /* for the owner, who may change them and the deadline: */
+    uint64_t begun_us; /* sent, or since when it is taken to be served */
+    uint64_t
+        passed_cost_us; /* what it cost one that was answered before it; 0: there is none */
 };
 
 /* Counters shared by all connections. */
@@ -111,13 +116,15 @@ struct mb_conn {
     uint32_t random;   /* for jitter */
     int fd;
     bool useful;
-    uint8_t silences; /* time-outs since the last answer */
+    uint8_t silences; /* time-outs of requests sent after the last answer */
+    uint64_t answered_us;
     uint16_t next_tid;
     uint16_t n_in;
     uint8_t in[4 * MB_ADU_MAX];
 };
 
-/* So many time-outs in a row without any answer, and the connection is made anew. */
+/* So many time-outs in a row, nobody answered since the request was sent, and the connection is
+ * made anew. */
 enum { MB_SILENCES_MAX = 5 };
 enum { MB_BACKOFF_MIN_US = 100000, MB_BACKOFF_MAX_US = 5000000 };
 
@@ -141,6 +148,8 @@ mb_conn_can_send(const struct mb_conn *c)
  */
 void mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n,
                   uint64_t timeout_us, void *owner);
+/* A request in flight was given another deadline, this one. */
+void mb_conn_expire_by(struct mb_conn *c, uint64_t deadline_us);
 /* 'done' will come without this owner; the transaction id stays reserved until then. */
 void mb_conn_forget(struct mb_conn *c, const void *owner);
 

@@ -84,6 +84,7 @@ link_get(struct mb_engine *e, const struct mb_address *a)
         return NULL;
     l->e = e;
     l->limit = 1;
+    l->lost_unit = -1;
     l->directs_end = &l->directs;
     struct mb_conn_events events = { mb_link_done, mb_link_state, l };
     mb_conn_init(&l->conn, e->loop, a, &events, &e->conn);
@@ -128,13 +129,23 @@ link_reserve(struct mb_link *l, size_t n)
 static void
 link_count_devs(struct mb_link *l)
 {
-    l->n_devs = 0;
+    unsigned n_concurrent = 0;
+    l->n_devs = l->n_silent = 0;
     l->limit = 1;
     for (const struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         l->n_devs++;
+        l->n_silent += d->silent > 0;
+        n_concurrent += d->limit > 1;
         if (d->limit > l->limit)
             l->limit = d->limit;
     }
+    l->share = MB_IN_FLIGHT_MAX;
+    if (l->n_devs == 1)
+        return;
+    /* A device that falls silent with all it may ask leaves room for the others. */
+    l->share = n_concurrent > 1 ? MB_IN_FLIGHT_MAX / 4 : MB_IN_FLIGHT_MAX / 2;
+    if (l->limit > MB_IN_FLIGHT_MAX / 2)
+        l->limit = MB_IN_FLIGHT_MAX / 2;
 }
 
 static void

@@ -9,11 +9,16 @@
 #include "libcommon/banned.h"
 
 enum {
-    OVERTAKE_MAX = 4,                /* unanswered requests that others may pass */
-    PATIENCE_MIN_US = 10000,         /* before a request may be overtaken */
-    HOLD_MAX_US = 5000000,           /* pause of a silent unit that others can pass */
-    HOLD_MAX_BLOCKING_US = 60000000, /* … and that blocks them */
-    HOLD_PER_COST = 20, /* silent units cost the others one part in 21 of the time at most */
+    PATIENCE_MIN_US = 10000,    /* before a request may be overtaken */
+    PATIENCE_FIRST_US = 100000, /* … while no round trip is known, at most */
+    /*
+     * To ask silent units again costs the others one part in 41 of the time; the
+     * other half of 5 % is for finding them out.
+     */
+    PAUSE_PER_COST = 40,
+    PAUSE_ADDED_MAX_US = 15000000, /* costs of several units are added up to here */
+    ALL_SILENT_PAUSE_US = 5000000,
+    SILENT_COUNT_MAX = 5,     /* longer silence makes no difference */
     BAD_REPEAT_US = 10000000, /* a lasting bad quality is told again */
     STRICT_FIRST_US = 60000000,
     CROWDED_TIMEOUTS_MAX = 3, /* in a row: the peer drops what comes meanwhile */
@@ -220,14 +225,28 @@ mb_cmd_plan(struct mb_cmd *c)
         heap_push(c->op.dev->link, c);
 }
 
+/* As RFC 6298 has it for retransmission: the usual time, and four times how much it varies. */
 static uint64_t
 patience_us(const struct mb_link *l)
 {
-    uint64_t timeout = l->e->iface.timeout_ms * 1000ull;
-    uint64_t p = l->srtt_us ? 4 * l->srtt_us + 5000 : timeout / 4;
+    uint64_t most = l->e->iface.timeout_ms * 500ull;
+    uint64_t p = l->srtt_us ? l->srtt_us + 4 * l->rttvar_us + 5000 : PATIENCE_FIRST_US;
     if (p < PATIENCE_MIN_US)
         p = PATIENCE_MIN_US;
-    return p < timeout / 2 ? p : timeout / 2;
+    return p < most ? p : most;
+}
+
+static void
+learn_round_trip(struct mb_link *l, uint64_t rtt)
+{
+    if (l->srtt_us == 0) {
+        l->srtt_us = rtt + 1;
+        l->rttvar_us = rtt / 2;
+        return;
+    }
+    uint64_t off = rtt > l->srtt_us ? rtt - l->srtt_us : l->srtt_us - rtt;
+    l->rttvar_us = (3 * l->rttvar_us + off) / 4;
+    l->srtt_us = (7 * l->srtt_us + rtt) / 8;
 }
 
 static bool
@@ -249,7 +268,7 @@ may_send(const struct mb_link *l, uint64_t now, uint64_t *ret_when)
         return false;
     if (conn->n_in_flight < l->limit)
         return true;
-    if (!may_overtake(l, now) || conn->n_in_flight >= l->limit + OVERTAKE_MAX)
+    if (!may_overtake(l, now))
         return false;
     unsigned n_slow = 0;
     uint64_t patience = patience_us(l), when = UINT64_MAX;
@@ -311,11 +330,12 @@ mb_link_find_end(struct mb_link *l)
 }
 
 static void
-send_op(struct mb_link *l, struct mb_op *op, const uint8_t *pdu, size_t n, uint64_t timeout_us)
+send_op(struct mb_link *l, struct mb_op *op, const uint8_t *pdu, size_t n)
 {
     op->dev->n_in_flight++;
     op->dev->sent++;
-    mb_conn_send(&l->conn, op->dev->unit, pdu, n, timeout_us, op);
+    op->dev->asked_us = clock_mono_us();
+    mb_conn_send(&l->conn, op->dev->unit, pdu, n, l->e->iface.timeout_ms * 1000ull, op);
 }
 
 /* The request that polls (or cyclically writes) a command; its size. */
@@ -338,39 +358,86 @@ send_poll(struct mb_link *l, struct mb_cmd *c)
     int n = mb_cmd_pdu(c, pdu);
     MUST(n > 0);
     c->in_flight = true;
-    send_op(l, &c->op, pdu, (size_t)n, l->e->iface.timeout_ms * 1000ull);
+    send_op(l, &c->op, pdu, (size_t)n);
+}
+
+/* Has the device as many requests in flight as it may? */
+static bool
+dev_is_busy(const struct mb_dev *d)
+{
+    unsigned limit = d->limit < d->link->share ? d->limit : d->link->share;
+    return d->n_in_flight >= limit;
 }
 
 static bool
-send_next_direct(struct mb_link *l, uint64_t now)
+silent_in_flight(const struct mb_link *l)
 {
-    uint64_t timeout = l->e->iface.timeout_ms * 1000ull;
+    for (unsigned i = 0; l->n_silent && i < MB_IN_FLIGHT_MAX; i++) {
+        const struct mb_op *op = l->conn.slots[i].used ? l->conn.slots[i].owner : NULL;
+        if (op && op->dev->silent)
+            return true;
+    }
+    return false;
+}
+
+static bool
+send_next_direct(struct mb_link *l)
+{
+    bool silent = silent_in_flight(l);
     for (struct mb_direct **at = &l->directs; *at; at = &(*at)->next) {
         struct mb_direct *q = *at;
-        if (q->op.dev->n_in_flight >= q->op.dev->limit)
+        if (dev_is_busy(q->op.dev) || (silent && q->op.dev->silent))
             continue;
         *at = q->next;
         if (!q->next)
             l->directs_end = at;
         q->next = NULL;
         q->sent = true;
-        uint64_t left = q->deadline_us - now; /* expire_directs has seen that there is some */
-        send_op(l, &q->op, q->pdu, q->n, left < timeout ? left : timeout);
+        send_op(l, &q->op, q->pdu, q->n);
         return true;
     }
     return false;
 }
 
-/* Directs whose client has waited long enough; the earliest deadline of the others. */
+/*
+ * The client of a request in flight has waited long enough. The request itself
+ * is awaited for its whole time: only then it tells something about the unit.
+ */
+static uint64_t
+let_clients_go(struct mb_link *l, uint64_t now)
+{
+    uint64_t next = UINT64_MAX;
+    struct mb_direct_result r = { .status = MB_DIRECT_TIMEOUT };
+    for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_op *op = l->conn.slots[i].used ? l->conn.slots[i].owner : NULL;
+        if (!op || !op->is_direct)
+            continue;
+        struct mb_direct *q = CONTAINER_OF(op, struct mb_direct, op);
+        mb_direct_fn *fn = q->fn;
+        if (fn && q->deadline_us > now) {
+            next = q->deadline_us < next ? q->deadline_us : next;
+        } else if (fn) {
+            q->fn = NULL;
+            fn(q->arg, &r);
+        }
+    }
+    return next;
+}
+
+/*
+ * Ends directs whose client has waited long enough, unsent where no round trip
+ * fits into what is left; when the next of the others ends.
+ */
 static uint64_t
 expire_directs(struct mb_link *l, uint64_t now)
 {
-    uint64_t next = UINT64_MAX;
+    uint64_t next = let_clients_go(l, now);
     struct mb_direct *over = NULL, **over_end = &over;
     for (struct mb_direct **at = &l->directs; *at;) {
         struct mb_direct *q = *at;
-        if (q->deadline_us > now) {
-            next = q->deadline_us < next ? q->deadline_us : next;
+        if (q->deadline_us > now + l->srtt_us) {
+            uint64_t end = q->deadline_us - l->srtt_us;
+            next = end < next ? end : next;
             at = &q->next;
             continue;
         }
@@ -387,42 +454,116 @@ expire_directs(struct mb_link *l, uint64_t now)
     return next;
 }
 
+static void
+park(struct mb_cmd *c)
+{
+    struct mb_dev *d = c->op.dev;
+    c->parked = true;
+    c->next_parked = d->parked;
+    d->parked = c;
+}
+
 /* Sends the command that is due, or puts it where it has to wait. */
 static void
 poll_due(struct mb_link *l, struct mb_cmd *c, uint64_t now)
 {
     struct mb_dev *d = c->op.dev;
     mb_link_unplan(l, c);
-    if (d->n_in_flight >= d->limit) {
-        c->parked = true;
-        c->next_parked = d->parked;
-        d->parked = c;
-    } else if (d->hold_until_us > now) {
-        mark_bad(c, TAG_BAD_TIMEOUT, 0, now);
-        next_period(l->e, c, d->hold_until_us);
-        heap_push(l, c);
+    if (d->silent) {
+        mark_bad(c, d->why, d->why_aux, now);
+        park(c);
+    } else if (dev_is_busy(d)) {
+        park(c);
     } else {
         send_poll(l, c);
     }
+}
+
+/* ---- silent units ---- */
+
+/* When a silent unit may be asked: UINT64_MAX while one is. */
+static uint64_t
+probe_time(const struct mb_link *l)
+{
+    return silent_in_flight(l) ? UINT64_MAX : l->probe_after_us;
+}
+
+/* The silent unit whose turn it is: those that fell silent of late first, then in turn. */
+static struct mb_dev *
+next_silent(const struct mb_link *l)
+{
+    struct mb_dev *found = NULL;
+    for (struct mb_dev *d = l->devs; d; d = d->next_in_link)
+        if (d->silent && d->parked &&
+            (!found || d->silent < found->silent ||
+             (d->silent == found->silent && d->asked_us < found->asked_us)))
+            found = d;
+    return found;
+}
+
+/* Asks a silent unit if one may be asked, with the command that waits longest. */
+static bool
+send_probe(struct mb_link *l, uint64_t now)
+{
+    if (!l->n_silent || probe_time(l) > now)
+        return false;
+    struct mb_dev *d = next_silent(l);
+    if (!d)
+        return false;
+    struct mb_cmd **first = &d->parked;
+    for (struct mb_cmd **at = &d->parked; *at; at = &(*at)->next_parked)
+        if ((*at)->due_us < (*first)->due_us)
+            first = at;
+    struct mb_cmd *c = *first;
+    *first = c->next_parked;
+    c->next_parked = NULL;
+    c->parked = false;
+    send_poll(l, c);
+    return true;
+}
+
+static bool
+poll_is_due(const struct mb_link *l, uint64_t now)
+{
+    return l->n_heap && l->heap[1]->due_us <= now;
+}
+
+/*
+ * Sends the next request, or puts a command where it has to wait. Directs go
+ * first, but a poll that is due comes after each. False: nothing is to be done.
+ */
+static bool
+send_next(struct mb_link *l, uint64_t now)
+{
+    if (l->directs && !(l->direct_was_last && poll_is_due(l, now)) && send_next_direct(l)) {
+        l->direct_was_last = true;
+        return true;
+    }
+    l->direct_was_last = false;
+    if (send_probe(l, now))
+        return true;
+    if (!poll_is_due(l, now))
+        return l->directs && send_next_direct(l);
+    poll_due(l, l->heap[1], now);
+    return true;
 }
 
 void
 mb_link_pump(struct mb_link *l)
 {
     uint64_t now = clock_mono_us(), when = UINT64_MAX, passable = 0;
-    if (l->directs)
+    if (l->e->n_directs)
         when = expire_directs(l, now);
     if (l->conn.state == MB_CONN_OPEN) {
-        while (may_send(l, now, &passable)) {
-            if (l->directs && send_next_direct(l, now))
-                continue;
-            if (l->n_heap == 0 || l->heap[1]->due_us > now)
+        while (may_send(l, now, &passable))
+            if (!send_next(l, now))
                 break;
-            poll_due(l, l->heap[1], now);
-        }
         if (l->n_heap && l->heap[1]->due_us > now && l->heap[1]->due_us < when)
             when = l->heap[1]->due_us;
-        bool waits = l->directs || (l->n_heap && l->heap[1]->due_us <= now);
+        uint64_t probe = l->n_silent && next_silent(l) ? probe_time(l) : UINT64_MAX;
+        if (probe > now && probe < when)
+            when = probe;
+        bool waits = l->directs || poll_is_due(l, now) || probe <= now;
         if (waits && passable && passable < when)
             when = passable;
     }
@@ -450,11 +591,15 @@ unpark(struct mb_dev *d)
     }
 }
 
+/* Longer each time; a peer that did well without for as long as it was strict begins anew. */
 static void
 go_strict(struct mb_link *l, uint64_t now)
 {
-    l->strict_for_us = l->strict_for_us == 0 ? STRICT_FIRST_US : 2 * l->strict_for_us;
-    if (l->strict_for_us > STRICT_MAX_US)
+    if (l->strict_for_us == 0 || now > l->strict_until_us + l->strict_for_us)
+        l->strict_for_us = STRICT_FIRST_US;
+    else if (l->strict_for_us < STRICT_MAX_US / 2)
+        l->strict_for_us *= 2;
+    else
         l->strict_for_us = STRICT_MAX_US;
     l->strict_until_us = now + l->strict_for_us;
     l->crowded_timeouts = 0;
@@ -472,100 +617,172 @@ judge_crowding(struct mb_link *l, const struct mb_dev *d, const struct mb_result
     bool broke = r->done == MB_DONE_BAD || r->done == MB_DONE_LOST;
     if (r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION)
         l->crowded_timeouts = 0;
-    else if (r->done == MB_DONE_TIMEOUT && d->answered)
+    else if (r->done == MB_DONE_TIMEOUT && !d->silent && !r->passed_cost_us)
         broke = ++l->crowded_timeouts >= CROWDED_TIMEOUTS_MAX;
     if (broke && r->now_us >= l->strict_until_us)
         go_strict(l, r->now_us);
 }
 
-/* Was it answered before a request that had been sent earlier? */
+/*
+ * Was it answered before requests that had been sent earlier? What those have
+ * cost it, and so others: the wait until they could be passed, and what its
+ * answer took more than usual.
+ */
 static bool
-overtook(const struct mb_link *l, const struct mb_result *r)
+overtook(struct mb_link *l, const struct mb_result *r)
 {
-    for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++)
-        if (l->conn.slots[i].used && l->conn.slots[i].sent_us < r->sent_us)
-            return true;
-    return false;
+    bool any = false;
+    uint64_t rtt = r->now_us - r->begun_us, patience = patience_us(l);
+    for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_slot *slot = &l->conn.slots[i];
+        if (!slot->used || slot->sent_us >= r->sent_us)
+            continue;
+        any = true;
+        if (slot->passed_cost_us == 0)
+            slot->passed_cost_us = patience + (rtt > l->srtt_us ? rtt - l->srtt_us : 0);
+    }
+    return any;
+}
+
+static void
+set_silent(struct mb_link *l, struct mb_dev *d, unsigned silent)
+{
+    l->n_silent += (silent > 0) - (d->silent > 0);
+    d->silent = silent;
+}
+
+/* A peer that serves one after the other has come to the request after this one. */
+static void
+queue_moved(struct mb_link *l, const struct mb_result *r)
+{
+    uint64_t timeout = l->e->iface.timeout_ms * 1000ull;
+    struct mb_slot *next = NULL;
+    for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_slot *slot = &l->conn.slots[i];
+        if (!slot->used || !slot->crowded || slot->sent_us <= r->sent_us)
+            continue;
+        slot->deadline_us = r->now_us + timeout + timeout / 8;
+        if (!next || slot->sent_us < next->sent_us)
+            next = slot;
+    }
+    if (!next)
+        return;
+    next->crowded = false;
+    next->begun_us = r->now_us;
+    next->deadline_us = r->now_us + timeout;
+    mb_conn_expire_by(&l->conn, next->deadline_us);
 }
 
 static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
-    d->answered = true;
-    d->silent = 0;
+    bool passed = r->crowded && overtook(l, r);
+    l->answered_us = r->now_us;
     d->excused = 0;
-    d->hold_until_us = 0;
-    if (!r->crowded) {
-        uint64_t rtt = r->now_us - r->sent_us;
-        l->srtt_us = l->srtt_us ? (7 * l->srtt_us + rtt) / 8 : rtt + 1;
-    } else if (overtook(l, r)) {
-        l->passed_us = r->now_us;
-    }
+    set_silent(l, d, 0);
+    l->lost_unit = -1;
+    uint64_t rtt = r->now_us - r->begun_us;
+    if (!r->crowded || (passed && (l->srtt_us == 0 || rtt <= patience_us(l))))
+        learn_round_trip(l, rtt);
+    if (l->conn.n_in_flight && l->n_devs > 1 && !may_overtake(l, r->now_us))
+        queue_moved(l, r);
 }
 
 /*
  * When a unit stayed silent and nobody who asked after it was answered
  * meanwhile either, then the peer serves one after the other: to overtake
- * there only makes the others time out too.
+ * there only makes the others time out too. Those that wait are given time
+ * again, once; a peer that is dead altogether must be found out.
  */
 static void
-judge_blocking(struct mb_link *l, const struct mb_result *r)
+judge_blocking(struct mb_link *l, const struct mb_dev *culprit, const struct mb_result *r)
 {
-    uint64_t patience = patience_us(l);
-    if (l->passed_us > r->sent_us || !may_overtake(l, r->now_us))
-        return;
-    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
-        const struct mb_slot *slot = &l->conn.slots[i];
-        if (slot->used && slot->crowded && slot->sent_us + patience <= r->now_us) {
-            go_strict(l, r->now_us);
-            return;
-        }
+    uint64_t patience = patience_us(l), timeout = l->e->iface.timeout_ms * 1000ull;
+    bool blocked = false, extend = l->answered_us >= l->extended_us;
+    for (unsigned i = 0; !r->passed_cost_us && i < MB_IN_FLIGHT_MAX; i++) {
+        struct mb_slot *slot = &l->conn.slots[i];
+        const struct mb_op *op = slot->used ? slot->owner : NULL;
+        if (!op || op->dev == culprit || op->dev->silent || !slot->crowded ||
+            slot->sent_us + patience > r->now_us)
+            continue;
+        blocked = true;
+        if (extend)
+            slot->deadline_us = r->now_us + timeout + timeout / 8;
     }
+    if (blocked && extend)
+        l->extended_us = r->now_us;
+    if (blocked && may_overtake(l, r->now_us))
+        go_strict(l, r->now_us);
+}
+
+/* What a unit that brought nothing has cost the others, who wait or pass it. */
+static uint64_t
+cost_us(const struct mb_link *l, const struct mb_result *r)
+{
+    uint64_t spent = r->now_us - r->begun_us, patience = patience_us(l);
+    if (r->done == MB_DONE_LOST) /* … and the connection is to be made anew */
+        return spent + patience;
+    if (r->passed_cost_us)
+        return r->passed_cost_us < spent ? r->passed_cost_us : spent;
+    return spent > patience && may_overtake(l, r->now_us) ? patience : spent;
 }
 
 /*
- * Until when a silent unit is left alone. The first repetition goes out at
- * once, those that the interface's retry count covers after one time-out each,
- * further ones at doubling pauses. All of it is stretched so that the time
- * silent units cost their neighbours stays a small part: a time-out each where
- * the peer answers one after the other, else what passes until they are
- * overtaken. Alone on its connection a unit hurts nobody.
+ * No silent unit is asked before the others have had PAUSE_PER_COST times what
+ * this one cost. When all are silent the pause is for the peer: to get rid of
+ * what may have gathered there.
  */
-static uint64_t
-hold_us(const struct mb_link *l, const struct mb_dev *d, const struct mb_result *r)
+static void
+charge(struct mb_link *l, uint64_t cost, uint64_t now)
 {
-    uint64_t timeout = l->e->iface.timeout_ms * 1000ull, retries = l->e->iface.retry_count;
-    if (l->n_devs <= 1 || (d->silent == 1 && retries > 0 && r->done == MB_DONE_TIMEOUT))
-        return 0;
-    unsigned n_silent = 0;
-    for (const struct mb_dev *i = l->devs; i; i = i->next_in_link)
-        n_silent += i->silent > 0;
-    bool blocking = !may_overtake(l, r->now_us);
-    uint64_t cost = (blocking ? timeout : patience_us(l)) * HOLD_PER_COST * n_silent;
-    uint64_t over = d->silent > retries ? d->silent - retries : 0;
-    uint64_t hold = timeout << (over < 16 ? over : 16);
-    uint64_t most = blocking ? HOLD_MAX_BLOCKING_US : HOLD_MAX_US;
-    if (hold > HOLD_MAX_US)
-        hold = HOLD_MAX_US;
-    if (hold < cost)
-        hold = cost;
-    return hold < most ? hold : most;
+    if (l->n_silent == l->n_devs) {
+        l->probe_after_us = now + (cost < ALL_SILENT_PAUSE_US ? cost : ALL_SILENT_PAUSE_US);
+        return;
+    }
+    uint64_t pause = PAUSE_PER_COST * cost;
+    uint64_t most = now + (pause > PAUSE_ADDED_MAX_US ? pause : PAUSE_ADDED_MAX_US);
+    uint64_t after = (l->probe_after_us > now ? l->probe_after_us : now) + pause;
+    if (after > most)
+        after = most;
+    if (after > l->probe_after_us)
+        l->probe_after_us = after;
 }
 
+/* A unit on a shared connection did not answer in time, or the peer closed on it. */
 static void
 unit_silent(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
-    if (r->done == MB_DONE_TIMEOUT)
-        judge_blocking(l, r);
-    if (r->crowded && d->answered && d->excused < CROWDED_TIMEOUTS_MAX) {
+    if (l->n_devs <= 1 || r->sent_us < d->failed_us)
+        return; /* alone it hurts nobody; and of requests sent together one counts */
+    if (r->done != MB_DONE_LOST)
+        judge_blocking(l, d, r);
+    if (r->done == MB_DONE_TIMEOUT && r->crowded && !r->passed_cost_us && !d->silent &&
+        d->excused < CROWDED_TIMEOUTS_MAX) {
         d->excused++;
         return;
     }
-    d->silent++;
-    d->answered = false;
-    uint64_t hold = hold_us(l, d, r);
-    if (hold > 0)
-        d->hold_until_us = r->now_us + hold;
+    d->failed_us = r->now_us;
+    d->why = r->done == MB_DONE_TIMEOUT ? TAG_BAD_TIMEOUT
+             : r->done == MB_DONE_LOST  ? TAG_BAD_CONNECTION
+                                        : TAG_BAD_EXCEPTION;
+    d->why_aux = r->exception;
+    set_silent(l, d, d->silent < SILENT_COUNT_MAX ? d->silent + 1 : d->silent);
+    charge(l, cost_us(l, r), r->now_us);
+}
+
+/* The peer closed on a request to 'd'. */
+static void
+unit_lost(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
+{
+    l->lost_two |= l->lost_unit >= 0 && l->lost_unit != d->unit;
+    l->lost_unit = d->unit;
+    unit_silent(l, d, r);
+}
+
+static bool
+is_mute_exception(const struct mb_result *r)
+{
+    return r->done == MB_DONE_EXCEPTION && (r->exception == 10 || r->exception == 11);
 }
 
 /* A poll that brought no data, again or given up until its next period. */
@@ -582,6 +799,7 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         break;
     case MB_DONE_EXCEPTION:
         mark_bad(c, TAG_BAD_EXCEPTION, r->exception, r->now_us);
+        again = is_mute_exception(r) && c->tries < l->e->iface.retry_count;
         break;
     case MB_DONE_BAD:
         again = l->conn.state == MB_CONN_OPEN && c->tries < l->e->iface.retry_count;
@@ -592,19 +810,16 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         if (r->by_us)
             return; /* as if it had not been sent */
         again = l->conn.useful && c->tries < l->e->iface.retry_count;
-        if (!again)
+        if (!again || d->silent)
             mark_bad(c, TAG_BAD_CONNECTION, 0, r->now_us);
         break;
     case MB_DONE_OK:
         break;
     }
-    if (!again) {
-        next_period(l->e, c, r->now_us > d->hold_until_us ? r->now_us : d->hold_until_us);
-        return;
-    }
-    c->tries++;
-    if (d->hold_until_us > r->now_us)
-        c->due_us = d->hold_until_us;
+    if (again)
+        c->tries++;
+    else
+        next_period(l->e, c, r->now_us);
 }
 
 static enum mb_status
@@ -795,19 +1010,19 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
     count(d, r->done);
     judge_crowding(l, d, r);
     /* A gateway that says the unit behind it is mute has spent its own time-out on it. */
-    bool mute = r->done == MB_DONE_TIMEOUT ||
-                (r->done == MB_DONE_EXCEPTION && (r->exception == 10 || r->exception == 11));
-    if (mute)
+    if (r->done == MB_DONE_TIMEOUT || is_mute_exception(r))
         unit_silent(l, d, r);
     else if (r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION)
         unit_answered(l, d, r);
+    else if (r->done == MB_DONE_LOST && !r->by_us)
+        unit_lost(l, d, r);
     if (r->done != MB_DONE_LOST || !l->conn.useful)
         set_status(d, status_of(r));
     if (op->is_direct)
         direct_done(l, CONTAINER_OF(op, struct mb_direct, op), r);
     else
         poll_done(l, op->cmd, r);
-    if (d->parked)
+    if (d->parked && !d->silent)
         unpark(d);
     mb_link_pump(l);
 }
@@ -822,22 +1037,41 @@ fail_directs(struct mb_link *l, enum mb_direct_status status)
     mb_directs_finish(l->e, all, &r);
 }
 
+/* After the whole link was away everybody begins anew. */
+static void
+forget_silence(struct mb_link *l)
+{
+    for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
+        set_silent(l, d, 0);
+        unpark(d);
+    }
+    l->probe_after_us = 0;
+}
+
 void
 mb_link_state(void *arg, enum mb_conn_state state, bool useful)
 {
     struct mb_link *l = arg;
     const struct mb_address *a = &l->conn.address;
     if (state == MB_CONN_OPEN) {
-        if (l->down_told)
+        if (l->down_told) {
             log_info("modbus: connected again address=%s port=%u", a->text, a->port);
+            forget_silence(l);
+        }
         l->down_told = false;
-        for (struct mb_dev *d = l->devs; d; d = d->next_in_link)
-            d->hold_until_us = 0;
+        l->was_open = true;
         mb_link_pump(l);
         return;
     }
-    /* A peer that closed after it had answered gets the chance to open again first. */
-    if (state != MB_CONN_WAITING || useful)
+    if (state != MB_CONN_WAITING)
+        return;
+    /*
+     * A peer that closed after it had answered gets the chance to open again
+     * first; and when it closes on one unit only, the others are not to blame.
+     */
+    bool one_unit = l->was_open && l->n_devs > 1 && l->lost_unit >= 0 && !l->lost_two;
+    l->was_open = l->lost_two = false;
+    if (useful || one_unit)
         return;
     if (!l->down_told)
         log_warn("modbus: no connection address=%s port=%u", a->text, a->port);

@@ -8,11 +8,15 @@
  * counted. Direct reads and writes go before polls.
  *
  * One request is in flight per link, more if a device allows concurrent
- * transactions. A request that stays unanswered for several round trips is
+ * transactions. A request that stays unanswered for longer than usual is
  * overtaken by requests to other units, whose answers its transaction id
- * keeps apart; a peer that cannot bear that (closes, mixes up, drops) is from
- * then on asked strictly one by one. A unit that timed out is asked again at
- * growing intervals, so that its neighbours keep their pace.
+ * keeps apart; a peer that cannot bear that (closes, mixes up, drops, answers
+ * nobody meanwhile) is from then on asked strictly one by one.
+ *
+ * A unit on a shared connection that does not answer, or on which the peer
+ * closes, is silent from then on, until it answers. What it cost the others is
+ * measured, and no silent unit is asked before they have had forty times as
+ * much; one of them at a time, in turn.
  *
  * Everything runs on the loop thread and nothing blocks.
  */

@@ -68,11 +68,13 @@ struct mb_dev {
     uint16_t port;
     uint8_t unit;
     unsigned limit, n_in_flight;
-    bool answered;    /* since it last went silent */
-    unsigned silent;  /* time-outs in a row */
-    unsigned excused; /* time-outs put down to a crowded link */
-    uint64_t hold_until_us;
-    struct mb_cmd *parked;
+    /* On a shared connection: */
+    unsigned silent;       /* so many times in a row; 0: not */
+    uint8_t why, why_aux;  /* the quality that its silence gives */
+    unsigned excused;      /* time-outs put down to a crowded link */
+    uint64_t asked_us;     /* the last request was sent */
+    uint64_t failed_us;    /* what was sent before counts no more */
+    struct mb_cmd *parked; /* commands that are due and wait: for others of it, or its turn */
     struct mb_cmd *cmds;
     size_t n_cmds;
     struct mb_tag *tags; /* of all commands */
@@ -103,15 +105,23 @@ struct mb_link {
     struct mb_conn conn;
     struct loop_timer timer;
     struct mb_dev *devs;
-    unsigned n_devs, limit;
+    unsigned n_devs, n_silent;
+    unsigned limit;       /* requests in flight, of all; those overtaken do not count */
+    unsigned share;       /* … of one device */
     struct mb_cmd **heap; /* from 1 */
     size_t n_heap, cap_heap;
     struct mb_direct *directs, **directs_end;
-    uint64_t srtt_us;
+    bool direct_was_last;
+    uint64_t srtt_us, rttvar_us;
+    uint64_t probe_after_us; /* silent units are left alone until then */
     uint64_t strict_until_us, strict_for_us;
     unsigned crowded_timeouts;
-    uint64_t passed_us; /* when last an answer overtook an older request */
-    bool down_told;     /* the log knows that there is no connection */
+    uint64_t answered_us; /* when last an answer came */
+    uint64_t extended_us; /* … those that wait for a blocked peer were given time */
+    int lost_unit;        /* the peer closed on it, and nobody answered since; -1: none */
+    bool lost_two;        /* … and on another one */
+    bool was_open;
+    bool down_told; /* the log knows that there is no connection */
 };
 
 struct mb_engine {

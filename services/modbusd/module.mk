@@ -16,3 +16,5 @@ test_mb_config.gen   := api_modbusd
 fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
 fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)
 fuzz_api_body.gen    += api_modbusd
+test_mb_shares.extra := $(modbusd.engine)
+test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us

@@ -467,7 +467,7 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     assert_int_equal(w.result.status, MB_DIRECT_TIMEOUT);
     assert_true(clock_mono_us() - began < 400000 + w.stalled_us);
     fake_close(&w.fake);
-    UNTIL(w.last[1].quality == TAG_BAD_CONNECTION);
+    UNTIL(w.status[1] == MB_STATUS_NO_CONNECTION);
     assert_false(write_now(1, 5));
     assert_int_equal(w.result.status, MB_DIRECT_NO_CONNECTION);
     assert_false(mb_direct_is_unsure(&w.result));
