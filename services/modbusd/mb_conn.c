@@ -329,6 +329,16 @@ failed:
     lose(c, MB_DONE_LOST, false);
 }
 
+static bool
+is_over(const struct mb_conn *c)
+{
+    uint64_t now = clock_mono_us();
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].deadline_us <= now)
+            return true;
+    return false;
+}
+
 static void
 on_timer(void *arg)
 {
@@ -342,7 +352,11 @@ on_timer(void *arg)
         lose(c, MB_DONE_LOST, false);
         break;
     case MB_CONN_OPEN:
-        expire(c);
+        /* After a stall of the loop the answer may be here and not be read yet. */
+        if (is_over(c))
+            on_readable(c);
+        if (c->state == MB_CONN_OPEN)
+            expire(c);
         break;
     case MB_CONN_STOPPED:
         break;

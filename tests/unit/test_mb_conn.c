@@ -31,7 +31,7 @@ struct world {
     struct mb_conn_counters counters;
     struct seen seen[SEEN_MAX];
     unsigned n_seen, n_open, n_waiting;
-    unsigned step; /* for answers that differ by turn */
+    unsigned step;       /* for answers that differ by turn */
     uint64_t timeout_us; /* of requests; PATIENT_US unless time-outs are the matter */
     struct loop_timer later;
     struct fake_request held; /* an answer that is sent later */
@@ -355,6 +355,13 @@ a_frame_may_come_in_single_bytes(void **state)
     assert_good(ask_and_wait(12), 12);
 }
 
+static void
+on_other(void *arg, uint32_t events)
+{
+    (void)arg;
+    (void)events; /* and stays readable */
+}
+
 /* Waits for three requests, then answers them in one segment, the last first. */
 static void
 answer_three_at_once(struct fake_request *r)
@@ -438,6 +445,45 @@ a_forgotten_owner_hears_nothing(void **state)
     assert_int_equal(w.conn.n_in_flight, 0);
 }
 
+/*
+ * The loop stands still for longer than the time-out, and when it goes on there
+ * are more events than it takes in one round: the answer is there all the same.
+ */
+static void
+an_answer_that_came_in_time_counts_after_a_stall(void **state)
+{
+    enum { OTHERS = 200 };
+    static int others[OTHERS][2];
+    static struct loop_io *ios[OTHERS];
+    (void)state;
+    w.timeout_us = TIMEOUT_US;
+    int owner;
+    start(fake_answer_good);
+    UNTIL(mb_conn_can_send(&w.conn) && w.fake.n_accepted == 1);
+    for (int i = 0; i < OTHERS; i++) {
+        assert_int_equal(pipe(others[i]), 0);
+        assert_int_equal(write(others[i][1], "x", 1), 1);
+        assert_int_equal(loop_io_add(w.loop, others[i][0], EPOLLIN, on_other, NULL, &ios[i]),
+                         0);
+    }
+    ask(1, 3, 5, 2, &owner);
+    while (w.fake.n_requests == 0)
+        assert_int_equal(loop_round(w.loop, 0), 0);
+    if (w.n_seen == 0) { /* the answer is in the socket, behind many others */
+        uint64_t until = clock_mono_us() + TIMEOUT_US + 10000;
+        while (clock_mono_us() < until)
+            ;
+    }
+    UNTIL(w.n_seen == 1);
+    assert_good(&w.seen[0], 5);
+    assert_int_equal(w.counters.timeouts, 0);
+    for (int i = 0; i < OTHERS; i++) {
+        loop_io_remove(ios[i]);
+        (void)close(others[i][0]);
+        (void)close(others[i][1]);
+    }
+}
+
 static void
 nobody_listens_and_then_somebody_does(void **state)
 {
@@ -499,6 +545,7 @@ main(void)
         T(each_request_in_flight_has_its_own_time_out),
         T(silence_makes_the_connection_anew),
         T(a_forgotten_owner_hears_nothing),
+        T(an_answer_that_came_in_time_counts_after_a_stall),
         T(nobody_listens_and_then_somebody_does),
         T(pauses_between_attempts_grow),
         cmocka_unit_test(addresses_have_one_spelling),
