@@ -1,5 +1,8 @@
 """Devices that are gone, slow or wrong: each tag tells within one time-out,
 the other devices keep their pace, and all is back by itself."""
+import contextlib
+import glob
+import os
 import time
 
 import harness
@@ -9,6 +12,25 @@ from hostile_modbus import Hostile
 TEST_SECONDS = 180
 TIMEOUT_MS = 300
 INTERVAL_MS = 100
+
+
+def kept_waiting(fleet):
+    """Seconds for which the machine kept modbusd and the devices (threads of
+    this process) from a processor: they can have cost samples, and nobody here
+    is to blame for them."""
+    total = 0
+    for pid in (os.getpid(), fleet.d["modbusd"].pid):
+        for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+            with contextlib.suppress(OSError), open(path, encoding="ascii") as f:
+                total += int(f.read().split()[1])
+    return total / 1e9
+
+
+def pass_time(fleet, seconds):
+    """Waits; returns what of that time the machine gave to modbusd and the devices."""
+    began, before = time.monotonic(), kept_waiting(fleet)
+    wait_for("time to pass", lambda: time.monotonic() - began > seconds, seconds + 5, 0.05)
+    return time.monotonic() - began - max(0, kept_waiting(fleet) - before)
 
 
 class Faults(Suite):
@@ -37,10 +59,9 @@ class Faults(Suite):
 
     def pace(self, seconds):
         """The share of the neighbour's samples that came in that time."""
-        began, before = time.monotonic(), self.good.answered[1]
-        wait_for("time to pass", lambda: time.monotonic() - began > seconds, seconds + 5, 0.05)
-        expected = (time.monotonic() - began) * 1000 / INTERVAL_MS
-        return (self.good.answered[1] - before + 1) / expected
+        before = self.good.answered[1]
+        given = pass_time(self.fleet, seconds)
+        return (self.good.answered[1] - before + 1) / (given * 1000 / INTERVAL_MS)
 
     def fault(self, mode, qualities, delay=None, code=2, seconds=2.0):
         """Orders a fault; the tag must tell within one time-out and an interval."""
@@ -60,12 +81,9 @@ class Faults(Suite):
         self.assertLess(told, limit * harness.SLOW, f"{mode}: told after {told:.3f} s")
         row = self.wait_quality("bad", "a", qualities)
         self.assertEqual(row["dataValue"], 10, "the last good value stays")
-        # the neighbour keeps its pace; a busy test machine may spoil a try or two
-        tries = []
-        while len(tries) < 3 and (not tries or max(tries) < 0.95):
-            tries.append(self.pace(seconds))
-        self.assertGreaterEqual(max(tries), 0.95 / harness.SLOW,
-                                f"{mode}: shares of the neighbour's samples that came: {tries}")
+        share = self.pace(seconds)
+        self.assertGreaterEqual(share, 0.95 / harness.SLOW,
+                                f"{mode}: the share of the neighbour's samples that came")
         # and back by itself
         mark = len(stream.events)
         if mode == "gone":
@@ -152,21 +170,29 @@ class Shared(Suite):
 
     def count(self, seconds):
         before = dict(self.device.answered)
-        began = time.monotonic()
-        wait_for("time to pass", lambda: time.monotonic() - began > seconds, seconds + 5)
-        took = time.monotonic() - began
-        return {u: (self.device.answered[u] - before[u]) / (took / 0.2)
+        given = pass_time(self.fleet, seconds)
+        return {u: (self.device.answered[u] - before[u] + 1) / (given / 0.2)
                 for u in range(2, self.UNITS + 1)}
 
     def test_the_neighbours_of_a_mute_unit_keep_95_percent_of_their_samples(self):
+        """From the moment it goes mute."""
         self.device.unit_mode[1] = "mute"
-        self.wait_quality("unit1", "a", ("timeout", "connection"))
-        for _ in range(3):  # a busy test machine may spoil a try
-            shares = self.count(15)
-            if min(shares.values()) >= 0.95:
-                break
+        shares = self.count(15)
         self.assertGreaterEqual(min(shares.values()), 0.95 / harness.SLOW, shares)
+        self.wait_quality("unit1", "a", ("timeout", "connection"))
         for unit in range(2, self.UNITS + 1):
             self.assertEqual(self.values(f"unit{unit}")["a"]["quality"], "good")
         del self.device.unit_mode[1]
-        self.wait_quality("unit1", "a", "good", 70)
+        self.wait_quality("unit1", "a", "good")
+
+    def test_a_peer_that_closes_on_one_unit_keeps_the_others(self):
+        self.device.unit_mode[3] = "close"
+        self.addCleanup(self.device.unit_mode.pop, 3)
+        self.wait_quality("unit3", "a", "connection", 1)
+        shares = self.count(5)
+        del shares[3]
+        self.assertGreaterEqual(min(shares.values()), 0.95 / harness.SLOW, shares)
+        for unit in shares:
+            self.assertEqual(self.values(f"unit{unit}")["a"]["quality"], "good")
+        self.device.unit_mode[3] = "ok"
+        self.wait_quality("unit3", "a", "good")
