@@ -407,7 +407,7 @@ static uint64_t
 let_clients_go(struct mb_link *l, uint64_t now)
 {
     uint64_t next = UINT64_MAX;
-    struct mb_direct_result r = { .status = MB_DIRECT_TIMEOUT };
+    struct mb_direct_result r = { .status = MB_DIRECT_TIMEOUT, .sent = true };
     for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++) {
         struct mb_op *op = l->conn.slots[i].used ? l->conn.slots[i].owner : NULL;
         if (!op || !op->is_direct)

@@ -132,19 +132,38 @@ modbusd_direct_write_tag(struct modbusd *self, struct api_call *call,
 
 /* ---- between daemons ---- */
 
+/* TAG_READ and TAG_WRITE of proto/README.md, section 4. */
+static uint16_t
+status_of(const struct mb_direct_result *r, bool write)
+{
+    switch (r->status) {
+    case MB_DIRECT_OK:
+        return API_OK;
+    case MB_DIRECT_NOT_FOUND:
+        return API_NOT_FOUND;
+    case MB_DIRECT_BUSY:
+        return API_TOO_MANY;
+    case MB_DIRECT_ACCESS:
+    case MB_DIRECT_VALUE:
+    case MB_DIRECT_DISABLED:
+        return API_INVALID;
+    case MB_DIRECT_EXCEPTION:
+        return write && mb_direct_is_unsure(r) ? API_TIMEOUT : API_INVALID;
+    case MB_DIRECT_BAD_REPLY:
+    case MB_DIRECT_TIMEOUT:
+    case MB_DIRECT_NO_CONNECTION:
+    case MB_DIRECT_GONE:
+        break;
+    }
+    return write && !mb_direct_is_unsure(r) ? API_UNAVAILABLE : API_TIMEOUT;
+}
+
 static void
-answer_error(struct bus_incoming *in, const struct mb_direct_result *r)
+answer_error(struct bus_incoming *in, const struct mb_direct_result *r, bool write)
 {
     char room[120];
     struct buf b;
-    uint16_t status = API_INVALID;
-    if (r->status == MB_DIRECT_NOT_FOUND)
-        status = API_NOT_FOUND;
-    else if (r->status == MB_DIRECT_BUSY)
-        status = API_TOO_MANY;
-    else if (r->status == MB_DIRECT_TIMEOUT || r->status == MB_DIRECT_NO_CONNECTION ||
-             r->status == MB_DIRECT_BAD_REPLY || r->status == MB_DIRECT_GONE)
-        status = API_TIMEOUT;
+    uint16_t status = status_of(r, write);
     buf_init(&b, 512);
     jw_open(&b, '{');
     jw_name(&b, "error");
@@ -186,14 +205,14 @@ on_bus_read(void *arg, const struct mb_direct_result *r)
     if (r->status == MB_DIRECT_OK)
         answer_read(in, r);
     else
-        answer_error(in, r);
+        answer_error(in, r, false);
 }
 
 static void
 answer_bad(struct bus_incoming *in)
 {
     struct mb_direct_result r = { .status = MB_DIRECT_VALUE };
-    answer_error(in, &r);
+    answer_error(in, &r, false);
 }
 
 void
@@ -219,7 +238,7 @@ on_bus_written(void *arg, const struct mb_direct_result *r)
     if (r->status == MB_DIRECT_OK)
         bus_answer(in, &reply);
     else
-        answer_error(in, r);
+        answer_error(in, r, true);
 }
 
 void

@@ -465,6 +465,7 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     assert_true(read_now(1, 150000));
     UNTIL(w.n_results == 2);
     assert_int_equal(w.result.status, MB_DIRECT_TIMEOUT);
+    assert_true(w.result.sent);
     assert_true(clock_mono_us() - began < 400000 + w.stalled_us);
     fake_close(&w.fake);
     UNTIL(w.status[1] == MB_STATUS_NO_CONNECTION);
