@@ -11,7 +11,7 @@
 #include "libcommon/banned.h"
 
 /* The loop is not held longer than this by exchanging devices. */
-enum { RELOAD_SLICE_US = 4000, LOAD_ARENA_MAX = 256 << 20 };
+enum { RELOAD_SLICE_US = 4000, RELOAD_AGAIN_US = 5000000, LOAD_ARENA_MAX = 256 << 20 };
 
 /* ---- handing devices to the engine ---- */
 
@@ -58,6 +58,8 @@ sort_stale(struct modbusd *d)
     d->n_stale = n;
 }
 
+/* One that cannot be decoded is left as it is in the engine: the others must not wait for it.
+ */
 static int
 load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
 {
@@ -70,6 +72,10 @@ load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
         mb_engine_remove_device(d->engine, dev);
         return 0;
     }
+    if (r == -EPROTO) {
+        log_err("modbusd: device left out, its configuration cannot be read id=%u", dev);
+        return 0;
+    }
     return r < 0 ? r : mb_engine_set_device(d->engine, &cfg);
 }
 
@@ -79,12 +85,16 @@ load_iface(struct modbusd *d, struct store_txn *txn)
     CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(1 << 20);
     struct mb_iface_config iface;
     int r = a ? config_load_iface(a, txn, &iface) : -ENOMEM;
+    if (r == -EPROTO) {
+        log_err("modbusd: the configuration of the interface cannot be read");
+        return 0;
+    }
     if (r == 0)
         mb_engine_set_iface(d->engine, &iface);
     return r;
 }
 
-/* Devices that are gone first, so that what they freed (address, name) is free. */
+/* Hands over what is stale until the time is up; the last first. */
 static int
 load_stale(struct modbusd *d, uint64_t until_us)
 {
@@ -106,15 +116,20 @@ load_stale(struct modbusd *d, uint64_t until_us)
     return 0;
 }
 
+/* Answers those that applied: the configuration is stored in any case, with its record. */
 static void
-finish_waiters(struct modbusd *d)
+finish_waiters(struct modbusd *d, int r)
 {
     struct apply_waiter *all = d->waiters;
     d->waiters = NULL;
     while (all) {
         struct apply_waiter *w = all;
         all = w->next;
-        api_finish(w->call, API_OK);
+        api_finish(w->call, r == 0 ? API_OK
+                                   : api_fail(w->call, API_INTERNAL, NULL,
+                                              "stored, but not taken over yet: %s; it is tried "
+                                              "again",
+                                              strerror(-r)));
     }
 }
 
@@ -124,20 +139,18 @@ on_reload(void *arg)
     struct modbusd *d = arg;
     int r = load_stale(d, clock_mono_us() + RELOAD_SLICE_US);
     bool done = r < 0 || (d->n_stale == 0 && !d->iface_stale);
+    int told = mb_engine_publish_changes(d->engine, done);
+    r = r < 0 ? r : told;
+    uint64_t next = done ? 0 : clock_mono_us();
     if (r < 0) {
         /* The configuration is stored; what is missing follows with the next try. */
         log_err("modbusd: cannot take over the configuration error=%s", strerror(-r));
-        (void)loop_timer_set(d->svc->loop, &d->reload_timer,
-                             clock_mono_us() + 5000000); /* or with the next apply */
+        next = clock_mono_us() + RELOAD_AGAIN_US;
     }
-    int told = mb_engine_publish_changes(d->engine, done);
-    if (told < 0)
-        log_err("modbusd: no memory for the catalogue");
+    if (next)
+        (void)loop_timer_set(d->svc->loop, &d->reload_timer, next); /* or with the next apply */
     if (done)
-        finish_waiters(d);
-    else
-        (void)loop_timer_set(d->svc->loop, &d->reload_timer,
-                             clock_mono_us()); /* or with the next apply */
+        finish_waiters(d, r);
 }
 
 static int
@@ -189,7 +202,7 @@ after_apply(void *self, void *arg)
     w->next = d->waiters;
     d->waiters = w;
     if (loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us()) < 0)
-        finish_waiters(d);
+        finish_waiters(d, -ENOMEM);
 }
 
 enum api_status
@@ -200,7 +213,10 @@ modbusd_apply_master_config(struct modbusd *self, struct api_call *call)
     if (!txn || !w)
         return API_INTERNAL;
     w->call = call;
-    /* Should the commit fail, devices are loaded again as they were: no harm. */
+    /*
+     * Should the commit fail, these devices stay stale until the next apply,
+     * which loads them as they are then: no harm.
+     */
     int r = config_apply(txn, add_stale, self);
     if (r < 0)
         return op_store_error(call, r);

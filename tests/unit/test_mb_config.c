@@ -335,6 +335,45 @@ the_engine_gets_the_running_device(void **state)
     assert_int_equal(iface.timeout_ms, 1000);
 }
 
+static void
+nobody(void *arg)
+{
+    (void)arg;
+}
+
+static void
+no_sample(void *arg, const struct tag_sample *s)
+{
+    (void)arg;
+    (void)s;
+}
+
+static void
+a_device_that_cannot_be_read_holds_up_no_other(void **state)
+{
+    (void)state;
+    struct mb_engine_hooks hooks = { no_sample, nobody, NULL };
+    struct svc svc = { .store = store };
+    struct modbusd modbusd = { .svc = &svc };
+    struct mb_engine_stats stats;
+    assert_int_equal(loop_new(&svc.loop), 0);
+    assert_int_equal(mb_engine_new(svc.loop, &hooks, &modbusd.engine), 0);
+    put_plant();
+    put_dev(3, "last");
+    (void)apply();
+    struct config_key key = config_key_dev(2);
+    assert_int_equal(store_put(txn, DB_DEV_RUN, key.bytes, key.size, "{\"name\"", 7), 0);
+    assert_int_equal(store_commit(txn), 0);
+    txn = NULL;
+    assert_int_equal(modbusd_load(&modbusd), 0);
+    mb_engine_get_stats(modbusd.engine, &stats);
+    assert_int_equal(stats.n_devices, 2);
+    assert_int_equal(stats.n_tags, 3 + 2);
+    mb_engine_free(modbusd.engine);
+    loop_free(svc.loop);
+    free(modbusd.stale);
+}
+
 int
 main(void)
 {
@@ -348,6 +387,7 @@ main(void)
         T(deleting_all_is_applied_and_undone),
         T(records_are_shown_with_what_is_below_them),
         T(the_engine_gets_the_running_device),
+        T(a_device_that_cannot_be_read_holds_up_no_other),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
