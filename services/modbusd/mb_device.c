@@ -301,6 +301,8 @@ dev_fill(struct mb_dev *d, const struct mb_dev_config *cfg, uint8_t quality)
             t->no = tc->id;
             t->type = mb_codec_tag_type(&t->codec);
             t->quality = c->enable ? quality : TAG_BAD_CONFIG;
+            if (t->quality == TAG_BAD_CONFIG)
+                t->ts_us = clock_wall_us();
             t->cmd = c;
             t->dev = d;
             t->name = put_name(&names, tc->name);
@@ -314,10 +316,12 @@ dev_fill(struct mb_dev *d, const struct mb_dev_config *cfg, uint8_t quality)
     return true;
 }
 
-/* The same tag as before keeps its value. */
+/* The same tag as before keeps its value; one that is still switched off, since when. */
 static void
 keep_value(struct mb_tag *t, const struct mb_tag *old)
 {
+    if (t->quality == TAG_BAD_CONFIG && old->quality == TAG_BAD_CONFIG)
+        t->ts_us = old->ts_us;
     if (t->type != old->type || t->codec.size != old->codec.size ||
         t->quality == TAG_BAD_CONFIG || old->quality == TAG_BAD_CONFIG)
         return;
@@ -352,11 +356,11 @@ keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
         memcpy(c->is_written, old->is_written, c->write_n);
         c->n_written = old->n_written;
     }
-    if (!c->enable || !old->enable)
-        return;
-    c->quality = old->quality;
-    c->aux = old->aux;
-    c->bad_told_us = old->bad_told_us;
+    if (c->enable && old->enable) {
+        c->quality = old->quality;
+        c->aux = old->aux;
+        c->bad_told_us = old->bad_told_us;
+    }
     /* Both lists are in order of number. */
     size_t k = 0;
     for (size_t i = 0; i < c->n_tags; i++) {
@@ -377,8 +381,7 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
         if (k < old->n_cmds && old->cmds[k].id == d->cmds[i].id)
             keep_cmd(&d->cmds[i], &old->cmds[k]);
     }
-    if (d->status.quality != TAG_BAD_CONFIG && old->status.quality != TAG_BAD_CONFIG)
-        keep_value(&d->status, &old->status);
+    keep_value(&d->status, &old->status);
     d->sent = old->sent;
     d->valid = old->valid;
     d->invalid = old->invalid;
@@ -441,6 +444,7 @@ dev_new(struct mb_engine *e, const struct mb_dev_config *cfg, uint8_t quality)
                                  .type = TAG_INT32,
                                  .access = TAG_ACCESS_READ,
                                  .quality = quality,
+                                 .ts_us = quality == TAG_BAD_CONFIG ? clock_wall_us() : 0,
                                  .name = "status",
                                  .unit = "",
                                  .dev = d };

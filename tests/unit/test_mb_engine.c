@@ -625,11 +625,20 @@ a_device_without_address_or_switched_off_is_not_asked(void **state)
     tags[1].id = 3;
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
     assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    int64_t now = clock_wall_us(), ts[4];
     run_for(300000);
     assert_int_equal(w.fake.n_accepted, 0);
     for (size_t i = 0; i < 4; i++) {
         assert_true(mb_engine_last(w.engine, i, &s));
         assert_int_equal(s.quality, TAG_BAD_CONFIG);
+        assert_in_range(now - s.ts_us, 0, 10000000); /* since it is so, not since 1970 */
+        ts[i] = s.ts_us;
+    }
+    assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(mb_engine_last(w.engine, i, &s));
+        assert_int_equal(s.ts_us, ts[i]);
     }
 }
 
