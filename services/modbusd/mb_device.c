@@ -316,14 +316,21 @@ dev_fill(struct mb_dev *d, const struct mb_dev_config *cfg, uint8_t quality)
     return true;
 }
 
+static bool
+same_codec(const struct mb_codec *a, const struct mb_codec *b)
+{
+    return a->type == b->type && a->mask == b->mask && a->bits == b->bits &&
+           a->scaled == b->scaled && a->offset == b->offset && a->size == b->size;
+}
+
 /* The same tag as before keeps its value; one that is still switched off, since when. */
 static void
 keep_value(struct mb_tag *t, const struct mb_tag *old)
 {
     if (t->quality == TAG_BAD_CONFIG && old->quality == TAG_BAD_CONFIG)
         t->ts_us = old->ts_us;
-    if (t->type != old->type || t->codec.size != old->codec.size ||
-        t->quality == TAG_BAD_CONFIG || old->quality == TAG_BAD_CONFIG)
+    if (!same_codec(&t->codec, &old->codec) || t->quality == TAG_BAD_CONFIG ||
+        old->quality == TAG_BAD_CONFIG)
         return;
     t->quality = old->quality;
     t->aux = old->aux;
@@ -334,22 +341,48 @@ keep_value(struct mb_tag *t, const struct mb_tag *old)
         memcpy(t->bytes, old->bytes, old->n_bytes);
 }
 
+/* Does it mean the same values of the same device? */
 static bool
-same_range(const struct mb_cmd *a, const struct mb_cmd *b)
+same_data(const struct mb_cmd *a, const struct mb_cmd *b)
 {
+    const struct mb_dev *x = a->op.dev, *y = b->op.dev;
+    const struct mb_scaling *s = &a->scaling, *t = &b->scaling;
     return a->func == b->func && a->read_addr == b->read_addr && a->read_n == b->read_n &&
-           a->write_addr == b->write_addr && a->write_n == b->write_n;
+           a->write_addr == b->write_addr && a->write_n == b->write_n && s->on == t->on &&
+           (!s->on || (s->slope == t->slope && s->offset == t->offset)) && x->unit == y->unit &&
+           x->port == y->port && str_eq(x->addr, y->addr);
+}
+
+/* Values of tags that were there; false: some have none, and wait for one. */
+static bool
+keep_values(struct mb_cmd *c, const struct mb_cmd *old)
+{
+    bool all = true;
+    size_t k = 0;
+    /* Both lists are in order of number. */
+    for (size_t i = 0; i < c->n_tags; i++) {
+        struct mb_tag *t = &c->tags[i];
+        while (k < old->n_tags && old->tags[k].no < t->no)
+            k++;
+        if (k < old->n_tags && old->tags[k].no == t->no)
+            keep_value(t, &old->tags[k]);
+        all &= t->quality != TAG_BAD_NEVER || !(t->access & TAG_ACCESS_READ);
+    }
+    return all;
 }
 
 static void
 keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
 {
-    if (c->interval_us == old->interval_us && old->grid_us != 0) {
+    bool same = same_data(c, old), all = same && keep_values(c, old);
+    /* A grid that stood still would count all its periods as left out. */
+    if (c->interval_us == old->interval_us && mb_cmd_is_polled(old)) {
         c->grid_us = old->grid_us;
-        c->due_us = old->due_us;
-        c->first = old->first;
+        c->first = old->first || !all;
+        if (all)
+            c->due_us = old->due_us;
     }
-    if (!same_range(c, old))
+    if (!same)
         return;
     if (c->written && old->written) {
         memcpy(c->written, old->written, 2u * c->write_n);
@@ -360,14 +393,6 @@ keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
         c->quality = old->quality;
         c->aux = old->aux;
         c->bad_told_us = old->bad_told_us;
-    }
-    /* Both lists are in order of number. */
-    size_t k = 0;
-    for (size_t i = 0; i < c->n_tags; i++) {
-        while (k < old->n_tags && old->tags[k].no < c->tags[i].no)
-            k++;
-        if (k < old->n_tags && old->tags[k].no == c->tags[i].no)
-            keep_value(&c->tags[i], &old->tags[k]);
     }
 }
 
@@ -381,7 +406,8 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
         if (k < old->n_cmds && old->cmds[k].id == d->cmds[i].id)
             keep_cmd(&d->cmds[i], &old->cmds[k]);
     }
-    keep_value(&d->status, &old->status);
+    if (d->unit == old->unit && d->port == old->port && str_eq(d->addr, old->addr))
+        keep_value(&d->status, &old->status);
     d->sent = old->sent;
     d->valid = old->valid;
     d->invalid = old->invalid;

@@ -168,9 +168,8 @@ mark_device_bad(struct mb_dev *d, uint8_t quality, uint64_t now, bool only_due)
 
 /* ---- time ---- */
 
-/* Is it asked by itself? Writes are, once all their data is known. */
-static bool
-is_polled(const struct mb_cmd *c)
+bool
+mb_cmd_is_polled(const struct mb_cmd *c)
 {
     if (!c->enable || !c->op.dev->link)
         return false;
@@ -221,7 +220,7 @@ next_period(struct mb_engine *e, struct mb_cmd *c, uint64_t now)
 void
 mb_cmd_plan(struct mb_cmd *c)
 {
-    if (is_polled(c) && !c->heap_index && !c->parked && !c->in_flight)
+    if (mb_cmd_is_polled(c) && !c->heap_index && !c->parked && !c->in_flight)
         heap_push(c->op.dev->link, c);
 }
 
@@ -912,7 +911,7 @@ remember_written(struct mb_cmd *c, const struct mb_direct *q)
         c->n_written += !c->is_written[to];
         c->is_written[to] = 1;
     }
-    if (is_polled(c) && !c->heap_index && !c->in_flight && !c->parked) {
+    if (mb_cmd_is_polled(c) && !c->heap_index && !c->in_flight && !c->parked) {
         mb_cmd_first_due(c->op.dev->e, c);
         c->grid_us += c->interval_us; /* it was written just now */
         c->due_us = c->grid_us;

@@ -150,6 +150,8 @@ void mb_link_done(void *arg, void *owner, const struct mb_result *r);
 void mb_link_state(void *arg, enum mb_conn_state state, bool useful);
 void mb_link_timer(void *arg);
 
+/* Is it asked by itself? Writes are, once all their data is known. */
+bool mb_cmd_is_polled(const struct mb_cmd *c);
 /* Gives a command its phase, from now on. */
 void mb_cmd_first_due(struct mb_engine *e, struct mb_cmd *c);
 /* Puts it into its link's heap if it is to be polled and is in no other place. */

@@ -593,6 +593,92 @@ values_of_a_tag_that_stays_are_kept(void **state)
     assert_int_equal(mb_engine_find(w.engine, "other", "pump", "other"), 0);
 }
 
+static uint8_t
+quality_of(size_t at)
+{
+    struct tag_sample s;
+    assert_true(mb_engine_last(w.engine, at, &s));
+    return s.quality;
+}
+
+/* The value that is shown must be of what is configured. */
+static void
+a_value_does_not_outlive_its_meaning(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c = command(1, 3, 11, 86400000);
+    c.read_n = 4;
+    for (int change = 0; change < 7; change++) {
+        struct mb_tag_config *tag = &tags[1];
+        struct mb_cmd_config d = c;
+        struct mb_dev_config cfg = device(1, "pump", 1, &d, 1);
+        mb_engine_remove_device(w.engine, 1);
+        w.n_samples[1] = 0;
+        *tag = (struct mb_tag_config){
+            .id = 1, .type = MB_UINT32, .access = TAG_ACCESS_READ, .name = "v", .unit = ""
+        };
+        add_device(1, "pump", 1, &c, 1);
+        UNTIL(w.n_samples[1] == 1);
+        switch (change) {
+        case 0:
+            cfg.unit = 2;
+            break;
+        case 1:
+            cfg.addr = "127.0.0.2";
+            break;
+        case 2:
+            tag->offset = 2;
+            break;
+        case 3:
+            d.swap = 2;
+            break;
+        case 4:
+            tag->type = MB_INT32;
+            break;
+        case 5:
+            d.read_addr = 12;
+            break;
+        default:
+            tag->name = "another";
+            break;
+        }
+        assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
+        assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+        assert_int_equal(quality_of(0), change < 6 ? TAG_BAD_NEVER : TAG_GOOD);
+        assert_int_equal(quality_of(1), change < 2 ? TAG_BAD_NEVER : TAG_GOOD);
+        if (change >= 2 && change < 6)
+            UNTIL(w.n_samples[1] == 2); /* and not only tomorrow */
+    }
+    c.scaling = (struct mb_scaling){ .on = true, .slope = 2 };
+    add_device(1, "pump", 1, &c, 1);
+    UNTIL(w.last[1].quality == TAG_GOOD && w.n_samples[1] == 2);
+    c.scaling.slope = 3;
+    struct mb_dev_config cfg = device(1, "pump", 1, &c, 1);
+    assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(quality_of(0), TAG_BAD_NEVER);
+}
+
+static void
+a_device_that_was_switched_off_begins_anew(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c = command(1, 3, 11, 50);
+    struct mb_dev_config cfg = device(1, "pump", 1, &c, 1);
+    struct mb_engine_stats before, after;
+    add_device(1, "pump", 1, &c, 1);
+    UNTIL(w.n_samples[1] == 3);
+    cfg.enable = false;
+    assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
+    run_for(1000000);
+    mb_engine_get_stats(w.engine, &before);
+    cfg.enable = true;
+    assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
+    UNTIL(w.n_samples[1] == 6);
+    mb_engine_get_stats(w.engine, &after);
+    assert_true(after.overruns - before.overruns < 10); /* of 20 periods */
+}
+
 static void
 a_device_that_is_changed_ends_what_waits_for_it(void **state)
 {
@@ -679,6 +765,8 @@ main(void)
         T(what_cannot_be_written_is_refused),
         T(other_devices_notice_nothing_of_a_change),
         T(values_of_a_tag_that_stays_are_kept),
+        T(a_value_does_not_outlive_its_meaning),
+        T(a_device_that_was_switched_off_begins_anew),
         T(a_device_that_is_changed_ends_what_waits_for_it),
         T(a_device_without_address_or_switched_off_is_not_asked),
         T(concurrent_transactions_are_used_where_they_are_allowed),
