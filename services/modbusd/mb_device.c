@@ -408,6 +408,7 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
     }
     if (d->unit == old->unit && d->port == old->port && str_eq(d->addr, old->addr))
         keep_value(&d->status, &old->status);
+    d->status_stale = true;
     d->sent = old->sent;
     d->valid = old->valid;
     d->invalid = old->invalid;

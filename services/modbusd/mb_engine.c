@@ -108,6 +108,56 @@ set_status(struct mb_dev *d, enum mb_status status)
     tell(d->e, t);
 }
 
+static void
+set_quality(struct mb_cmd *c, uint8_t quality, uint8_t aux)
+{
+    c->op.dev->status_stale |= c->quality != quality;
+    c->quality = quality;
+    c->aux = aux;
+}
+
+static enum mb_status
+status_of(uint8_t quality)
+{
+    switch (quality) {
+    case TAG_BAD_TIMEOUT:
+        return MB_STATUS_TIMEOUT;
+    case TAG_BAD_CONNECTION:
+        return MB_STATUS_NO_CONNECTION;
+    case TAG_BAD_EXCEPTION:
+        return MB_STATUS_EXCEPTION;
+    case TAG_BAD_REPLY:
+        return MB_STATUS_BAD_REPLY;
+    default:
+        return MB_STATUS_OK;
+    }
+}
+
+/* The worst of its commands that are enabled and have been heard of; 'else_status' if there is
+ * none. */
+static void
+update_status(struct mb_dev *d, enum mb_status else_status)
+{
+    static const uint8_t badness[] = { [MB_STATUS_OK] = 0,
+                                       [MB_STATUS_EXCEPTION] = 1,
+                                       [MB_STATUS_BAD_REPLY] = 2,
+                                       [MB_STATUS_TIMEOUT] = 3,
+                                       [MB_STATUS_NO_CONNECTION] = 4 };
+    enum mb_status worst = MB_STATUS_OK;
+    bool any = false;
+    for (size_t i = 0; i < d->n_cmds; i++) {
+        const struct mb_cmd *c = &d->cmds[i];
+        enum mb_status s = status_of(c->quality);
+        if (!c->enable || c->quality == TAG_BAD_NEVER)
+            continue;
+        any = true;
+        if (badness[s] > badness[worst])
+            worst = s;
+    }
+    d->status_stale = false;
+    set_status(d, any ? worst : else_status);
+}
+
 /* The data of a read: every tag of it is told, equal values included. */
 static void
 take_data(struct mb_cmd *c, const uint8_t *data)
@@ -129,7 +179,7 @@ take_data(struct mb_cmd *c, const uint8_t *data)
         e->samples++;
         e->hooks.sample(e->hooks.arg, &s);
     }
-    c->quality = TAG_GOOD;
+    set_quality(c, TAG_GOOD, 0);
 }
 
 /* No data: every tag keeps its last value and shows why it is old. */
@@ -141,8 +191,7 @@ mark_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
     /* Nothing was ever written: there is no value that could have become bad. */
     if (!mb_func_reads(c->func) && c->n_written == 0)
         return;
-    c->quality = quality;
-    c->aux = aux;
+    set_quality(c, quality, aux);
     c->bad_told_us = now;
     int64_t ts = clock_wall_us();
     for (size_t i = 0; i < c->n_tags; i++) {
@@ -821,24 +870,6 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         next_period(l->e, c, r->now_us);
 }
 
-static enum mb_status
-status_of(const struct mb_result *r)
-{
-    switch (r->done) {
-    case MB_DONE_EXCEPTION:
-        return MB_STATUS_EXCEPTION;
-    case MB_DONE_BAD:
-        return MB_STATUS_BAD_REPLY;
-    case MB_DONE_TIMEOUT:
-        return MB_STATUS_TIMEOUT;
-    case MB_DONE_LOST:
-        return MB_STATUS_NO_CONNECTION;
-    case MB_DONE_OK:
-        break;
-    }
-    return MB_STATUS_OK;
-}
-
 static void
 count(struct mb_dev *d, enum mb_done done)
 {
@@ -864,7 +895,7 @@ count(struct mb_dev *d, enum mb_done done)
 static void
 tell_written(struct mb_cmd *c)
 {
-    c->quality = TAG_GOOD;
+    set_quality(c, TAG_GOOD, 0);
     for (size_t i = 0; i < c->n_tags; i++) {
         struct mb_tag *t = &c->tags[i];
         if (t->quality == TAG_BAD_NEVER || t->access & TAG_ACCESS_READ)
@@ -954,7 +985,7 @@ written(struct mb_link *l, struct mb_direct *q, const struct mb_result *r)
     t->quality = TAG_GOOD;
     t->aux = 0;
     t->ts_us = clock_wall_us();
-    c->quality = TAG_GOOD;
+    set_quality(c, TAG_GOOD, 0);
     tell(l->e, t);
 }
 
@@ -1015,12 +1046,13 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
         unit_answered(l, d, r);
     else if (r->done == MB_DONE_LOST && !r->by_us)
         unit_lost(l, d, r);
-    if (r->done != MB_DONE_LOST || !l->conn.useful)
-        set_status(d, status_of(r));
+    bool answered = r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION;
     if (op->is_direct)
         direct_done(l, CONTAINER_OF(op, struct mb_direct, op), r);
     else
         poll_done(l, op->cmd, r);
+    if (d->status_stale || (answered && d->status.quality != TAG_GOOD))
+        update_status(d, MB_STATUS_OK);
     if (d->parked && !d->silent)
         unpark(d);
     mb_link_pump(l);
@@ -1038,7 +1070,7 @@ fail_directs(struct mb_link *l, enum mb_direct_status status)
 
 /* After the whole link was away everybody begins anew. */
 static void
-forget_silence(struct mb_link *l)
+begin_anew(struct mb_link *l)
 {
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         set_silent(l, d, 0);
@@ -1055,7 +1087,7 @@ mb_link_state(void *arg, enum mb_conn_state state, bool useful)
     if (state == MB_CONN_OPEN) {
         if (l->down_told) {
             log_info("modbus: connected again address=%s port=%u", a->text, a->port);
-            forget_silence(l);
+            begin_anew(l);
         }
         l->down_told = false;
         l->was_open = true;
@@ -1078,7 +1110,7 @@ mb_link_state(void *arg, enum mb_conn_state state, bool useful)
     uint64_t now = clock_mono_us();
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         mark_device_bad(d, TAG_BAD_CONNECTION, now, false);
-        set_status(d, MB_STATUS_NO_CONNECTION);
+        update_status(d, MB_STATUS_NO_CONNECTION);
     }
     fail_directs(l, MB_DIRECT_NO_CONNECTION);
 }

@@ -35,7 +35,8 @@
 /* Number of a device's status tag on the tag bus: this and the device's id. */
 enum { MB_STATUS_TAG_BASE = 0x40000000, MB_DIRECTS_MAX = 1000 };
 
-/* Value of a device's status tag (int32). */
+/* Value of a device's status tag (int32): the worst of its commands, in this order: 2 1 4 3 0.
+ */
 enum mb_status {
     MB_STATUS_OK = 0,
     MB_STATUS_TIMEOUT = 1,
@@ -152,7 +153,7 @@ enum mb_direct_status {
 struct mb_direct_result {
     enum mb_direct_status status;
     uint8_t exception;
-    bool sent; /* the device may have seen it */
+    bool sent;                /* the device may have seen it */
     struct tag_sample sample; /* of a read that is OK; bytes valid during the call */
 };
 /* One sentence for a client. */

@@ -80,8 +80,9 @@ struct mb_dev {
     struct mb_tag *tags; /* of all commands */
     size_t n_tags;
     struct mb_tag status;
-    uint8_t *bytes; /* room of all sized tags */
-    char *names;    /* texts of all tags */
+    bool status_stale; /* a command's quality has changed */
+    uint8_t *bytes;    /* room of all sized tags */
+    char *names;       /* texts of all tags */
     uint64_t sent, valid, invalid, exceptions, timeouts;
 };
 

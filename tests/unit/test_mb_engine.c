@@ -21,10 +21,12 @@ struct world {
     struct tag_sample last[TAGS_MAX]; /* by number */
     unsigned n_samples[TAGS_MAX];
     int status[TAGS_MAX]; /* last status by device, -1: none */
+    unsigned n_status;    /* times that one was told */
     unsigned n_changed;
     unsigned asked[UNITS]; /* requests by unit */
     int mute;              /* a unit that does not answer, or -1 */
     uint8_t exception;     /* everybody refuses with this code, 0: nobody */
+    uint16_t exception_at; /* only there; 0: everywhere */
     uint8_t wrote[MB_PDU_MAX];
     size_t n_wrote;
     unsigned n_writes;
@@ -44,7 +46,7 @@ answer(struct fake_request *r)
         w.n_wrote = r->n;
         w.n_writes++;
     }
-    if (w.exception)
+    if (w.exception && (w.exception_at == 0 || get_u16(r->pdu + 1) == w.exception_at))
         fake_answer_exception(r, w.exception);
     else if (r->unit != w.mute)
         fake_answer_good(r);
@@ -56,6 +58,7 @@ on_sample(void *arg, const struct tag_sample *s)
     (void)arg;
     if (s->no >= MB_STATUS_TAG_BASE) {
         w.status[s->no - MB_STATUS_TAG_BASE] = (int)s->value.i;
+        w.n_status++;
         return;
     }
     assert_true(s->no < TAGS_MAX);
@@ -282,6 +285,29 @@ every_kind_of_failure_has_its_quality(void **state)
 }
 
 static void
+the_status_is_the_worst_of_the_commands_and_does_not_flap(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c[2] = { command(1, 3, 10, 50), command(2, 3, 20, 50) };
+    tags[2].name = "other";
+    w.exception = 2;
+    w.exception_at = 20;
+    add_device(1, "pump", 1, c, 2);
+    UNTIL(w.n_samples[1] >= 3 && w.n_samples[2] >= 1);
+    assert_int_equal(w.status[1], MB_STATUS_EXCEPTION);
+    unsigned told = w.n_status, before = w.n_samples[1];
+    UNTIL(w.n_samples[1] >= before + 5);
+    assert_int_equal(w.n_status, told);
+    w.exception = 0;
+    UNTIL(w.status[1] == MB_STATUS_OK);
+    w.exception = 2;
+    UNTIL(w.status[1] == MB_STATUS_EXCEPTION);
+    c[1].enable = false; /* the bad one */
+    add_device(1, "pump", 1, c, 2);
+    UNTIL(w.status[1] == MB_STATUS_OK);
+}
+
+static void
 neighbours_of_a_mute_unit_keep_their_pace(void **state)
 {
     (void)state;
@@ -468,7 +494,11 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     assert_true(w.result.sent);
     assert_true(clock_mono_us() - began < 400000 + w.stalled_us);
     fake_close(&w.fake);
-    UNTIL(w.status[1] == MB_STATUS_NO_CONNECTION);
+    struct mb_engine_stats s = { 0 };
+    while (s.conn.connect_failures < 2) {
+        one_round();
+        mb_engine_get_stats(w.engine, &s);
+    }
     assert_false(write_now(1, 5));
     assert_int_equal(w.result.status, MB_DIRECT_NO_CONNECTION);
     assert_false(mb_direct_is_unsure(&w.result));
@@ -755,6 +785,7 @@ main(void)
         T(values_arrive_at_the_pace_of_their_command),
         T(a_period_that_was_missed_is_skipped_and_the_grid_stays),
         T(every_kind_of_failure_has_its_quality),
+        T(the_status_is_the_worst_of_the_commands_and_does_not_flap),
         T(neighbours_of_a_mute_unit_keep_their_pace),
         T(a_peer_that_takes_one_request_only_is_asked_one_by_one),
         T(a_mute_unit_that_blocks_the_others_is_asked_seldom),
