@@ -721,12 +721,30 @@ queue_moved(struct mb_link *l, const struct mb_result *r)
     mb_conn_expire_by(&l->conn, next->deadline_us);
 }
 
+/* The device is back: what was marked bad meanwhile is asked now, not in its next period. */
+static void
+ask_bad_ones(struct mb_link *l, struct mb_dev *d, uint64_t now)
+{
+    for (size_t i = 0; i < d->n_cmds; i++) {
+        struct mb_cmd *c = &d->cmds[i];
+        if (!c->heap_index || c->due_us <= now || c->quality == TAG_GOOD ||
+            c->quality == TAG_BAD_NEVER)
+            continue;
+        mb_link_unplan(l, c);
+        c->due_us = now;
+        c->first = true; /* its grid stays */
+        heap_push(l, c);
+    }
+}
+
 static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
     bool passed = r->crowded && overtook(l, r);
     l->answered_us = r->now_us;
     d->excused = 0;
+    if (d->silent)
+        ask_bad_ones(l, d, r->now_us);
     set_silent(l, d, 0);
     l->lost_unit = -1;
     uint64_t rtt = r->now_us - r->begun_us;
@@ -1075,6 +1093,7 @@ begin_anew(struct mb_link *l)
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         set_silent(l, d, 0);
         unpark(d);
+        ask_bad_ones(l, d, clock_mono_us());
     }
     l->probe_after_us = 0;
 }

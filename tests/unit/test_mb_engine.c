@@ -308,6 +308,23 @@ the_status_is_the_worst_of_the_commands_and_does_not_flap(void **state)
 }
 
 static void
+what_became_bad_is_asked_at_once_when_the_device_is_back(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c[2] = { command(1, 3, 10, 100), command(2, 3, 20, 86400000) };
+    tags[2].name = "other";
+    add_device(1, "pump", 1, c, 2);
+    UNTIL(w.n_samples[1] && w.n_samples[2]);
+    uint16_t port = w.fake.port;
+    fake_close(&w.fake);
+    UNTIL(w.last[2].quality == TAG_BAD_CONNECTION);
+    w.fake.port = port;
+    assert_int_equal(fake_open(&w.fake, w.loop, answer, &w), 0);
+    UNTIL(w.last[1].quality == TAG_GOOD && w.last[2].quality == TAG_GOOD);
+    assert_int_equal(w.status[1], MB_STATUS_OK);
+}
+
+static void
 neighbours_of_a_mute_unit_keep_their_pace(void **state)
 {
     (void)state;
@@ -786,6 +803,7 @@ main(void)
         T(a_period_that_was_missed_is_skipped_and_the_grid_stays),
         T(every_kind_of_failure_has_its_quality),
         T(the_status_is_the_worst_of_the_commands_and_does_not_flap),
+        T(what_became_bad_is_asked_at_once_when_the_device_is_back),
         T(neighbours_of_a_mute_unit_keep_their_pace),
         T(a_peer_that_takes_one_request_only_is_asked_one_by_one),
         T(a_mute_unit_that_blocks_the_others_is_asked_seldom),
