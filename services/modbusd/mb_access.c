@@ -308,7 +308,6 @@ mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats
 {
     struct mb_engine_stats s = { .conn = e->conn,
                                  .overruns = e->overruns,
-                                 .samples = e->samples,
                                  .directs = e->directs,
                                  .strict = e->strict,
                                  .n_tags = e->n_all,

@@ -90,7 +90,6 @@ tell(struct mb_engine *e, const struct mb_tag *t)
 {
     struct tag_sample s;
     mb_tag_sample(t, &s);
-    e->samples++;
     e->hooks.sample(e->hooks.arg, &s);
 }
 
@@ -176,7 +175,6 @@ take_data(struct mb_cmd *c, const uint8_t *data)
         t->quality = TAG_GOOD;
         t->aux = 0;
         s.no = t->no;
-        e->samples++;
         e->hooks.sample(e->hooks.arg, &s);
     }
     set_quality(c, TAG_GOOD, 0);

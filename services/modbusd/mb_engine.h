@@ -180,7 +180,6 @@ bool mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v
 struct mb_engine_stats {
     struct mb_conn_counters conn;
     uint64_t overruns; /* periods skipped */
-    uint64_t samples;
     uint64_t directs;
     uint64_t strict; /* times a link fell back to one request at a time */
     size_t n_tags, n_devices;

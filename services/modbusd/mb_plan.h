@@ -137,7 +137,7 @@ struct mb_engine {
     size_t n_all, cap_all;
     size_t n_directs;
     struct mb_conn_counters conn;
-    uint64_t overruns, samples, directs, strict;
+    uint64_t overruns, directs, strict;
 };
 
 /* ---- mb_engine.c: the schedule ---- */

@@ -446,7 +446,7 @@ modbusd_get_master_protocol_status(struct modbusd *self, struct api_call *call,
     struct mb_dev_stats s;
     reply->status = 1;
     for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++)
-        if (s.polled && s.known && s.status != MB_STATUS_OK)
+        if (s.polled && (!s.known || s.status != MB_STATUS_OK))
             reply->status = 0;
     return API_OK;
 }

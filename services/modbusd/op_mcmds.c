@@ -167,6 +167,8 @@ static enum api_status
 add(struct api_call *call, struct store_txn *txn, size_t i, const struct mcmd *cmd,
     bool with_tags, struct config_key *ret_key)
 {
+    if (cmd->has_data_type && !with_tags)
+        return wrong(call, i, "dataType", "is for autoCreate=tags");
     struct remote_dev dev;
     uint32_t dev_id = (uint32_t)cmd->remote_dev_id, id;
     struct config_key dev_key = config_key_dev(dev_id);
@@ -238,6 +240,8 @@ replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
 {
     if (cmd->remote_dev_id != config_key_part(key, 0))
         return wrong(call, 0, "remoteDevId", "cannot change");
+    if (cmd->has_data_type)
+        return wrong(call, 0, "dataType", "is for autoCreate=tags");
     enum api_status status = save(call, txn, 0, key, *cmd);
     return status == API_OK ? op_reply_one(self, call, key) : status;
 }

@@ -31,6 +31,7 @@ RULES = [
     ("(post|put|patch)Mcmds?", "/(fp|st)Func", "1 and 2 are not offered"),
     ("(post|put|patch)Mcmds?", "/(read|write)(Address|Quantity)", "past 65535 or the function's limit"),
     ("(post|put|patch)Mcmds?", "/func", "a limit of the function"),
+    ("(post|put|patch)Mcmds?", "/dataType", "goes with autoCreate=tags"),
     ("(post|put|patch)Mcmds?", "/mode", "on data change: writing functions only"),
     ("(post|put|patch)Mcmds?", "/scalingFunc|/point.*|/intercept.*", "a line through two points"),
     ("(post|put|patch)RemoteDevs?", "/slaveIpaddr", "no address"),

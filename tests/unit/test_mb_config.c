@@ -369,6 +369,9 @@ a_device_that_cannot_be_read_holds_up_no_other(void **state)
     mb_engine_get_stats(modbusd.engine, &stats);
     assert_int_equal(stats.n_devices, 2);
     assert_int_equal(stats.n_tags, 3 + 2);
+    struct protocol_status health;
+    assert_int_equal(modbusd_get_master_protocol_status(&modbusd, NULL, &health), API_OK);
+    assert_int_equal(health.status, 0); /* nobody was heard yet */
     mb_engine_free(modbusd.engine);
     loop_free(svc.loop);
     free(modbusd.stale);
