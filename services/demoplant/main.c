@@ -3,8 +3,9 @@
  * move by themselves and follow set-points that a client writes. A program of
  * its own, no part of the suite; it shares nothing with modbusd.
  *
- * One thread serves all clients in turn. Values are functions of the time, so
- * they are computed when they are asked for and an idle plant costs nothing.
+ * One thread serves all clients in turn, and waits for none: requests gather
+ * byte by byte, and who does not read the answers is dropped. Values are functions of the time,
+ * so they are computed when they are asked for and an idle plant costs nothing.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,9 +30,11 @@ enum {
     UNITS_MAX = 247,
     N_REGS = 10000,
     N_BITS = 2048,
-    N_MOVING = 64,  /* input registers that move */
-    SETPOINTS = 20, /* holding 0..19, and again 100..119 */
-    MIRROR = 200,   /* holding 200..263 are input 0..63 */
+    N_MOVING = 64,    /* input registers that move */
+    SETPOINTS = 20,   /* holding 0..19, and again 100..119 */
+    MIRROR = 200,     /* holding 200..263 are input 0..63 */
+    SEND_US = 100000, /* a client that does not read holds the others up no longer */
+    HEAD = 7,         /* bytes of a frame before the function code */
 };
 
 static const char map_text[] =
@@ -62,12 +65,18 @@ static const char map_text[] =
     "coils (functions 1, 5, 15)\n"
     "  0..15    hold what was written; 16..31 blink like inputs 0..15; others hold\n";
 
+struct client {
+    size_t n;
+    uint8_t in[MODBUS_TCP_MAX_ADU_LENGTH];
+};
+
 struct plant {
     modbus_t *ctx;
     modbus_mapping_t *units[UNITS_MAX];
     unsigned n_units;
     struct timespec start;
     struct pollfd fds[1 + CLIENTS_MAX]; /* the listener first */
+    struct client clients[1 + CLIENTS_MAX];
     nfds_t n_fds;
 };
 
@@ -172,11 +181,13 @@ drop(struct plant *p, nfds_t i)
 {
     (void)close(p->fds[i].fd); /* nothing of it is of use any more */
     p->fds[i] = p->fds[--p->n_fds];
+    p->clients[i] = p->clients[p->n_fds];
 }
 
 static void
 accept_client(struct plant *p)
 {
+    struct timeval send_time = { .tv_usec = SEND_US };
     int on = 1, fd = accept4(p->fds[0].fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0)
         return;
@@ -185,18 +196,21 @@ accept_client(struct plant *p)
         return;
     }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* only slower without */
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &send_time, sizeof(send_time)) < 0) {
+        (void)close(fd); /* it could hold all others up */
+        return;
+    }
+    p->clients[p->n_fds].n = 0;
     p->fds[p->n_fds++] = (struct pollfd){ .fd = fd, .events = POLLIN };
 }
 
-/* One request of a client; false: it has left, or sends nonsense. */
+/* Answers a whole request; false: the client has left, or does not read. */
 static bool
-serve(struct plant *p, int fd)
+answer(struct plant *p, int fd, const uint8_t *frame, size_t n)
 {
-    uint8_t query[MODBUS_TCP_MAX_ADU_LENGTH];
+    uint8_t query[MODBUS_TCP_MAX_ADU_LENGTH] = { 0 }; /* a short one is read no further */
+    memcpy(query, frame, n);
     (void)modbus_set_socket(p->ctx, fd); /* fails for a NULL context only */
-    int n = modbus_receive(p->ctx, query);
-    if (n <= 0)
-        return n == 0;
     unsigned unit = query[6];
     if (unit == 0 || unit == 255)
         unit = 1;
@@ -204,7 +218,32 @@ serve(struct plant *p, int fd)
         return modbus_reply_exception(p->ctx, query, MODBUS_EXCEPTION_GATEWAY_TARGET) >= 0;
     modbus_mapping_t *m = p->units[unit - 1];
     move(m, seconds_since(&p->start));
-    return modbus_reply(p->ctx, query, n, m) >= 0;
+    return modbus_reply(p->ctx, query, (int)n, m) >= 0;
+}
+
+/* What a client has sent; false: it has left, sends nonsense, or does not read. */
+static bool
+serve(struct plant *p, nfds_t i)
+{
+    struct client *c = &p->clients[i];
+    ssize_t got = recv(p->fds[i].fd, c->in + c->n, sizeof(c->in) - c->n, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (got <= 0)
+        return false;
+    c->n += (size_t)got;
+    while (c->n > HEAD) {
+        size_t n = HEAD - 1 + (size_t)(c->in[4] << 8 | c->in[5]);
+        if (n <= HEAD || n > sizeof(c->in) || c->in[2] != 0 || c->in[3] != 0)
+            return false;
+        if (n > c->n)
+            break;
+        if (!answer(p, p->fds[i].fd, c->in, n))
+            return false;
+        c->n -= n;
+        memmove(c->in, c->in + n, c->n);
+    }
+    return true;
 }
 
 static void
@@ -214,7 +253,7 @@ run(struct plant *p, const sigset_t *wait_mask)
         if (ppoll(p->fds, p->n_fds, NULL, wait_mask) < 0)
             continue; /* a signal */
         for (nfds_t i = p->n_fds; i-- > 1;)
-            if (p->fds[i].revents && !serve(p, p->fds[i].fd))
+            if (p->fds[i].revents && !serve(p, i))
                 drop(p, i);
         if (p->fds[0].revents)
             accept_client(p);
@@ -317,10 +356,9 @@ main(int argc, char **argv)
                 strerror(errno));
         return 1;
     }
-    /* A client that stops in the middle of a request holds the others up no longer than this.
-     */
-    (void)modbus_set_byte_timeout(plant.ctx, 0, 100000); /* fails for bad values only */
-    (void)clock_gettime(CLOCK_MONOTONIC, &plant.start);  /* cannot fail */
+    /* libmodbus sleeps that long after some of its exceptions. */
+    (void)modbus_set_response_timeout(plant.ctx, 0, 1); /* fails for bad values only */
+    (void)clock_gettime(CLOCK_MONOTONIC, &plant.start); /* cannot fail */
     sigset_t wait_mask;
     catch_signals(&wait_mask);
     printf("demoplant: %u unit(s) at %s port %u\n", plant.n_units, address, port);

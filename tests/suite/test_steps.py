@@ -3,7 +3,10 @@
 The tests of class Steps run in the order of their numbers on one suite: each
 stands on what the one before left behind.
 """
+import contextlib
 import json
+import socket
+import struct
 import subprocess
 import time
 import unittest
@@ -242,6 +245,35 @@ class DemoPlant(Suite):
         self.assert_ok(self.admin.put(f"/tags/access/{P}/plant/setpoint",
                                       {"dataType": "uint16", "dataValue": 321}))
         self.wait_value("plant", "setpoint_is", 321)
+
+    def ask(self, peer, request):
+        """The seconds that the answer took; request: unit and what follows it."""
+        began = time.monotonic()
+        peer.sendall(struct.pack(">HHH", 1, 0, len(request)) + request)
+        self.assertGreater(len(peer.recv(300)), 7)
+        return time.monotonic() - began
+
+    def test_no_client_holds_up_the_others(self):
+        read = b"\x01\x03\x00\x00\x00\x7d"
+        frame = struct.pack(">HHH", 1, 0, len(read)) + read
+        with contextlib.ExitStack() as stack:
+            def connect():
+                peer = socket.create_connection(("127.0.0.1", self.port), 10)
+                return stack.enter_context(peer)
+            deaf, slow, wrong, good = connect(), connect(), connect(), connect()
+            self.ask(good, read)
+            slow.sendall(frame[:9])
+            deaf.setblocking(False)
+            slowest = 0
+            for i in range(40):
+                with contextlib.suppress(OSError):  # full, or dropped
+                    while deaf.send(frame * 100):
+                        pass
+                slow.sendall(frame[9 + i:10 + i])
+                wrong.sendall(struct.pack(">HHH", 1, 0, 6) + b"\x01\x03\x00\x00\x00\x00")
+                slowest = max(slowest, self.ask(good, read))
+            self.assertLess(slowest, 0.5 * harness.SLOW)
+            self.assertGreater(len(slow.recv(300)), 200)  # it came in the end
 
 
 if __name__ == "__main__":
