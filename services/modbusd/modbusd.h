@@ -21,6 +21,7 @@ enum {
     MODBUSD_DEVS_MAX = 1000,
     MODBUSD_CMDS_MAX = 20000,
     MODBUSD_TAGS_MAX = 100000,
+    MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
 };
 
 struct apply_waiter {

@@ -118,9 +118,10 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
 
 /* ---- autoCreate=tags ---- */
 
+/* 'n_made' counts over all commands of the request. */
 static enum api_status
 auto_create(struct api_call *call, struct store_txn *txn, size_t i,
-            const struct config_key *key, const struct mcmd *cmd)
+            const struct config_key *key, const struct mcmd *cmd, size_t *n_made)
 {
     struct mb_cmd_config config;
     struct tag_for_mcmds tag;
@@ -142,6 +143,11 @@ auto_create(struct api_call *call, struct store_txn *txn, size_t i,
     unsigned n = one ? size / one : 0;
     if (n == 0)
         return wrong(call, i, "dataType", "does not fit into the data of the command");
+    *n_made += n;
+    if (*n_made > MODBUSD_AUTO_TAGS_MAX)
+        return api_fail(call, API_INVALID, op_pointer(call, i, NULL),
+                        "Input value failed: autoCreate makes at most %d tags at once",
+                        MODBUSD_AUTO_TAGS_MAX);
     for (unsigned k = 0; k < n; k++) {
         struct config_key tag_key;
         tag.offset = k * one;
@@ -165,7 +171,7 @@ modbusd_get_mcmds(struct modbusd *self, struct api_call *call)
 
 static enum api_status
 add(struct api_call *call, struct store_txn *txn, size_t i, const struct mcmd *cmd,
-    bool with_tags, struct config_key *ret_key)
+    bool with_tags, size_t *n_made, struct config_key *ret_key)
 {
     if (cmd->has_data_type && !with_tags)
         return wrong(call, i, "dataType", "is for autoCreate=tags");
@@ -183,7 +189,7 @@ add(struct api_call *call, struct store_txn *txn, size_t i, const struct mcmd *c
     *ret_key = config_key_cmd(dev_id, id);
     enum api_status status = save(call, txn, i, ret_key, *cmd);
     if (status == API_OK && with_tags)
-        status = auto_create(call, txn, i, ret_key, cmd);
+        status = auto_create(call, txn, i, ret_key, cmd, n_made);
     return status;
 }
 
@@ -194,11 +200,12 @@ modbusd_post_mcmds(struct modbusd *self, struct api_call *call,
 {
     struct store_txn *txn = api_txn(call);
     struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
+    size_t n_made = 0;
     if (!txn || !keys)
         return txn ? API_TOO_LARGE : API_INTERNAL;
     enum api_status status = op_check_room(call, txn, DB_CMD, n_body, MODBUSD_CMDS_MAX);
     for (size_t i = 0; i < n_body && status == API_OK; i++)
-        status = add(call, txn, i, &body[i], query->has_auto_create, &keys[i]);
+        status = add(call, txn, i, &body[i], query->has_auto_create, &n_made, &keys[i]);
     return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
 }
 

@@ -196,3 +196,19 @@ class Shared(Suite):
             self.assertEqual(self.values(f"unit{unit}")["a"]["quality"], "good")
         self.device.unit_mode[3] = "ok"
         self.wait_quality("unit3", "a", "good")
+
+
+class Bounds(Suite):
+    daemons = ("auditd", "authd", "modbusd", "gateway")
+
+    def test_one_request_makes_at_most_5000_tags_by_itself(self):
+        self.add_device("plant", 1502, [])
+        device = self.admin.get("/modbusmaster/config/remote-devs").data[0]["remoteDevId"]
+        def post(n):
+            return self.admin.post("/modbusmaster/config/mcmds?autoCreate=tags", [
+                {"remoteDevId": device, "name": f"c{n}_{i}", "func": 3, "readQuantity": 125,
+                 "dataType": "uint16"} for i in range(n)])
+        self.assert_refused(post(41), 400, pointer="/40")
+        self.assertEqual(self.admin.get("/modbusmaster/config/tags").json["count"], 0)
+        self.assert_ok(post(40))
+        self.assertEqual(self.admin.get("/modbusmaster/config/tags").json["count"], 5000)
