@@ -41,6 +41,7 @@ struct forward_queue {
     size_t pending_bytes;
     uint64_t *done; /* removals that wait for the next flush */
     size_t n_done, cap_done;
+    size_t n_sorted; /* of them: those that a rewound cursor may meet, in order */
     struct forward_stats stats;
     struct buf read; /* what forward_next gave */
 };
@@ -307,7 +308,7 @@ settle_queue(struct forward_queue *q, const struct delta *d)
     q->last = &q->first;
     q->f->gathered -= q->pending_bytes;
     q->pending_bytes = 0;
-    q->n_done = 0;
+    q->n_done = q->n_sorted = 0;
     q->on_disk = q->next_seq;
     q->stats.messages -= d->messages;
     q->stats.bytes -= d->bytes;
@@ -398,13 +399,29 @@ forward_done(struct forward_queue *q, uint64_t seq)
     return 0;
 }
 
+static int
+by_seq(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* What was done after the last rewind lies behind the cursor. */
 static bool
 is_done(const struct forward_queue *q, uint64_t seq)
 {
-    for (size_t i = 0; i < q->n_done; i++)
-        if (q->done[i] == seq)
-            return true;
-    return false;
+    return q->n_sorted > 0 &&
+           bsearch(&seq, q->done, q->n_sorted, sizeof(q->done[0]), by_seq) != NULL;
+}
+
+/* A message that is not to be sent any more: its removal waits for the next flush. */
+static void
+pass_over(struct forward_queue *q, uint64_t seq, int why)
+{
+    q->stats.expired++;
+    (void)forward_done(q, seq); /* else: found again after a restart */
+    if (why == -EPROTO)
+        log_err("forward: a stored message cannot be read client=%u", q->client);
 }
 
 int
@@ -425,41 +442,42 @@ forward_next(struct forward_queue *q, struct forward_message *ret_message)
         store_abort(txn);
         return r;
     }
-    bool found = false;
-    while (!found && (r = store_iter_next(&it)) == STORE_OK) {
-        if (!read_key(it.key, it.key_size, q->client, &seq)) {
-            r = STORE_NOT_FOUND;
+    bool found = false, ended = false;
+    for (unsigned n = 0; !found && !ended && n < FORWARD_EXPIRE_STEP;) {
+        r = store_iter_next(&it);
+        ended = r != STORE_OK || !read_key(it.key, it.key_size, q->client, &seq);
+        if (ended)
             break;
-        }
         q->cursor = seq + 1;
-        if (q->n_done > 0 && is_done(q, seq))
+        if (is_done(q, seq))
             continue;
         int e = read_record(q, it.value, it.size, ret_message);
         if (e == 0) {
             ret_message->seq = seq;
             found = true;
         } else if (e == -ETIME || e == -EPROTO) {
-            q->stats.expired++;
-            (void)forward_done(q, seq); /* else: found again after a restart */
-            if (e == -EPROTO)
-                log_err("forward: a stored message cannot be read client=%u", q->client);
+            pass_over(q, seq, e);
+            n++;
         } else {
             q->cursor = seq;
             r = e;
             break;
         }
     }
-    if (!found && r == STORE_NOT_FOUND)
+    if (ended && r >= 0)
         q->cursor = q->on_disk;
     store_iter_done(&it);
     store_abort(txn);
-    return found ? STORE_OK : r;
+    return found ? STORE_OK : r < 0 ? r : STORE_NOT_FOUND;
 }
 
 void
 forward_rewind(struct forward_queue *q)
 {
     q->cursor = 0;
+    if (q->n_done > 0)
+        qsort(q->done, q->n_done, sizeof(q->done[0]), by_seq);
+    q->n_sorted = q->n_done;
 }
 
 void

@@ -17,6 +17,7 @@
 enum {
     FORWARD_GATHER_MAX = 16 << 20, /* bytes not yet committed, of all clients */
     FORWARD_PURGE_STEP = 2000,     /* messages removed in one transaction */
+    FORWARD_EXPIRE_STEP = 1000,    /* messages past their time that one call passes over */
 };
 
 struct forward;
@@ -72,7 +73,8 @@ int forward_put(struct forward_queue *q, const char *topic, const void *payload,
 /*
  * The next message on disk to be sent, in order; bytes are valid until the
  * next call. STORE_OK, STORE_NOT_FOUND or -errno. Messages past their time
- * are passed over and removed.
+ * are passed over and removed; after FORWARD_EXPIRE_STEP of them the answer is
+ * STORE_NOT_FOUND too, and the next flush is followed by another try.
  */
 int forward_next(struct forward_queue *q, struct forward_message *ret_message);
 /* Acknowledged: it can go. */

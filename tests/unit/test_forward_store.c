@@ -307,6 +307,34 @@ age_goes_by_the_date_after_a_boot(void **state)
 }
 
 static void
+many_expired_messages_go_in_steps(void **state)
+{
+    (void)state;
+    enum { STEPS = 40 };
+    open_all(1);
+    struct forward_queue *q = open_queue(7, 64 << 20, 60000000, false);
+    for (unsigned i = 0; i < STEPS * FORWARD_EXPIRE_STEP; i++)
+        put(q, "old");
+    mono_now += 61000000;
+    put(q, "new");
+    assert_int_equal(forward_flush(forward), 0);
+    for (unsigned i = 1; i <= STEPS; i++) {
+        expect_none(q); /* for now */
+        assert_int_equal(stats(q).expired, i * FORWARD_EXPIRE_STEP);
+        if (i == STEPS / 2)
+            assert_int_equal(forward_flush(forward), 0);
+    }
+    expect(q, "new");
+    forward_rewind(q); /* most removals are not committed */
+    expect(q, "new");
+    assert_int_equal(stats(q).expired, STEPS * FORWARD_EXPIRE_STEP);
+    assert_int_equal(forward_flush(forward), 0);
+    assert_int_equal(stats(q).messages, 1);
+    forward_close(q);
+    close_all();
+}
+
+static void
 a_deleted_client_leaves_nothing(void **state)
 {
     (void)state;
@@ -339,6 +367,7 @@ main(void)
         TEST(a_message_under_way_is_not_dropped),
         TEST(age_ignores_the_date_within_a_boot),
         TEST(age_goes_by_the_date_after_a_boot),
+        TEST(many_expired_messages_go_in_steps),
         TEST(a_deleted_client_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
