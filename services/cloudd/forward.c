@@ -41,7 +41,8 @@ struct forward_queue {
     size_t pending_bytes;
     uint64_t *done; /* removals that wait for the next flush */
     size_t n_done, cap_done;
-    size_t n_sorted; /* of them: those that a rewound cursor may meet, in order */
+    size_t n_sorted;  /* of them: those that a rewound cursor may meet, in order */
+    uint64_t leaving; /* bytes of expired messages among 'done' */
     struct forward_stats stats;
     struct buf read; /* what forward_next gave */
 };
@@ -183,6 +184,126 @@ forward_is_dirty(const struct forward *f)
     return false;
 }
 
+/* ---- messages on disk ---- */
+
+static uint64_t
+age_us(const struct forward *f, uint64_t boot, uint64_t mono_us, int64_t wall_us)
+{
+    if (boot == f->clock.boot) {
+        uint64_t now = f->clock.mono_us();
+        return now > mono_us ? now - mono_us : 0;
+    }
+    int64_t now = f->clock.wall_us();
+    return now > wall_us ? (uint64_t)(now - wall_us) : 0;
+}
+
+struct record {
+    uint8_t qos;
+    bool retain;
+    const char *topic, *payload;
+    size_t topic_len, len;
+};
+
+/* 0, -ETIME (too old) or -EPROTO. */
+static int
+read_record(const struct forward_queue *q, const void *bytes, size_t n,
+            struct record *ret_record)
+{
+    struct rd in;
+    rd_init(&in, bytes, n);
+    uint8_t format = rd_u8(&in);
+    ret_record->qos = rd_u8(&in);
+    ret_record->retain = rd_u8(&in) != 0;
+    uint64_t boot = rd_u64(&in), mono_us = rd_u64(&in);
+    int64_t wall_us = (int64_t)rd_u64(&in);
+    ret_record->topic = rd_str16(&in, &ret_record->topic_len);
+    if (in.bad || format != FORMAT)
+        return -EPROTO;
+    if (q->limits.ttl_us > 0 && age_us(q->f, boot, mono_us, wall_us) > q->limits.ttl_us)
+        return -ETIME;
+    ret_record->len = rd_left(&in);
+    ret_record->payload = (const char *)in.at;
+    return 0;
+}
+
+/* Into the queue's own buffer. 0 or -errno. */
+static int
+copy_record(struct forward_queue *q, const struct record *r,
+            struct forward_message *ret_message)
+{
+    buf_reset(&q->read);
+    buf_put(&q->read, r->topic, r->topic_len);
+    buf_putc(&q->read, '\0');
+    buf_put(&q->read, r->payload, r->len);
+    if (q->read.err != 0)
+        return q->read.err;
+    *ret_message = (struct forward_message){ .qos = r->qos,
+                                             .retain = r->retain,
+                                             .topic = q->read.data,
+                                             .payload = q->read.data + r->topic_len + 1,
+                                             .len = r->len };
+    return 0;
+}
+
+int
+forward_done(struct forward_queue *q, uint64_t seq)
+{
+    if (q->n_done == q->cap_done) {
+        size_t cap = q->cap_done > 0 ? q->cap_done * 2 : 64;
+        uint64_t *more = realloc(q->done, cap * sizeof(*more));
+        if (more == NULL)
+            return -ENOMEM; /* it will be sent again after a restart */
+        q->done = more;
+        q->cap_done = cap;
+    }
+    q->done[q->n_done++] = seq;
+    return 0;
+}
+
+static int
+by_seq(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* What was done after the last rewind lies behind the cursor. */
+static bool
+is_done(const struct forward_queue *q, uint64_t seq)
+{
+    return q->n_sorted > 0 &&
+           bsearch(&seq, q->done, q->n_sorted, sizeof(q->done[0]), by_seq) != NULL;
+}
+
+/* A message that is not to be sent any more: its removal waits for the next flush. */
+static void
+pass_over(struct forward_queue *q, uint64_t seq, size_t size, int why)
+{
+    q->stats.expired++;
+    if (forward_done(q, seq) == 0) /* else: found again after a restart */
+        q->leaving += size;
+    if (why == -EPROTO)
+        log_err("forward: a stored message cannot be read client=%u", q->client);
+}
+
+/* Begins a walk of the queue's messages at the cursor. 0 or -errno. */
+static int
+walk(struct forward_queue *q, struct store_txn **ret_txn, struct store_iter *ret_it)
+{
+    uint8_t from[KEY_SIZE];
+    struct store_txn *txn = NULL;
+    int r = store_read(q->f->store, &txn);
+    if (r < 0)
+        return r;
+    make_key(from, q->client, q->cursor);
+    r = store_iter_init(ret_it, txn, q->f->db, from, sizeof(from), false);
+    if (r < 0)
+        store_abort(txn);
+    else
+        *ret_txn = txn;
+    return r;
+}
+
 /* ---- accepting ---- */
 
 static void
@@ -197,6 +318,36 @@ put_head(struct buf *b, struct forward *f, const char *topic, uint8_t qos, bool 
     buf_put_str16(b, topic, strlen(topic));
 }
 
+static bool
+is_full(const struct forward_queue *q, size_t size)
+{
+    return q->stats.bytes - q->leaving + size > q->limits.max_bytes;
+}
+
+/* The oldest that are past their time make room for a new message. */
+static void
+expire_oldest(struct forward_queue *q, size_t size)
+{
+    struct store_txn *txn = NULL;
+    struct store_iter it;
+    uint64_t seq;
+    if (q->limits.ttl_us == 0 || q->cursor >= q->on_disk || walk(q, &txn, &it) < 0)
+        return;
+    for (unsigned n = 0; n < FORWARD_EXPIRE_STEP && is_full(q, size); n++) {
+        if (store_iter_next(&it) != STORE_OK || !read_key(it.key, it.key_size, q->client, &seq))
+            break;
+        struct record record;
+        int r = is_done(q, seq) ? 1 : read_record(q, it.value, it.size, &record);
+        if (r == 0)
+            break;
+        q->cursor = seq + 1;
+        if (r < 0)
+            pass_over(q, seq, it.size, r);
+    }
+    store_iter_done(&it);
+    store_abort(txn);
+}
+
 int
 forward_put(struct forward_queue *q, const char *topic, const void *payload, size_t len,
             uint8_t qos, bool retain)
@@ -206,7 +357,9 @@ forward_put(struct forward_queue *q, const char *topic, const void *payload, siz
     put_head(&head, q->f, topic, qos, retain);
     size_t size = head.len + len;
     struct pending *p = NULL;
-    bool full = q->stats.bytes + size > q->limits.max_bytes;
+    if (q->limits.drop_newest && is_full(q, size))
+        expire_oldest(q, size);
+    bool full = is_full(q, size);
     if (head.err == 0 && size <= q->limits.max_bytes && !(full && q->limits.drop_newest) &&
         q->f->gathered + size <= FORWARD_GATHER_MAX)
         p = malloc(sizeof(*p) + size);
@@ -309,6 +462,7 @@ settle_queue(struct forward_queue *q, const struct delta *d)
     q->f->gathered -= q->pending_bytes;
     q->pending_bytes = 0;
     q->n_done = q->n_sorted = 0;
+    q->leaving = 0;
     q->on_disk = q->next_seq;
     q->stats.messages -= d->messages;
     q->stats.bytes -= d->bytes;
@@ -342,108 +496,19 @@ forward_flush(struct forward *f)
 
 /* ---- sending ---- */
 
-static uint64_t
-age_us(const struct forward *f, uint64_t boot, uint64_t mono_us, int64_t wall_us)
-{
-    if (boot == f->clock.boot) {
-        uint64_t now = f->clock.mono_us();
-        return now > mono_us ? now - mono_us : 0;
-    }
-    int64_t now = f->clock.wall_us();
-    return now > wall_us ? (uint64_t)(now - wall_us) : 0;
-}
-
-/* 0, -ETIME (too old) or -EPROTO. */
-static int
-read_record(struct forward_queue *q, const void *bytes, size_t n,
-            struct forward_message *ret_message)
-{
-    struct rd in;
-    size_t topic_len;
-    rd_init(&in, bytes, n);
-    uint8_t format = rd_u8(&in);
-    ret_message->qos = rd_u8(&in);
-    ret_message->retain = rd_u8(&in) != 0;
-    uint64_t boot = rd_u64(&in), mono_us = rd_u64(&in);
-    int64_t wall_us = (int64_t)rd_u64(&in);
-    const char *topic = rd_str16(&in, &topic_len);
-    if (in.bad || format != FORMAT)
-        return -EPROTO;
-    if (q->limits.ttl_us > 0 && age_us(q->f, boot, mono_us, wall_us) > q->limits.ttl_us)
-        return -ETIME;
-    size_t len = rd_left(&in);
-    buf_reset(&q->read);
-    buf_put(&q->read, topic, topic_len);
-    buf_putc(&q->read, '\0');
-    buf_put(&q->read, in.at, len);
-    if (q->read.err != 0)
-        return q->read.err;
-    ret_message->topic = q->read.data;
-    ret_message->payload = q->read.data + topic_len + 1;
-    ret_message->len = len;
-    return 0;
-}
-
-int
-forward_done(struct forward_queue *q, uint64_t seq)
-{
-    if (q->n_done == q->cap_done) {
-        size_t cap = q->cap_done > 0 ? q->cap_done * 2 : 64;
-        uint64_t *more = realloc(q->done, cap * sizeof(*more));
-        if (more == NULL)
-            return -ENOMEM; /* it will be sent again after a restart */
-        q->done = more;
-        q->cap_done = cap;
-    }
-    q->done[q->n_done++] = seq;
-    return 0;
-}
-
-static int
-by_seq(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* What was done after the last rewind lies behind the cursor. */
-static bool
-is_done(const struct forward_queue *q, uint64_t seq)
-{
-    return q->n_sorted > 0 &&
-           bsearch(&seq, q->done, q->n_sorted, sizeof(q->done[0]), by_seq) != NULL;
-}
-
-/* A message that is not to be sent any more: its removal waits for the next flush. */
-static void
-pass_over(struct forward_queue *q, uint64_t seq, int why)
-{
-    q->stats.expired++;
-    (void)forward_done(q, seq); /* else: found again after a restart */
-    if (why == -EPROTO)
-        log_err("forward: a stored message cannot be read client=%u", q->client);
-}
-
 int
 forward_next(struct forward_queue *q, struct forward_message *ret_message)
 {
     struct store_txn *txn = NULL;
     struct store_iter it;
-    uint8_t from[KEY_SIZE];
     uint64_t seq;
     if (q->cursor >= q->on_disk)
         return STORE_NOT_FOUND;
-    int r = store_read(q->f->store, &txn);
+    int r = walk(q, &txn, &it);
     if (r < 0)
         return r;
-    make_key(from, q->client, q->cursor);
-    r = store_iter_init(&it, txn, q->f->db, from, sizeof(from), false);
-    if (r < 0) {
-        store_abort(txn);
-        return r;
-    }
     bool found = false, ended = false;
-    for (unsigned n = 0; !found && !ended && n < FORWARD_EXPIRE_STEP;) {
+    for (unsigned n = 0; !found && n < FORWARD_EXPIRE_STEP;) {
         r = store_iter_next(&it);
         ended = r != STORE_OK || !read_key(it.key, it.key_size, q->client, &seq);
         if (ended)
@@ -451,18 +516,21 @@ forward_next(struct forward_queue *q, struct forward_message *ret_message)
         q->cursor = seq + 1;
         if (is_done(q, seq))
             continue;
-        int e = read_record(q, it.value, it.size, ret_message);
-        if (e == 0) {
-            ret_message->seq = seq;
-            found = true;
-        } else if (e == -ETIME || e == -EPROTO) {
-            pass_over(q, seq, e);
+        struct record record;
+        r = read_record(q, it.value, it.size, &record);
+        if (r < 0) {
+            pass_over(q, seq, it.size, r);
             n++;
-        } else {
+            r = STORE_NOT_FOUND;
+            continue;
+        }
+        r = copy_record(q, &record, ret_message);
+        if (r < 0) {
             q->cursor = seq;
-            r = e;
             break;
         }
+        ret_message->seq = seq;
+        found = true;
     }
     if (ended && r >= 0)
         q->cursor = q->on_disk;

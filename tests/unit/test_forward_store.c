@@ -2,6 +2,7 @@
 #include "services/cloudd/forward.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -240,6 +241,44 @@ the_newest_is_refused_when_it_is_full(void **state)
 }
 
 static void
+what_has_expired_makes_room_for_the_newest(void **state)
+{
+    (void)state;
+    char text[400];
+    memset(text, 'x', sizeof(text));
+    open_all(1);
+    struct forward_queue *q = open_queue(7, 2000, 60000000, true);
+    struct forward_message m;
+    for (unsigned i = 0; i < 12; i++) {
+        if (i == 2)
+            mono_now += 50000000;
+        if (i == 10) { /* the first two have expired, nobody looked at them */
+            mono_now += 11000000;
+            assert_int_equal(stats(q).expired, 0);
+        }
+        (void)snprintf(text, sizeof(text), "%u", i);
+        bool kept = forward_put(q, "t/1", text, sizeof(text), 1, true) == 0;
+        assert_int_equal(kept, i < 4 || i >= 10);
+        if (i < 10)
+            assert_int_equal(forward_flush(forward), 0);
+    }
+    assert_int_equal(forward_put(q, "t/1", text, sizeof(text), 1, true), -ENOBUFS);
+    assert_int_equal(stats(q).expired, 2);
+    assert_int_equal(stats(q).dropped, 7);
+    assert_int_equal(forward_flush(forward), 0);
+    assert_int_equal(stats(q).messages, 4);
+    assert_true(stats(q).bytes <= 2000);
+    static const char *const left[] = { "2", "3", "10", "11" };
+    for (size_t i = 0; i < ARRAY_LEN(left); i++) {
+        assert_int_equal(forward_next(q, &m), STORE_OK);
+        assert_string_equal(m.payload, left[i]);
+    }
+    expect_none(q);
+    forward_close(q);
+    close_all();
+}
+
+static void
 a_message_under_way_is_not_dropped(void **state)
 {
     (void)state;
@@ -364,6 +403,7 @@ main(void)
         TEST(a_rewind_does_not_repeat_what_is_done),
         TEST(the_oldest_give_way_when_it_is_full),
         TEST(the_newest_is_refused_when_it_is_full),
+        TEST(what_has_expired_makes_room_for_the_newest),
         TEST(a_message_under_way_is_not_dropped),
         TEST(age_ignores_the_date_within_a_boot),
         TEST(age_goes_by_the_date_after_a_boot),
