@@ -6,7 +6,8 @@
  *   u16 length and topic, payload
  *
  * Age counts by the monotonic clock within one boot, so that setting the date
- * neither expires nor revives a message.
+ * neither expires nor revives a message. Boot 0 is an unknown one: then the
+ * date counts.
  */
 #include "services/cloudd/forward.h"
 
@@ -189,7 +190,7 @@ forward_is_dirty(const struct forward *f)
 static uint64_t
 age_us(const struct forward *f, uint64_t boot, uint64_t mono_us, int64_t wall_us)
 {
-    if (boot == f->clock.boot) {
+    if (boot != 0 && boot == f->clock.boot) {
         uint64_t now = f->clock.mono_us();
         return now > mono_us ? now - mono_us : 0;
     }

@@ -38,7 +38,7 @@ struct forward_message {
     size_t len;
 };
 
-/* 'now' functions: monotonic and wall µs, 'boot' names the run of the kernel. */
+/* Monotonic and wall µs; 'boot' names the run of the kernel, 0: unknown. */
 struct forward_clock {
     uint64_t (*mono_us)(void);
     int64_t (*wall_us)(void);

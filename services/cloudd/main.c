@@ -1,5 +1,6 @@
 /* cloudd: what it is made of. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "libcommon/api.h"
@@ -148,9 +149,14 @@ cloudd_open(void *self, struct svc *svc)
     loop_timer_init(&d->commit_timer, on_commit_timer, d);
     loop_timer_init(&d->purge_timer, on_purge_timer, d);
     loop_set_workers(svc->loop, LOOKUP_THREADS, CLOUDD_CLIENTS_MAX * 4);
+    char marker[4096];
+    /* The sockets' directory is open to us and empty after a boot. */
+    int n = snprintf(marker, sizeof(marker), "%s/bus/cloudd.boot", svc->run_dir);
+    if (n < 0 || (size_t)n >= sizeof(marker))
+        return -ENAMETOOLONG;
     struct forward_clock clock = { .mono_us = clock_mono_us,
                                    .wall_us = clock_wall_us,
-                                   .boot = sys_boot_id() };
+                                   .boot = sys_boot_id(sys_kernel_boot_id, marker) };
 #define X(id, metric, text, is_gauge) metric_register(&m_##id);
     METRIC_TABLE(X)
 #undef X

@@ -8,3 +8,4 @@ cloudd.libs := -lpaho-mqtt3as
 test_payload.extra       := services/cloudd/payload.c
 test_group.extra         := services/cloudd/group.c services/cloudd/payload.c
 test_forward_store.extra := services/cloudd/forward.c
+test_cloudd_sys.extra    := services/cloudd/sys_linux.c

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/statvfs.h>
 
 #include "libcommon/str.h"
@@ -41,12 +42,14 @@ sys_disk_of(const char *dir, struct sys_disk *ret_disk)
     return 0;
 }
 
-uint64_t
-sys_boot_id(void)
+const char sys_kernel_boot_id[] = "/proc/sys/kernel/random/boot_id";
+
+static uint64_t
+kernel_boot_id(const char *path)
 {
     char text[64] = "";
     uint64_t h = 0xcbf29ce484222325u;
-    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+    FILE *f = fopen(path, "re");
     if (f == NULL)
         return 0;
     bool ok = fgets(text, sizeof(text), f) != NULL;
@@ -54,4 +57,44 @@ sys_boot_id(void)
     for (const char *p = text; ok && *p != '\0'; p++)
         h = (h ^ (uint8_t)*p) * 0x100000001b3u;
     return ok ? h : 0;
+}
+
+static uint64_t
+read_marker(const char *path)
+{
+    uint64_t id = 0;
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return 0;
+    if (fread(&id, sizeof(id), 1, f) != 1)
+        id = 0;
+    (void)fclose(f); /* was only read */
+    return id;
+}
+
+static bool
+write_marker(const char *path, uint64_t id)
+{
+    char temporary[4096];
+    int n = snprintf(temporary, sizeof(temporary), "%s.new", path);
+    FILE *f = n > 0 && (size_t)n < sizeof(temporary) ? fopen(temporary, "we") : NULL;
+    if (f == NULL)
+        return false;
+    bool ok = fwrite(&id, sizeof(id), 1, f) == 1;
+    ok = fclose(f) == 0 && ok;
+    return ok && rename(temporary, path) == 0;
+}
+
+uint64_t
+sys_boot_id(const char *kernel_id, const char *marker)
+{
+    uint64_t id = kernel_boot_id(kernel_id);
+    if (id == 0)
+        id = read_marker(marker);
+    if (id != 0)
+        return id;
+    /* The first start after a boot. */
+    if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id) || !write_marker(marker, id))
+        return 0;
+    return id;
 }

@@ -13,7 +13,12 @@ struct sys_disk {
 };
 /* 0 or -errno. */
 int sys_disk_of(const char *dir, struct sys_disk *ret_disk);
-/* A number that names this run of the kernel; 0 when it is not known. */
-uint64_t sys_boot_id(void);
+/*
+ * A number that names this run of the kernel: the kernel's own name of it, or,
+ * where a unit hides that (ProcSubset=), a random one kept in the file
+ * 'marker', which must lie where nothing survives a boot. 0: not known.
+ */
+uint64_t sys_boot_id(const char *kernel_id, const char *marker);
+extern const char sys_kernel_boot_id[]; /* the path of the first */
 
 #endif

@@ -346,6 +346,27 @@ age_goes_by_the_date_after_a_boot(void **state)
 }
 
 static void
+age_goes_by_the_date_when_the_boot_is_not_known(void **state)
+{
+    (void)state;
+    mono_now = 90000000; /* later in its boot than the next start in its own */
+    open_all(0);
+    struct forward_queue *q = open_queue(7, 1 << 20, 60000000, false);
+    put(q, "one");
+    assert_int_equal(forward_flush(forward), 0);
+    forward_close(q);
+    close_all();
+    mono_now = 5;
+    wall_now += 61000000;
+    open_all(0);
+    q = open_queue(7, 1 << 20, 60000000, false);
+    expect_none(q);
+    assert_int_equal(stats(q).expired, 1);
+    forward_close(q);
+    close_all();
+}
+
+static void
 many_expired_messages_go_in_steps(void **state)
 {
     (void)state;
@@ -407,6 +428,7 @@ main(void)
         TEST(a_message_under_way_is_not_dropped),
         TEST(age_ignores_the_date_within_a_boot),
         TEST(age_goes_by_the_date_after_a_boot),
+        TEST(age_goes_by_the_date_when_the_boot_is_not_known),
         TEST(many_expired_messages_go_in_steps),
         TEST(a_deleted_client_leaves_nothing),
     };
