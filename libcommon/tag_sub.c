@@ -423,8 +423,10 @@ got_defs(struct tag_sub *s, struct rd *in, const struct page *page, uint32_t fro
     if (r < 0)
         return r;
     if (s->events.catalogue != NULL)
-        s->events.catalogue(s->events.arg, s->daemon, s->defs, s->n_defs);
+        r = s->events.catalogue(s->events.arg, s->daemon, s->defs, s->n_defs);
     defs_drop(s);
+    if (r < 0)
+        return r;
     fetch_snapshot(s);
     return 0;
 }

@@ -175,8 +175,11 @@ void tag_pub_get_stats(const struct tag_pub *p, struct tag_pub_stats *ret_stats)
 struct tag_sub;
 /* All run on the loop. */
 struct tag_sub_events {
-    /* The catalogue of 'daemon' is now these 'n' tags (whole; old numbers are void). */
-    void (*catalogue)(void *arg, const char *daemon, const struct tag_def *defs, size_t n);
+    /*
+     * The catalogue of 'daemon' is now these 'n' tags (whole; old numbers are
+     * void). 0; -errno: it could not be taken, and is asked for again.
+     */
+    int (*catalogue)(void *arg, const char *daemon, const struct tag_def *defs, size_t n);
     /* Samples in order of arrival. 'snapshot': the state after a gap, not new events. */
     void (*samples)(void *arg, const char *daemon, const struct tag_sample *s, size_t n,
                     bool snapshot);

@@ -280,6 +280,29 @@ tagview_has_provider(const struct tagview *v, const char *provider)
     return false;
 }
 
+static void
+tell(struct tagview *v, struct tagview_tag *t)
+{
+    t->version++;
+    struct tagview_listener *next;
+    for (struct tagview_listener *l = t->listeners; l != NULL; l = next) {
+        next = l->next;
+        v->stats.updates++;
+        l->fn(l);
+    }
+}
+
+/* The tag has no provider that could update it: its listeners must not take it for alive. */
+static void
+tell_lost(struct tagview *v, struct tagview_tag *t, uint8_t quality, int64_t now_us)
+{
+    t->last.quality = quality;
+    t->last.aux = 0;
+    t->last.ts_us = now_us;
+    t->has_sample = true;
+    tell(v, t);
+}
+
 /* ---- catalogues ---- */
 
 static size_t
@@ -310,13 +333,30 @@ set_def(struct tagview_tag *t, struct tagview_daemon *d, const struct tag_def *d
     drop_memo(t);
 }
 
-void
+/*
+ * Those of the old list that nobody lists any more. Somebody who is told may
+ * let go of any tag: all are held until the last is told.
+ */
+static void
+withdraw(struct tagview *v, struct tagview_tag *const *old, size_t n_old)
+{
+    int64_t now = clock_wall_us();
+    for (size_t i = 0; i < n_old; i++)
+        old[i]->n_holds++;
+    for (size_t i = 0; i < n_old; i++)
+        if (old[i]->daemon == NULL && old[i]->n_holds > 1)
+            tell_lost(v, old[i], TAG_BAD_CONFIG, now);
+    for (size_t i = 0; i < n_old; i++)
+        tagview_release(v, old[i]);
+}
+
+int
 tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n)
 {
     struct tagview *v = arg;
     struct tagview_daemon *d = daemon_get(v, daemon, true);
     if (d == NULL)
-        return;
+        return -ENOSPC;
     size_t slots = 16;
     while (slots < n * 2)
         slots *= 2;
@@ -326,7 +366,7 @@ tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, siz
         log_err("tags: no memory for a catalogue daemon=%s tags=%zu", daemon, n);
         free(tags);
         free(table);
-        return;
+        return -ENOMEM;
     }
     struct tagview_tag **old = d->tags;
     size_t n_old = d->n_tags;
@@ -354,13 +394,13 @@ tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, siz
         struct by_no *slot = &d->table[slot_of(d, def->no)];
         *slot = (struct by_no){ .no = def->no, .tag = t };
     }
-    for (size_t i = 0; i < n_old; i++)
-        tag_drop_unused(v, old[i]);
-    free(old);
     if (!d->known)
         d->up = true;
     d->known = true;
     log_debug("tags: catalogue daemon=%s tags=%zu", daemon, d->n_tags);
+    withdraw(v, old, n_old);
+    free(old);
+    return 0;
 }
 
 /* ---- samples ---- */
@@ -392,18 +432,6 @@ take_value(struct tagview_tag *t, const struct tag_value *value)
     }
     t->last.value = copy;
     return true;
-}
-
-static void
-tell(struct tagview *v, struct tagview_tag *t)
-{
-    t->version++;
-    struct tagview_listener *next;
-    for (struct tagview_listener *l = t->listeners; l != NULL; l = next) {
-        next = l->next;
-        v->stats.updates++;
-        l->fn(l);
-    }
 }
 
 static void
@@ -464,14 +492,8 @@ tagview_presence(void *arg, const char *daemon, bool up)
     if (up)
         return;
     int64_t now = clock_wall_us();
-    for (size_t i = 0; i < d->n_tags; i++) {
-        struct tagview_tag *t = d->tags[i];
-        t->last.quality = TAG_BAD_OFFLINE;
-        t->last.aux = 0;
-        t->last.ts_us = now;
-        t->has_sample = true;
-        tell(v, t);
-    }
+    for (size_t i = 0; i < d->n_tags; i++)
+        tell_lost(v, d->tags[i], TAG_BAD_OFFLINE, now);
 }
 
 void

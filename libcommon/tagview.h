@@ -66,10 +66,11 @@ void tagview_free(struct tagview *v); /* NULL does nothing; listeners must be go
 
 /*
  * What the subscriber reports (struct tag_sub_events); 'arg' is the view. A
- * provider that goes away makes its tags "offline" once; its next snapshot
- * brings them back.
+ * provider that goes away makes its tags "offline" once, a tag that it lists no
+ * more and somebody holds becomes "config"; a next snapshot brings them back.
+ * A catalogue that finds no memory (-ENOMEM) leaves the old one.
  */
-void tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n);
+int tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n);
 void tagview_samples(void *arg, const char *daemon, const struct tag_sample *s, size_t n,
                      bool snapshot);
 void tagview_presence(void *arg, const char *daemon, bool up);

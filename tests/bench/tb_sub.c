@@ -29,7 +29,7 @@ struct subscriber {
     } last[TAGS];
 };
 
-static void
+static int
 on_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n)
 {
     (void)daemon;
@@ -39,6 +39,7 @@ on_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n
         puts("ready");
         (void)fflush(stdout);
     }
+    return 0;
 }
 
 static void
@@ -95,10 +96,9 @@ main(int argc, char **argv)
     s.seconds = strtoull(argv[3], NULL, 10);
     log_open("tb_sub", LOG_LEVEL_ERR);
     struct bus *bus;
-    struct tag_sub_events events = { .catalogue = on_catalogue,
-                                     .samples = on_samples,
-                                     .presence = on_presence,
-                                     .arg = &s };
+    struct tag_sub_events events = {
+        .catalogue = on_catalogue, .samples = on_samples, .presence = on_presence, .arg = &s
+    };
     int r = loop_new(&s.loop);
     if (r == 0)
         r = bus_open(s.loop, argv[1], NULL, 0, &bus);

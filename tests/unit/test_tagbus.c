@@ -341,18 +341,24 @@ struct heard {
     uint64_t n_live, n_snapshot;
     uint64_t last[HEARD_TAGS]; /* value, by number */
     uint64_t backwards;        /* a value smaller than the one before */
+    unsigned refuse;           /* so many catalogues */
     bool live_before_snapshot;
 };
 
-static void
+static int
 heard_catalogue(void *arg, const char *daemon, const struct tag_def *defs, size_t n)
 {
     (void)daemon;
     struct heard *h = arg;
     assert_true(h->up);
     assert_true(n == 0 || defs[0].no == 1);
+    if (h->refuse > 0) {
+        h->refuse--;
+        return -ENOMEM;
+    }
     h->n_catalogue++;
     h->n_tags = n;
+    return 0;
 }
 
 static void
@@ -780,6 +786,20 @@ a_provider_that_cannot_answer_is_asked_again(void **state)
     RUN_UNTIL(heard.n_catalogue == n + 1 && heard.last[1] == 8000);
 }
 
+static void
+a_catalogue_that_was_not_taken_is_asked_for_again(void **state)
+{
+    (void)state;
+    unsigned n = heard.n_catalogue;
+    heard.refuse = 2;
+    send_batch(FAKE_EPOCH + 1, 4, 2, 1, 9000);
+    answer_catalogue(FAKE_EPOCH + 1, 4);
+    answer_catalogue(FAKE_EPOCH + 1, 4);
+    answer_catalogue(FAKE_EPOCH + 1, 4);
+    answer_snapshot(FAKE_EPOCH + 1, 4, 2, 1, 9000, 0, 0);
+    RUN_UNTIL(heard.n_catalogue == n + 1 && heard.last[1] == 9000);
+}
+
 /* ---- a provider that dies ---- */
 
 static struct provider child;
@@ -892,6 +912,7 @@ main(int argc, char **argv)
         cmocka_unit_test(nonsense_is_counted_and_skipped),
         cmocka_unit_test(a_new_generation_or_epoch_asks_for_the_catalogue),
         cmocka_unit_test(a_provider_that_cannot_answer_is_asked_again),
+        cmocka_unit_test(a_catalogue_that_was_not_taken_is_asked_for_again),
         cmocka_unit_test(a_restarted_provider_is_followed),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);

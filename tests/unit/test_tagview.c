@@ -1,6 +1,7 @@
 /* The view of the tag bus: names, values, listeners, providers that come and go. */
 #include "libcommon/tagview.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include "libcommon/base.h"
+#include "tests/unit/fail_alloc.h"
 
 static struct tag_def
 def(uint32_t no, uint8_t type, const char *name)
@@ -59,7 +61,7 @@ a_sample_reaches_the_tag_of_its_number(void **state)
 {
     struct tagview *v = *state;
     struct tag_def defs[] = { def(5, TAG_UINT64, "a"), def(4000000000u, TAG_INT16, "b") };
-    tagview_catalogue(v, "d", defs, 2);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 2), 0);
     sample(v, 5, TAG_UINT64, UINT64_MAX, TAG_GOOD, 10);
     sample(v, 4000000000u, TAG_INT16, 7, TAG_GOOD, 11);
     sample(v, 6, TAG_INT16, 9, TAG_GOOD, 12); /* nobody's */
@@ -78,7 +80,7 @@ a_bad_sample_keeps_the_last_good_value(void **state)
 {
     struct tagview *v = *state;
     struct tag_def defs[] = { def(1, TAG_UINT32, "a") };
-    tagview_catalogue(v, "d", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 1), 0);
     sample(v, 1, TAG_UINT32, 0, TAG_BAD_TIMEOUT, 1);
     struct tagview_tag *t = tagview_find(v, "p", "s", "a");
     assert_false(t->has_value);
@@ -96,23 +98,97 @@ a_listener_follows_its_tag_by_name(void **state)
     struct tagview_listener l = { .fn = heard };
     tagview_listen(t, &l);
     struct tag_def defs[] = { def(1, TAG_UINT32, "later") };
-    tagview_catalogue(v, "d", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 1), 0);
     sample(v, 1, TAG_UINT32, 3, TAG_GOOD, 2);
     assert_int_equal(n_heard, 1);
-    tagview_catalogue(v, "d", NULL, 0); /* the tag is deleted */
+    assert_int_equal(tagview_catalogue(v, "d", NULL, 0), 0); /* the tag is deleted */
+    assert_int_equal(n_heard, 2);
     sample(v, 1, TAG_UINT32, 4, TAG_GOOD, 3);
-    assert_int_equal(n_heard, 1);
+    assert_int_equal(n_heard, 2);
     assert_ptr_equal(tagview_find(v, "p", "s", "later"), t);
     assert_null(tagview_daemon_of(t));
     defs[0] = def(9, TAG_INT16, "later"); /* and comes back otherwise */
-    tagview_catalogue(v, "d", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 1), 0);
     assert_false(t->has_value);
     sample(v, 9, TAG_INT16, 5, TAG_GOOD, 4);
-    assert_int_equal(n_heard, 2);
-    tagview_catalogue(v, "d", NULL, 0);
+    assert_int_equal(n_heard, 3);
+    assert_int_equal(tagview_catalogue(v, "d", NULL, 0), 0);
     tagview_unlisten(&l);
     tagview_release(v, t);
     assert_null(tagview_find(v, "p", "s", "later"));
+}
+
+static void
+a_tag_that_is_listed_no_more_is_told_once_and_comes_back(void **state)
+{
+    struct tagview *v = *state;
+    struct tag_def defs[] = { def(1, TAG_UINT32, "a"), def(2, TAG_UINT32, "b") };
+    assert_int_equal(tagview_catalogue(v, "d", defs, 2), 0);
+    struct tagview_tag *t = tagview_hold(v, "p", "s", "a");
+    struct tagview_listener l = { .fn = heard };
+    tagview_listen(t, &l);
+    sample(v, 1, TAG_UINT32, 3, TAG_GOOD, 2);
+    assert_int_equal(tagview_catalogue(v, "d", &defs[1], 1), 0);
+    assert_int_equal(n_heard, 2);
+    assert_int_equal(t->last.quality, TAG_BAD_CONFIG);
+    assert_true(t->last.ts_us > 2 && t->has_value && t->last.value.u == 3);
+    assert_int_equal(tagview_catalogue(v, "d", &defs[1], 1), 0);
+    assert_int_equal(n_heard, 2);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 2), 0);
+    struct tag_sample again = { .no = 1, .ts_us = 2, .value = { .type = TAG_UINT32, .u = 3 } };
+    tagview_samples(v, "d", &again, 1, true);
+    assert_int_equal(n_heard, 3);
+    assert_int_equal(t->last.quality, TAG_GOOD);
+    tagview_unlisten(&l);
+    tagview_release(v, t);
+}
+
+static struct tagview *leaving_view;
+static struct tagview_listener leaving[2];
+
+/* Whoever is told first leaves, and lets go of all its tags. */
+static void
+leave(struct tagview_listener *l)
+{
+    (void)l;
+    n_heard++;
+    for (size_t i = 0; i < 2; i++) {
+        tagview_unlisten(&leaving[i]);
+        tagview_release(leaving_view, leaving[i].tag);
+    }
+}
+
+static void
+a_listener_may_let_go_of_its_tags_when_they_go(void **state)
+{
+    struct tagview *v = leaving_view = *state;
+    struct tag_def defs[] = { def(1, TAG_UINT32, "a"), def(2, TAG_UINT32, "b") };
+    assert_int_equal(tagview_catalogue(v, "d", defs, 2), 0);
+    for (size_t i = 0; i < 2; i++) {
+        leaving[i] = (struct tagview_listener){ .fn = leave };
+        tagview_listen(tagview_hold(v, "p", "s", defs[i].name), &leaving[i]);
+    }
+    assert_int_equal(tagview_catalogue(v, "d", NULL, 0), 0);
+    assert_int_equal(n_heard, 1);
+    assert_null(tagview_find(v, "p", "s", "a"));
+    assert_null(tagview_find(v, "p", "s", "b"));
+}
+
+static void
+a_catalogue_without_memory_leaves_the_old_one(void **state)
+{
+    struct tagview *v = *state;
+    struct tag_def old = def(1, TAG_UINT32, "a"), new = def(1, TAG_UINT32, "b");
+    assert_int_equal(tagview_catalogue(v, "d", &old, 1), 0);
+    for (long n = 0; n < 2; n++) {
+        fail_alloc_begin(n);
+        assert_int_equal(tagview_catalogue(v, "d", &new, 1), -ENOMEM);
+        (void)fail_alloc_end(); /* the numbers of the tables are known */
+        assert_non_null(tagview_find(v, "p", "s", "a"));
+        assert_null(tagview_find(v, "p", "s", "b"));
+    }
+    assert_int_equal(tagview_catalogue(v, "d", &new, 1), 0);
+    assert_null(tagview_find(v, "p", "s", "a"));
 }
 
 static void
@@ -120,7 +196,7 @@ a_provider_that_leaves_is_told_once(void **state)
 {
     struct tagview *v = *state;
     struct tag_def defs[] = { def(1, TAG_UINT32, "a") };
-    tagview_catalogue(v, "d", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 1), 0);
     struct tagview_tag *t = tagview_hold(v, "p", "s", "a");
     struct tagview_listener l = { .fn = heard };
     tagview_listen(t, &l);
@@ -147,7 +223,7 @@ text_is_copied(void **state)
     struct tagview *v = *state;
     struct tag_def defs[] = { def(1, TAG_STRING, "a") };
     char text[] = "first";
-    tagview_catalogue(v, "d", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 1), 0);
     struct tag_sample s = {
         .no = 1, .value = { .type = TAG_STRING, .bytes = (uint8_t *)text, .n_bytes = 5 }
     };
@@ -163,15 +239,15 @@ a_name_keeps_its_first_provider(void **state)
 {
     struct tagview *v = *state;
     struct tag_def defs[] = { def(1, TAG_UINT32, "a"), def(2, TAG_UINT32, "a") };
-    tagview_catalogue(v, "d", defs, 2);
-    tagview_catalogue(v, "e", defs, 1);
+    assert_int_equal(tagview_catalogue(v, "d", defs, 2), 0);
+    assert_int_equal(tagview_catalogue(v, "e", defs, 1), 0);
     struct tagview_stats s;
     tagview_get_stats(v, &s);
     assert_int_equal(s.tags, 1);
     assert_int_equal(s.refused_tags, 2);
     struct tagview_tag *t = tagview_find(v, "p", "s", "a");
     assert_string_equal(tagview_daemon_of(t), "d");
-    tagview_catalogue(v, "d", NULL, 0);
+    assert_int_equal(tagview_catalogue(v, "d", NULL, 0), 0);
     assert_null(tagview_find(v, "p", "s", "a"));
     assert_true(tagview_knows(v, "e"));
     assert_false(tagview_knows(v, "f"));
@@ -185,6 +261,9 @@ main(void)
         TEST(a_sample_reaches_the_tag_of_its_number),
         TEST(a_bad_sample_keeps_the_last_good_value),
         TEST(a_listener_follows_its_tag_by_name),
+        TEST(a_tag_that_is_listed_no_more_is_told_once_and_comes_back),
+        TEST(a_listener_may_let_go_of_its_tags_when_they_go),
+        TEST(a_catalogue_without_memory_leaves_the_old_one),
         TEST(a_provider_that_leaves_is_told_once),
         TEST(text_is_copied),
         TEST(a_name_keeps_its_first_provider),
