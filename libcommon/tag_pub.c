@@ -50,6 +50,16 @@ set_timer(struct tag_pub *p, struct loop_timer *t, uint64_t deadline_us)
         log_debug("tagbus: no memory for a timer");
 }
 
+/* The next empty batch is due soon, whatever was planned. */
+static void
+beat_soon(struct tag_pub *p)
+{
+    if (p->beat_us == PUB_FIRST_BEAT_US)
+        return;
+    p->beat_us = PUB_FIRST_BEAT_US;
+    set_timer(p, &p->beat_timer, clock_mono_us() + PUB_FIRST_BEAT_US);
+}
+
 /* Sends what gathered; with nothing gathered the batch repeats the last number. */
 static void
 send_batch(struct tag_pub *p)
@@ -66,7 +76,7 @@ send_batch(struct tag_pub *p)
     if (!empty) {
         p->stats.batches++;
         p->stats.samples += count;
-        p->beat_us = PUB_FIRST_BEAT_US;
+        beat_soon(p);
     }
     p->changed = false;
     p->last_us = clock_mono_us();
@@ -155,8 +165,10 @@ tag_pub_add(struct tag_pub *p, const struct tag_sample *s)
         send_batch(p);
         r = tag_batch_put(&p->batch, s);
     }
-    if (r < 0)
-        p->seq++; /* a sample is lost: make a gap of it, so that subscribers ask */
+    if (r < 0) { /* a sample is lost: make a gap of it, so that subscribers ask */
+        p->seq++;
+        beat_soon(p);
+    }
     if (p->batch.count == TAG_BATCH_MAX)
         send_batch(p);
 }

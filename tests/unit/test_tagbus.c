@@ -503,6 +503,34 @@ catalogue_then_snapshot_then_every_sample(void **state)
     assert_true(h.backwards == 0);
 }
 
+static unsigned n_full, n_empty;
+
+static void
+count_batch(void *arg, const void *bytes, size_t n)
+{
+    (void)arg;
+    struct rd in;
+    struct tag_batch batch;
+    rd_init(&in, bytes, n);
+    assert_int_equal(tag_batch_open(&in, &batch), 0);
+    n_full += batch.count > 0;
+    n_empty += batch.count == 0;
+}
+
+static void
+an_empty_batch_follows_a_second_after_a_change(void **state)
+{
+    (void)state;
+    static struct provider p;
+    struct bus_sub *raw = NULL;
+    assert_int_equal(provider_open(&p, bus, loop, "beat", 1), 0);
+    assert_int_equal(bus_sub_open(bus, "beat.tags", count_batch, NULL, &raw), 0);
+    RUN_UNTIL((provider_add(&p, 1), n_full > 0));
+    uint64_t changed_us = clock_mono_us();
+    RUN_UNTIL(n_empty > 0);
+    assert_true(clock_mono_us() - changed_us < 5 * SECOND_US); /* the next is 10 s away */
+}
+
 /* ---- a provider made by hand: its answers wait for the test ---- */
 
 static struct bus_incoming *asked[16];
@@ -881,7 +909,8 @@ static int
 tear_down(void **state)
 {
     (void)state;
-    static const char *const names[] = { "real.rpc",  "real.tags",  "fake.rpc",
+    static const char *const names[] = { "beat.rpc",  "beat.tags",  "big.tags",
+                                         "real.rpc",  "real.tags",  "fake.rpc",
                                          "fake.tags", "mortal.rpc", "mortal.tags" };
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         char path[128];
@@ -905,6 +934,7 @@ main(int argc, char **argv)
         cmocka_unit_test(a_damaged_batch_is_refused),
         cmocka_unit_test(definitions_and_single_samples_come_back),
         cmocka_unit_test(catalogue_then_snapshot_then_every_sample),
+        cmocka_unit_test(an_empty_batch_follows_a_second_after_a_change),
         cmocka_unit_test(a_gap_is_counted_and_filled_by_a_snapshot),
         cmocka_unit_test(what_comes_during_a_snapshot_is_applied_once_and_in_order),
         cmocka_unit_test(pages_of_a_snapshot_hold_different_batches),
