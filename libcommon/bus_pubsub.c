@@ -25,6 +25,7 @@ enum {
     PUB_SENDBUF = 256,   /* messages per slow subscriber */
     SUB_RECVBUF = 1024,  /* messages in NNG */
     SUB_QUEUE_MAX = 256, /* messages between NNG's thread and the loop; a power of two */
+    SUB_QUEUE_BYTES = 16 << 20,
     SUB_ROUND_MAX = 64,  /* messages per round of the loop: others want their turn */
     RECONNECT_MIN_MS = 10,
     RECONNECT_MAX_MS = 400,
@@ -49,6 +50,7 @@ struct bus_sub {
     pthread_mutex_t lock;
     nng_msg *queue[SUB_QUEUE_MAX];
     size_t head, tail; /* counts; index modulo SUB_QUEUE_MAX */
+    size_t bytes;      /* of the queue */
     bool lost;         /* tell lost_fn */
     bool posted;
     struct loop_post post;
@@ -138,6 +140,15 @@ post_delivery(struct bus_sub *sub)
     loop_post(sub->bus->loop, &sub->post, deliver, sub);
 }
 
+/* With the lock held: the oldest, now the caller's. */
+static nng_msg *
+dequeue(struct bus_sub *sub)
+{
+    nng_msg *msg = sub->queue[sub->head++ % SUB_QUEUE_MAX];
+    sub->bytes -= nng_msg_len(msg);
+    return msg;
+}
+
 /* The next messages in order; returns how many. */
 static size_t
 take_messages(struct bus_sub *sub, nng_msg *msgs[SUB_ROUND_MAX], bool *ret_lost)
@@ -148,7 +159,7 @@ take_messages(struct bus_sub *sub, nng_msg *msgs[SUB_ROUND_MAX], bool *ret_lost)
     *ret_lost = sub->lost;
     sub->lost = false;
     while (n < SUB_ROUND_MAX && sub->head != sub->tail)
-        msgs[n++] = sub->queue[sub->head++ % SUB_QUEUE_MAX];
+        msgs[n++] = dequeue(sub);
     if (sub->head != sub->tail)
         post_delivery(sub);
     pthread_mutex_unlock(&sub->lock);
@@ -176,19 +187,20 @@ static void
 arrived(void *arg)
 {
     struct bus_sub *sub = arg;
-    nng_msg *dropped = NULL;
     if (nng_aio_result(sub->recv) != 0)
         return; /* only when the process ends */
     nng_msg *msg = nng_aio_get_msg(sub->recv);
+    size_t n = nng_msg_len(msg);
     pthread_mutex_lock(&sub->lock);
-    if (sub->tail - sub->head == SUB_QUEUE_MAX) {
-        dropped = sub->queue[sub->head++ % SUB_QUEUE_MAX];
+    while (sub->tail - sub->head == SUB_QUEUE_MAX ||
+           (sub->tail != sub->head && sub->bytes + n > SUB_QUEUE_BYTES)) {
+        nng_msg_free(dequeue(sub));
         sub->lost = true;
     }
     sub->queue[sub->tail++ % SUB_QUEUE_MAX] = msg;
+    sub->bytes += n;
     post_delivery(sub);
     pthread_mutex_unlock(&sub->lock);
-    nng_msg_free(dropped);
     nng_recv_aio(sub->socket, sub->recv);
 }
 

@@ -531,6 +531,49 @@ an_empty_batch_follows_a_second_after_a_change(void **state)
     assert_true(clock_mono_us() - changed_us < 5 * SECOND_US); /* the next is 10 s away */
 }
 
+enum { BIG = 1 << 20 };
+static unsigned n_big, n_big_lost;
+static uint8_t last_big;
+
+static void
+count_big(void *arg, const void *bytes, size_t n)
+{
+    (void)arg;
+    assert_true(n == BIG || n == 1);
+    n_big += n == BIG;
+    last_big = *(const uint8_t *)bytes;
+}
+
+static void
+count_big_lost(void *arg)
+{
+    (void)arg;
+    n_big_lost++;
+}
+
+static void
+a_slow_subscriber_keeps_a_bounded_number_of_bytes(void **state)
+{
+    (void)state;
+    static uint8_t bytes[BIG];
+    struct bus_pub *pub = NULL;
+    struct bus_sub *raw = NULL;
+    assert_int_equal(bus_pub_open(bus, "big.tags", &pub), 0);
+    assert_int_equal(bus_sub_open(bus, "big.tags", count_big, NULL, &raw), 0);
+    bus_sub_on_lost(raw, count_big_lost, NULL);
+    bytes[0] = 200;
+    RUN_UNTIL((bus_pub_send(pub, bytes, 1) == 0) && last_big == 200);
+    unsigned lost = n_big_lost;
+    for (uint8_t i = 0; i < 60; i++) {
+        bytes[0] = i;
+        assert_int_equal(bus_pub_send(pub, bytes, BIG), 0);
+        (void)usleep(5000);
+    }
+    RUN_UNTIL(last_big == 59);
+    assert_in_range(n_big, 1, 30);
+    assert_true(n_big_lost > lost);
+}
+
 /* ---- a provider made by hand: its answers wait for the test ---- */
 
 static struct bus_incoming *asked[16];
@@ -935,6 +978,7 @@ main(int argc, char **argv)
         cmocka_unit_test(definitions_and_single_samples_come_back),
         cmocka_unit_test(catalogue_then_snapshot_then_every_sample),
         cmocka_unit_test(an_empty_batch_follows_a_second_after_a_change),
+        cmocka_unit_test(a_slow_subscriber_keeps_a_bounded_number_of_bytes),
         cmocka_unit_test(a_gap_is_counted_and_filled_by_a_snapshot),
         cmocka_unit_test(what_comes_during_a_snapshot_is_applied_once_and_in_order),
         cmocka_unit_test(pages_of_a_snapshot_hold_different_batches),
