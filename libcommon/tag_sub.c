@@ -72,6 +72,7 @@ struct tag_sub {
     struct held *held, **held_last;
     size_t n_held, held_bytes;
     uint64_t snapshot_us; /* when the last one was begun */
+    bool again;           /* something was lost while it was fetched */
     struct loop_timer timer;
     struct tag_sample samples[TAG_BATCH_MAX];
     struct tag_sub_stats stats;
@@ -227,6 +228,7 @@ fetch_snapshot(struct tag_sub *s)
 {
     s->serial++;
     s->state = SUB_SNAPSHOT;
+    s->again = false;
     s->snapshot_us = clock_mono_us();
     s->stats.snapshots++;
     loop_timer_cancel(s->loop, &s->timer);
@@ -370,7 +372,7 @@ got_lost(void *arg)
     if (s->state == SUB_LIVE)
         want_snapshot(s);
     else if (s->state == SUB_SNAPSHOT)
-        fetch_snapshot(s); /* the one on its way may be from before */
+        s->again = true; /* the one on its way may be from before, but it is to end */
 }
 
 /* ---- pages ---- */
@@ -491,6 +493,8 @@ got_samples(struct tag_sub *s, struct rd *in, const struct page *page, uint32_t 
     }
     s->state = SUB_LIVE;
     apply_held(s);
+    if (s->again && s->state == SUB_LIVE)
+        want_snapshot(s);
     return 0;
 }
 

@@ -792,6 +792,33 @@ pages_of_a_snapshot_hold_different_batches(void **state)
 }
 
 static void
+a_snapshot_ends_however_much_is_lost_meanwhile(void **state)
+{
+    (void)state;
+    uint64_t seq = go_live(FAKE_EPOCH, 1, 600);
+    rest(seq);
+    uint64_t lost = stats.lost_batches;
+    send_batch(FAKE_EPOCH, 1, seq + 2, 2, 3500); /* a gap */
+    RUN_UNTIL(n_asked == 1);
+    for (seq += 3; stats.lost_batches <= lost + 1; seq++) { /* more than the queue takes */
+        for (int i = 0; i < 400; i++) {
+            send_batch(FAKE_EPOCH, 1, seq++, 2, 3600);
+            (void)usleep(50);
+        }
+        send_batch(FAKE_EPOCH, 1, seq, 2, 3600);
+        assert_int_equal(loop_round(loop, 10000), 0);
+        tag_sub_get_stats(sub, &stats);
+    }
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(loop_round(loop, 10000), 0);
+    assert_int_equal(n_asked, 1);
+    answer_snapshot(FAKE_EPOCH, 1, seq, 1, 3700, 0, 0);
+    RUN_UNTIL(heard.last[1] == 3700);
+    answer_snapshot(FAKE_EPOCH, 1, seq, 1, 3701, 0, 0); /* for what was lost */
+    RUN_UNTIL(heard.last[1] == 3701);
+}
+
+static void
 an_empty_batch_betrays_a_lost_last_one(void **state)
 {
     (void)state;
@@ -982,6 +1009,7 @@ main(int argc, char **argv)
         cmocka_unit_test(a_gap_is_counted_and_filled_by_a_snapshot),
         cmocka_unit_test(what_comes_during_a_snapshot_is_applied_once_and_in_order),
         cmocka_unit_test(pages_of_a_snapshot_hold_different_batches),
+        cmocka_unit_test(a_snapshot_ends_however_much_is_lost_meanwhile),
         cmocka_unit_test(an_empty_batch_betrays_a_lost_last_one),
         cmocka_unit_test(nonsense_is_counted_and_skipped),
         cmocka_unit_test(a_new_generation_or_epoch_asks_for_the_catalogue),
