@@ -22,6 +22,7 @@
 enum {
     FIRST_RETRY_US = 1000000,
     STEADY_US = 5000000, /* a connection that lasted so long starts the back-off anew */
+    REFUSED_AFTER = 5,   /* connections in a row that ended on the same message */
 };
 
 enum state { CLIENT_OFF, CLIENT_WAITING, CLIENT_OPENING, CLIENT_UP, CLIENT_CLOSING };
@@ -62,6 +63,9 @@ struct client {
 
     struct flight flights[MQTT_WINDOW];
     unsigned n_flights;
+    struct flight suspect; /* was the oldest under way when the connection broke, … */
+    unsigned n_suspected;  /* … so often in a row, and nothing was acknowledged since */
+    unsigned careful;      /* so many messages go one at a time, to find the one at fault */
 
     struct forward_queue *queue;
     uint64_t backlog_end; /* stored messages below waited for this connection: they are paced */
@@ -70,7 +74,7 @@ struct client {
     struct memory_message *first, *last, *unsent;
     size_t n_memory, memory_bytes;
 
-    uint64_t messages, acknowledged, dropped;
+    uint64_t messages, acknowledged, dropped, refused;
     int64_t last_fail_us, last_connected_us, last_upload_us; /* wall; 0: never */
     int upload_status;
 };
@@ -154,6 +158,8 @@ memory_remove(struct client *c, struct memory_message *m)
         c->last = m->prev;
     if (c->unsent == m)
         c->unsent = m->next;
+    if (c->suspect.m == m)
+        c->n_suspected = 0;
     c->n_memory--;
     c->memory_bytes -= m->len;
     free(m);
@@ -256,7 +262,7 @@ send_memory(struct client *c, int slot)
 static void
 kick(struct client *c)
 {
-    while (c->state == CLIENT_UP && c->n_flights < MQTT_WINDOW) {
+    while (c->state == CLIENT_UP && c->n_flights < (c->careful > 0 ? 1 : MQTT_WINDOW)) {
         if (loop_timer_is_set(&c->pace))
             return;
         int slot = free_slot(c);
@@ -303,6 +309,9 @@ on_sent(void *arg, unsigned slot, bool ok)
     f->used = false;
     c->n_flights--;
     c->acknowledged++;
+    c->n_suspected = 0;
+    if (c->careful > 0)
+        c->careful--;
     c->last_upload_us = clock_wall_us();
     c->upload_status = CLOUD_RUNTIME_INFORMATION_LAST_D2_C_UPLOAD_STATUS_SUCCESS;
     if (f->m != NULL)
@@ -374,6 +383,50 @@ leave(struct client *c)
     client_free(c);
 }
 
+/* Stored messages are older than those in memory. 'used' is false when none is under way. */
+static struct flight
+oldest_flight(const struct client *c)
+{
+    struct flight oldest = { 0 };
+    for (unsigned i = 0; i < MQTT_WINDOW; i++) {
+        const struct flight *f = &c->flights[i];
+        if (f->used && f->m == NULL && (!oldest.used || f->seq < oldest.seq))
+            oldest = *f;
+    }
+    if (!oldest.used && c->first != c->unsent)
+        oldest = (struct flight){ .used = true, .m = c->first };
+    return oldest;
+}
+
+/*
+ * A broker refuses a message (one above its limit of size) by closing, and
+ * would do so for ever: after a few connections that it ended, it must go.
+ */
+static void
+suspect_oldest(struct client *c, const char *why)
+{
+    struct flight oldest = oldest_flight(c);
+    if (!oldest.used)
+        return;
+    bool again = c->n_suspected > 0 && oldest.m == c->suspect.m && oldest.seq == c->suspect.seq;
+    c->n_suspected = again ? c->n_suspected + 1 : 1;
+    c->suspect = oldest;
+    if (c->n_suspected > 1)
+        c->careful = MQTT_WINDOW;
+    if (c->n_suspected < REFUSED_AFTER)
+        return;
+    char safe[MQTT_WHY_MAX];
+    log_warn("client: a message is given up, the broker ends the connection on it client=%u "
+             "connections=%u reason=\"%s\"",
+             c->id, c->n_suspected, log_safe(why, safe, sizeof(safe)));
+    c->n_suspected = 0;
+    c->refused++;
+    if (oldest.m != NULL)
+        memory_remove(c, oldest.m);
+    else
+        (void)forward_done(c->queue, oldest.seq); /* without memory: once more */
+}
+
 static void
 on_down(void *arg, const char *why)
 {
@@ -381,6 +434,8 @@ on_down(void *arg, const char *why)
     bool was_up = c->up_us > 0, changed = c->changed;
     c->conn = NULL;
     c->changed = false;
+    if (was_up && !changed)
+        suspect_oldest(c, why);
     for (unsigned i = 0; i < MQTT_WINDOW; i++)
         c->flights[i].used = false;
     c->n_flights = 0;
@@ -752,7 +807,7 @@ dropped_of(const struct client *c)
 {
     struct forward_stats s;
     forward_get_stats(c->queue, &s);
-    return c->dropped + s.dropped + s.expired;
+    return c->dropped + c->refused + s.dropped + s.expired;
 }
 
 static const char *
@@ -806,6 +861,7 @@ cloudd_count(const struct cloudd *d, struct cloudd_counts *ret_counts)
         ret_counts->messages += c->messages;
         ret_counts->acknowledged += c->acknowledged;
         ret_counts->dropped += c->dropped + s.dropped;
+        ret_counts->refused += c->refused;
         ret_counts->expired += s.expired;
         ret_counts->queued += s.messages + c->n_memory;
         ret_counts->queued_bytes += s.bytes + c->memory_bytes;

@@ -98,7 +98,8 @@ void cloudd_commit_messages(struct cloudd *d);
 void cloudd_stop_clients(struct cloudd *d, uint64_t wait_us);
 
 struct cloudd_counts {
-    uint64_t clients, connected, messages, acknowledged, dropped, expired, queued, queued_bytes;
+    uint64_t clients, connected, messages, acknowledged, dropped, refused, expired, queued,
+        queued_bytes;
 };
 void cloudd_count(const struct cloudd *d, struct cloudd_counts *ret_counts);
 

@@ -34,6 +34,8 @@ static struct cloudd_provider providers[] = {
     X(messages, "fieldgate_mqtt_messages_total", "Messages made", false)                       \
     X(acknowledged, "fieldgate_mqtt_acknowledged_total", "Messages taken by a broker", false)  \
     X(dropped, "fieldgate_mqtt_dropped_total", "Messages lost to a bound", false)              \
+    X(refused, "fieldgate_mqtt_refused_total", "Messages a broker ended connections on",       \
+      false)                                                                                   \
     X(expired, "fieldgate_mqtt_expired_total", "Messages lost to their time to live", false)   \
     X(queued, "fieldgate_mqtt_queued_messages", "Messages not yet acknowledged", true)         \
     X(queued_bytes, "fieldgate_mqtt_queued_bytes", "Bytes not yet acknowledged", true)
@@ -65,6 +67,7 @@ update_metrics(void *arg)
     metric_set(&m_messages, n.messages);
     metric_set(&m_acknowledged, n.acknowledged);
     metric_set(&m_dropped, n.dropped);
+    metric_set(&m_refused, n.refused);
     metric_set(&m_expired, n.expired);
     metric_set(&m_queued, n.queued);
     metric_set(&m_queued_bytes, n.queued_bytes);

@@ -450,11 +450,11 @@ class Fleet:
 class Broker:
     """mosquitto of our own: loopback, its own port, no files kept."""
 
-    def __init__(self, fleet, users=None, refuse=False, port=None):
+    def __init__(self, fleet, users=None, refuse=False, port=None, options=()):
         self.fleet, self.port = fleet, port or free_port()
         self.conf = os.path.join(fleet.dir, f"mosquitto-{self.port}.conf")
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_type all",
-                 f"log_dest file {self.conf}.log", "max_queued_messages 100000"]
+                 f"log_dest file {self.conf}.log", "max_queued_messages 100000", *options]
         if os.getuid() == 0:
             lines.append("user root")
         if refuse:

@@ -85,3 +85,27 @@ class Brokers(Suite):
         wait_for("three seconds", lambda: time.monotonic() - began > 3)
         self.assertLess((d.cpu_seconds() - before) / 3, 0.1 * harness.SLOW)
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
+    def monitor(self, client):
+        return next(c for c in self.admin.get("/mqtt/monitor").data["clients"]
+                    if c["id"] == client)
+
+    def test_a_message_that_the_broker_refuses_by_closing_does_not_block_the_rest(self):
+        broker = Broker(self.fleet, options=("max_packet_size 4000",)).start()
+        large = [{"key": f"k{i}", "value": "x" * 1024} for i in range(8)]
+        for stored in (False, True):
+            client = self.add_mqtt(broker.port, retryInterval=10)
+            self.assert_ok(self.admin.put(f"/mqtt/{client}/store-and-forward",
+                                          {"enable": stored}))
+            # one message of it: changes only, and nothing changes
+            self.add_group(client, {P: {"pump": ["flow"]}}, topic="large", properties=large,
+                           samplingMode="allChangedValues")
+            wait_for("the message to be given up",
+                     lambda c=client: self.monitor(c)["droppedMessages"] == 1, 60)
+            subscriber = Subscriber(broker.port)
+            self.add_group(client, {P: {"pump": ["flow"]}}, topic="small")
+            subscriber.wait_message(lambda topic, payload: topic == "small")
+            subscriber.close()
+            self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+        self.assertIn("given up", self.fleet.tail("cloudd", 200))
+    test_a_message_that_the_broker_refuses_by_closing_does_not_block_the_rest.seconds = 150
