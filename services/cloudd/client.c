@@ -277,13 +277,30 @@ on_pace(void *arg)
     kick(arg);
 }
 
+static void
+store_message(struct client *c, const char *topic, const char *payload, size_t len)
+{
+    uint8_t qos = c->cfg.qos > 1 ? (uint8_t)c->cfg.qos : 1;
+    (void)forward_put(c->queue, topic, payload, len, qos, c->cfg.retain); /* counts drops */
+}
+
+/* Store and forward was switched on: what is in memory becomes stored, in order. */
+static void
+store_memory(struct client *c)
+{
+    while (c->forward_cfg.enable && c->first != NULL) {
+        struct memory_message *m = c->first;
+        store_message(c, m->topic, m->payload, m->len);
+        memory_remove(c, m);
+    }
+}
+
 void
 cloudd_client_send(struct client *c, const char *topic, const char *payload, size_t len)
 {
     c->messages++;
-    if (c->forward_cfg.enable) {
-        uint8_t qos = c->cfg.qos > 1 ? (uint8_t)c->cfg.qos : 1;
-        (void)forward_put(c->queue, topic, payload, len, qos, c->cfg.retain); /* counts drops */
+    if (c->forward_cfg.enable && c->first == NULL) {
+        store_message(c, topic, payload, len);
     } else {
         memory_add(c, topic, payload, len);
         kick(c);
@@ -445,6 +462,7 @@ on_down(void *arg, const char *why)
         leave(c);
         return;
     }
+    store_memory(c);
     /* What is done must be gone before sending starts again from the oldest. */
     int r = forward_flush(c->d->forward);
     if (r < 0)
@@ -743,14 +761,10 @@ cloudd_forward_changed(void *self, void *arg)
     }
     struct forward_limits limits = limits_of(&c->forward_cfg);
     forward_limit(c->queue, &limits);
-    /* What waits in memory and was not sent becomes stored, in order. */
-    while (c->forward_cfg.enable && c->unsent != NULL) {
-        struct memory_message *m = c->unsent;
-        uint8_t qos = c->cfg.qos > 1 ? (uint8_t)c->cfg.qos : 1;
-        (void)forward_put(c->queue, m->topic, m->payload, m->len, qos,
-                          c->cfg.retain); /* counts drops */
-        memory_remove(c, m);
-    }
+    if (c->forward_cfg.enable && c->first != c->unsent)
+        reconnect(c); /* some are under way: all become stored when the connection is closed */
+    else
+        store_memory(c);
 }
 
 void

@@ -1,5 +1,7 @@
 """A broker that goes, comes back, refuses."""
 import json
+import socket
+import threading
 import time
 
 import harness
@@ -7,6 +9,64 @@ from harness import Broker, Plant, Subscriber, Suite, wait_for
 
 TEST_SECONDS = 180
 P = "modbus_tcp_master"
+
+
+class MuteBroker(threading.Thread):
+    """Takes messages (QoS 1) and acknowledges none until told to; .messages holds payloads."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.messages, self.acknowledges, self.lines = [], False, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                line = self.listener.accept()[0]
+            except OSError:
+                return
+            self.lines.append(line)
+            threading.Thread(target=self.serve, args=(line,), daemon=True).start()
+
+    def serve(self, line):
+        stream = line.makefile("rb")
+        try:
+            while head := stream.read(1):
+                size, shift = 0, 0
+                while True:
+                    byte = stream.read(1)[0]
+                    size |= (byte & 127) << shift
+                    shift += 7
+                    if byte < 128:
+                        break
+                body = stream.read(size)
+                if head[0] >> 4 == 1:
+                    line.sendall(b"\x20\x02\x00\x00")
+                elif head[0] >> 4 == 12:
+                    line.sendall(b"\xd0\x00")
+                elif head[0] >> 4 == 3:
+                    n = 2 + int.from_bytes(body[:2], "big")
+                    self.messages.append(body[n + 2:])
+                    if self.acknowledges:
+                        line.sendall(b"\x40\x02" + body[n:n + 2])
+        except (OSError, IndexError):
+            pass
+        line.close()
+
+    def hang_up(self):
+        """On all that are connected now."""
+        for line in self.lines:
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.lines = []
+
+    def close(self):
+        self.listener.close()
+        self.hang_up()
 
 
 class Brokers(Suite):
@@ -109,3 +169,33 @@ class Brokers(Suite):
             self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
         self.assertIn("given up", self.fleet.tail("cloudd", 200))
     test_a_message_that_the_broker_refuses_by_closing_does_not_block_the_rest.seconds = 150
+
+    @staticmethod
+    def values_of(messages):
+        return [v["value"] for m in messages
+                for v in json.loads(m)["tags"][P]["pump"]["flow"]["values"]]
+
+    def test_what_was_under_way_when_messages_began_to_be_stored_goes_first(self):
+        broker = MuteBroker()
+        client = self.add_mqtt(broker.port, retryInterval=10)
+        self.wait_status(client, "connected")
+        self.plant.set(0, 1)
+        self.wait_value("pump", "flow", 1)
+        self.add_group(client, {P: {"pump": ["flow"]}}, samplingMode="allChangedValues")
+        for value in range(1, 16):
+            self.plant.set(0, value)
+            self.wait_value("pump", "flow", value)
+            if value == 10:
+                wait_for("ten messages", lambda: len(broker.messages) >= 10)
+                self.assert_ok(self.admin.put(f"/mqtt/{client}/store-and-forward",
+                                              {"enable": True}))
+        wait_for("all to be stored",
+                 lambda: self.monitor(client)["queuedMessages"] == 15)
+        broker.acknowledges = True
+        mark = len(broker.messages)
+        broker.hang_up()
+        wait_for("all to be acknowledged",
+                 lambda: self.monitor(client)["queuedMessages"] == 0, 30)
+        self.assertEqual(self.values_of(broker.messages[mark:]), list(range(1, 16)))
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+        broker.close()
