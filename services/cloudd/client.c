@@ -266,7 +266,8 @@ kick(struct client *c)
         if (loop_timer_is_set(&c->pace))
             return;
         int slot = free_slot(c);
-        if (!send_stored(c, slot) && (c->state != CLIENT_UP || !send_memory(c, slot)))
+        bool sent = !c->d->stopping && send_stored(c, slot);
+        if (!sent && (c->state != CLIENT_UP || !send_memory(c, slot)))
             return;
     }
 }
@@ -882,25 +883,56 @@ cloudd_count(const struct cloudd *d, struct cloudd_counts *ret_counts)
     }
 }
 
+/* Nothing waits for a client that is up. What is stored stays for the next life. */
+static bool
+is_drained(const struct cloudd *d)
+{
+    for (const struct client *c = d->clients; c != NULL; c = c->next)
+        if (c->state == CLIENT_UP && (c->n_flights > 0 || c->unsent != NULL))
+            return false;
+    return true;
+}
+
+static bool
+is_closed(const struct cloudd *d)
+{
+    for (const struct client *c = d->clients; c != NULL; c = c->next)
+        if (c->conn != NULL)
+            return false;
+    return d->leaving == NULL;
+}
+
+static void
+run_until(struct cloudd *d, bool (*is_reached)(const struct cloudd *d), uint64_t wait_us)
+{
+    uint64_t until = clock_mono_us() + wait_us;
+    while (!is_reached(d)) {
+        uint64_t now = clock_mono_us();
+        if (now >= until || loop_round(d->svc->loop, until - now) < 0)
+            break;
+    }
+}
+
 void
 cloudd_stop_clients(struct cloudd *d, uint64_t wait_us)
 {
-    uint64_t until = clock_mono_us() + wait_us;
+    d->stopping = true;
     for (struct client *c = d->clients; c != NULL; c = c->next) {
         c->cfg.enable = false;
         cloudd_restart_policies(c); /* what has gathered is sent */
+        loop_timer_cancel(d->svc->loop, &c->pace);
+        kick(c);
+        if (c->state != CLIENT_UP)
+            reconnect(c);
     }
-    (void)forward_flush(d->forward); /* what fails here was never accepted */
+    /* A window holds fewer messages than memory may. */
+    run_until(d, is_drained, wait_us);
     for (struct client *c = d->clients; c != NULL; c = c->next)
         reconnect(c);
-    for (;;) {
-        bool open = d->leaving != NULL;
-        for (const struct client *c = d->clients; c != NULL; c = c->next)
-            open = open || c->conn != NULL;
-        uint64_t now = clock_mono_us();
-        if (!open || now >= until || loop_round(d->svc->loop, until - now) < 0)
-            break;
-    }
+    run_until(d, is_closed, wait_us);
+    for (struct client *c = d->clients; c != NULL; c = c->next)
+        store_memory(c);
+    (void)forward_flush(d->forward); /* what fails here was never accepted */
     struct client *next;
     for (struct client *c = d->clients; c != NULL; c = next) {
         next = c->next;

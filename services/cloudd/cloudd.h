@@ -58,6 +58,7 @@ struct cloudd {
     struct loop_timer commit_timer;
     uint64_t committed_us; /* the last commit of messages */
     bool commit_failed;
+    bool stopping; /* what is stored is not sent any more */
     struct client *clients; /* by id */
     struct client *leaving; /* deleted, still disconnecting */
     struct policy *touched; /* had updates in this round */
@@ -94,7 +95,10 @@ struct client *cloudd_next_client(const struct cloudd *d, const struct client *c
 struct policy **cloudd_client_policies(struct client *c);
 /* Commits gathered messages when it is time, and sends what can be sent. */
 void cloudd_commit_messages(struct cloudd *d);
-/* Orderly disconnects; waits at most 'wait_us'. */
+/*
+ * Sends what has gathered and disconnects; waits at most 'wait_us' for the
+ * brokers to take each of both.
+ */
 void cloudd_stop_clients(struct cloudd *d, uint64_t wait_us);
 
 struct cloudd_counts {

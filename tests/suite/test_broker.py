@@ -17,6 +17,7 @@ class MuteBroker(threading.Thread):
     def __init__(self):
         super().__init__(daemon=True)
         self.messages, self.acknowledges, self.lines = [], False, []
+        self.held, self.lock = [], threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.start()
@@ -49,11 +50,25 @@ class MuteBroker(threading.Thread):
                 elif head[0] >> 4 == 3:
                     n = 2 + int.from_bytes(body[:2], "big")
                     self.messages.append(body[n + 2:])
-                    if self.acknowledges:
-                        line.sendall(b"\x40\x02" + body[n:n + 2])
+                    self.hold(line, b"\x40\x02" + body[n:n + 2])
         except (OSError, IndexError):
             pass
         line.close()
+
+    def hold(self, line, acknowledgement):
+        with self.lock:
+            if self.acknowledges:
+                line.sendall(acknowledgement)
+            else:
+                self.held.append((line, acknowledgement))
+
+    def acknowledge(self):
+        """All that came on lines that are open, and all that will come."""
+        with self.lock:
+            self.acknowledges = True
+            for line, acknowledgement in self.held:
+                if line in self.lines:
+                    line.sendall(acknowledgement)
 
     def hang_up(self):
         """On all that are connected now."""
@@ -191,11 +206,53 @@ class Brokers(Suite):
                                               {"enable": True}))
         wait_for("all to be stored",
                  lambda: self.monitor(client)["queuedMessages"] == 15)
-        broker.acknowledges = True
         mark = len(broker.messages)
         broker.hang_up()
+        broker.acknowledge()
         wait_for("all to be acknowledged",
                  lambda: self.monitor(client)["queuedMessages"] == 0, 30)
         self.assertEqual(self.values_of(broker.messages[mark:]), list(range(1, 16)))
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+        broker.close()
+
+    def test_an_orderly_stop_sends_what_has_gathered_in_groups(self):
+        broker = Broker(self.fleet).start()
+        client = self.add_mqtt(broker.port)
+        subscriber = Subscriber(broker.port)
+        self.wait_status(client, "connected")
+        topics = [f"group-{i}" for i in range(30)]
+        for topic in topics:
+            self.add_group(client, {P: {"pump": ["flow"]}}, topic=topic,
+                           sendOutThreshold={"mode": "byTime", "time": 3600})
+        for value in (71, 72, 73):
+            self.plant.set(0, value)
+            self.wait_value("pump", "flow", value)
+        self.assertEqual(subscriber.messages, [])
+        self.assertEqual(self.fleet.d["cloudd"].stop(), 0)
+        self.start("cloudd")
+        for topic in topics:
+            got = subscriber.wait_message(lambda t, _p, want=topic: t == want)
+            for value in (71, 72, 73):
+                self.assertTrue(self.has(value)(*got[1:]), got)
+        subscriber.close()
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
+    def test_an_orderly_stop_sends_what_is_behind_the_window(self):
+        broker = MuteBroker()
+        client = self.add_mqtt(broker.port)
+        self.wait_status(client, "connected")
+        for i in range(10):
+            self.add_group(client, {P: {"pump": ["flow"]}}, topic=f"group-{i}")
+        wait_for("more than the window", lambda: self.monitor(client)["queuedMessages"] > 150)
+        self.plant.set(0, 4711)
+        self.wait_value("pump", "flow", 4711)
+        cloudd = self.fleet.d["cloudd"]
+        cloudd.process.terminate()
+        wait_for("it to stop", lambda: "stopping" in self.fleet.tail("cloudd", 3))
+        broker.acknowledge()
+        self.assertEqual(cloudd.stop(), 0)
+        wait_for("the last value of each group",
+                 lambda: self.values_of(broker.messages).count(4711) >= 10)
+        self.start("cloudd")
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
         broker.close()
