@@ -106,34 +106,52 @@ on_purge_timer(void *arg)
         log_err("cloudd: no memory for a timer");
 }
 
+/*
+ * The next client from 'from' on that has stored messages; STORE_OK,
+ * STORE_NOT_FOUND or -errno. It is an orphan when its configuration is gone:
+ * one that could only not be loaded keeps its messages.
+ */
+static int
+next_with_messages(struct cloudd *d, uint32_t from, uint32_t *ret_client, bool *ret_orphan)
+{
+    struct store_txn *txn = NULL;
+    struct store_iter it;
+    uint8_t key[4];
+    const void *value;
+    size_t size;
+    int r = store_read(d->svc->store, &txn);
+    if (r < 0)
+        return r;
+    r = store_iter_init(&it, txn, CLOUDD_DB_MESSAGES, cloudd_key(key, from), sizeof(key),
+                        false);
+    if (r == 0) {
+        r = store_iter_next(&it);
+        if (r == STORE_OK)
+            *ret_client = get_u32(it.key); /* keys are forward.c's: 12 bytes */
+        store_iter_done(&it);
+    }
+    if (r == STORE_OK) {
+        int there = store_get(txn, CLOUDD_DB_CLIENTS, cloudd_key(key, *ret_client), sizeof(key),
+                              &value, &size);
+        *ret_orphan = there == STORE_NOT_FOUND;
+        r = there < 0 ? there : STORE_OK;
+    }
+    store_abort(txn);
+    return r;
+}
+
 /* Finds messages whose client was deleted before a restart. */
 static int
 find_orphans(struct cloudd *d)
 {
     uint32_t client = 0;
-    int r = STORE_OK;
-    while (r == STORE_OK && d->n_purge < ARRAY_LEN(d->purge)) {
-        struct store_txn *txn = NULL;
-        struct store_iter it;
-        uint8_t from[4];
-        bool found = false;
-        r = store_read(d->svc->store, &txn);
-        if (r < 0)
-            return r;
-        r = store_iter_init(&it, txn, CLOUDD_DB_MESSAGES, cloudd_key(from, client),
-                            sizeof(from), false);
-        if (r == 0) {
-            r = store_iter_next(&it);
-            found = r == STORE_OK && it.key_size >= 4;
-            client = found ? get_u32(it.key) : client;
-            store_iter_done(&it);
-        }
-        store_abort(txn);
-        if (found && cloudd_client(d, client) == NULL)
-            d->purge[d->n_purge++] = client;
-        if (!found || client == UINT32_MAX)
+    bool orphan = false;
+    int r;
+    while ((r = next_with_messages(d, client, &client, &orphan)) == STORE_OK) {
+        if (orphan && d->n_purge < ARRAY_LEN(d->purge))
+            d->purge[d->n_purge++] = client; /* else: at the next start */
+        if (client++ == UINT32_MAX)
             break;
-        client++;
     }
     if (d->n_purge > 0)
         return loop_timer_set(d->svc->loop, &d->purge_timer, clock_mono_us());

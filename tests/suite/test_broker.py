@@ -1,5 +1,6 @@
 """A broker that goes, comes back, refuses."""
 import json
+import os
 import socket
 import threading
 import time
@@ -256,3 +257,31 @@ class Brokers(Suite):
         self.start("cloudd")
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
         broker.close()
+
+    def patch_store(self, old, new):
+        """In the file of the stopped daemon: as a damage would."""
+        path = os.path.join(self.fleet.state, "cloudd", "data.mdb")
+        with open(path, "r+b") as f:
+            data = f.read()
+            self.assertIn(old, data)
+            f.seek(0)
+            f.write(data.replace(old, new))
+
+    def test_a_client_that_cannot_be_loaded_keeps_its_messages(self):
+        client = self.add_mqtt(harness.free_port(), clientID="damaged")
+        self.assert_ok(self.admin.put(f"/mqtt/{client}/store-and-forward", {"enable": True}))
+        self.add_group(client, {P: {"pump": ["flow"]}})
+        wait_for("messages", lambda: self.monitor(client)["queuedMessages"] >= 5)
+        right, wrong = b'"clientID":"damaged"', b'"clientID":"damaged '
+        cloudd = self.fleet.d["cloudd"]
+        self.assertEqual(cloudd.stop(), 0)
+        self.patch_store(right, wrong)
+        self.start("cloudd", wait=False)
+        wait_for("an answer", lambda: self.admin.get("/mqtt/monitor").status == 200)
+        self.assertNotIn(client, [c["id"] for c in
+                                  self.admin.get("/mqtt/monitor").data["clients"]])
+        self.assertEqual(cloudd.stop(), 0)
+        self.patch_store(wrong, right)
+        self.start("cloudd")
+        self.assertGreaterEqual(self.monitor(client)["queuedMessages"], 5)
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
