@@ -3,6 +3,7 @@
  * with the configuration in one transaction; paho reads files, which are
  * written from the store before each connection.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include "libcommon/banned.h"
 
 const char *const cert_part_names[CERT_KINDS] = { "rootCaCertFile", "caCertFile", "caPkFile" };
+static const char file_prefix[] = "mqtt-";
 static const char *const file_kinds[CERT_KINDS] = { "root", "cert", "key" };
 
 int
@@ -62,8 +64,8 @@ static int
 file_path(const struct cloudd *d, uint32_t client, unsigned kind, const char *suffix,
           char out[CERT_PATH_MAX])
 {
-    int n = snprintf(out, CERT_PATH_MAX, "%s/mqtt-%u-%s.pem%s", d->svc->state_dir, client,
-                     file_kinds[kind], suffix);
+    int n = snprintf(out, CERT_PATH_MAX, "%s/%s%u-%s.pem%s", d->svc->state_dir, file_prefix,
+                     client, file_kinds[kind], suffix);
     return n > 0 && n < CERT_PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
@@ -133,4 +135,16 @@ cert_remove_files(struct cloudd *d, uint32_t client)
         if (file_path(d, client, kind, "", path) == 0)
             (void)unlink(path); /* most have none */
     }
+}
+
+void
+cert_sweep_files(struct cloudd *d)
+{
+    DIR *dir = opendir(d->svc->state_dir);
+    if (dir == NULL)
+        return;
+    for (const struct dirent *e; (e = readdir(dir)) != NULL;)
+        if (strncmp(e->d_name, file_prefix, sizeof(file_prefix) - 1) == 0)
+            (void)unlinkat(dirfd(dir), e->d_name, 0); /* else: the next start */
+    (void)closedir(dir);                              /* was only read */
 }

@@ -669,6 +669,7 @@ cloudd_load_clients(struct cloudd *d)
 {
     struct store_txn *txn = NULL;
     struct store_iter it;
+    cert_sweep_files(d);
     int r = store_read(d->svc->store, &txn);
     if (r < 0)
         return r;
@@ -733,6 +734,9 @@ cloudd_client_changed(void *self, void *arg)
         r = read_config(c, txn);
         store_abort(MOVE_PTR(txn));
         if (r == STORE_OK) {
+            /* Keys are on disk while they are used; a connection writes them anew. */
+            if (!c->cfg.enable || !c->cfg.certificate_over_tls)
+                cert_remove_files(d, c->id);
             cloudd_restart_policies(c);
             reconnect(c);
         } else if (r == STORE_NOT_FOUND) {

@@ -144,5 +144,7 @@ int cert_delete(struct store_txn *txn, uint32_t client);
 /* Writes what the store holds for paho to read (0600). 0 or -errno. */
 int cert_write_files(struct cloudd *d, uint32_t client, struct cert_files *ret_files);
 void cert_remove_files(struct cloudd *d, uint32_t client);
+/* At the start: those of all clients. They are written again before each connection. */
+void cert_sweep_files(struct cloudd *d);
 
 #endif

@@ -2,6 +2,7 @@
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 
@@ -284,4 +285,42 @@ class Brokers(Suite):
         self.patch_store(wrong, right)
         self.start("cloudd")
         self.assertGreaterEqual(self.monitor(client)["queuedMessages"], 5)
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
+    def key_files(self):
+        return sorted(f for f in os.listdir(os.path.join(self.fleet.state, "cloudd"))
+                      if f.endswith(".pem"))
+
+    def test_a_private_key_is_on_disk_only_while_it_is_used(self):
+        client = self.add_mqtt(harness.free_port(), certificateOverTLS=True)
+        text = subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-subj", "/CN=fg", "-days", "2", "-keyout", "-", "-out", "-"],
+            check=True, capture_output=True, text=True).stdout
+        at = text.index("-----BEGIN CERTIFICATE")
+
+        form = "".join(
+            f'--B\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.pem"'
+            f"\r\n\r\n{data}\r\n" for name, data in
+            (("caCertFile", text[at:]), ("caPkFile", text[:at]))) + "--B--\r\n"
+        self.assert_ok(self.admin.request(
+            "PUT", f"/mqtt/{client}", raw=form.encode(),
+            headers={"Content-Type": "multipart/form-data; boundary=B"}))
+        wait_for("the files", lambda: len(self.key_files()) == 2)
+        for change in ({"certificateOverTLS": False}, {"enable": False}):
+            self.assert_ok(self.admin.put(f"/mqtt/{client}", change))
+            self.assertEqual(self.key_files(), [])
+            self.assert_ok(self.admin.put(f"/mqtt/{client}",
+                                          {"certificateOverTLS": True, "enable": True}))
+            wait_for("the files", lambda: len(self.key_files()) == 2)
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", {"enable": False}))
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}/certificates"))
+        self.assertEqual(self.key_files(), [])
+        left = os.path.join(self.fleet.state, "cloudd", f"mqtt-{client}-key.pem")
+        self.kill("cloudd")
+        for name in (left, left + ".new"):  # what a kill left
+            with open(name, "w", encoding="ascii") as f:
+                f.write(text[:at])
+        self.start("cloudd")
+        self.assertFalse(os.path.exists(left) or os.path.exists(left + ".new"))
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
