@@ -8,8 +8,12 @@
 #include "libcommon/base.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
+#include "libcommon/metrics.h"
 #include "libcommon/str.h"
 #include "libcommon/banned.h"
+
+/* Who provides tags. A provider that is not installed costs nothing but its line. */
+static const char *const provider_daemons[] = { "modbusd" };
 
 /* A slot of a daemon's table from tag number to entry (open addressing). */
 struct by_no {
@@ -19,6 +23,8 @@ struct by_no {
 
 struct tagview_daemon {
     char name[32];
+    struct tag_sub *sub; /* NULL, with 'peer': not followed by tagview_follow */
+    struct bus_peer *peer;
     bool known; /* a catalogue came */
     bool up;
     struct tagview_tag **tags; /* in catalogue order */
@@ -33,6 +39,8 @@ struct tagview {
     size_t n_entries;
     struct tagview_daemon daemons[TAGVIEW_DAEMONS_MAX];
     size_t n_daemons;
+    void (*on_catalogue)(void *arg);
+    void *on_catalogue_arg;
     struct tagview_stats stats;
 };
 
@@ -136,6 +144,19 @@ const char *
 tagview_daemon_of(const struct tagview_tag *t)
 {
     return t->daemon != NULL ? t->daemon->name : NULL;
+}
+
+struct bus_peer *
+tagview_peer_of(const struct tagview_tag *t)
+{
+    return t->daemon != NULL ? t->daemon->peer : NULL;
+}
+
+void
+tagview_on_catalogue(struct tagview *v, void (*fn)(void *arg), void *arg)
+{
+    v->on_catalogue = fn;
+    v->on_catalogue_arg = arg;
 }
 
 /* ---- entries by name ---- */
@@ -400,6 +421,8 @@ tagview_catalogue(void *arg, const char *daemon, const struct tag_def *defs, siz
     log_debug("tags: catalogue daemon=%s tags=%zu", daemon, d->n_tags);
     withdraw(v, old, n_old);
     free(old);
+    if (v->on_catalogue != NULL)
+        v->on_catalogue(v->on_catalogue_arg);
     return 0;
 }
 
@@ -503,4 +526,74 @@ tagview_get_stats(const struct tagview *v, struct tagview_stats *ret_stats)
     ret_stats->tags = 0;
     for (size_t i = 0; i < v->n_daemons; i++)
         ret_stats->tags += v->daemons[i].n_tags;
+}
+
+/* ---- following the providers ---- */
+
+/* name, metric, help, is it a gauge */
+#define METRIC_TABLE(X)                                                                        \
+    X(tags, "fieldgate_tags", "Tags listed by the providers", true)                            \
+    X(samples, "fieldgate_tag_samples_total", "Samples taken from the tag bus", false)         \
+    X(updates, "fieldgate_tag_updates_total", "Updates handed to streams and groups", false)   \
+    X(refused, "fieldgate_tag_refused_total", "Tags not taken from a catalogue", false)        \
+    X(lost, "fieldgate_tag_lost_batches_total", "Batches missing in a sequence", false)        \
+    X(snapshots, "fieldgate_tag_snapshots_total", "Snapshots asked for", false)
+
+#define X(id, metric, text, is_gauge)                                                          \
+    static struct metric_counter m_##id = { .name = metric, .help = text, .gauge = is_gauge };
+METRIC_TABLE(X)
+#undef X
+
+static void
+update_metrics(void *arg)
+{
+    const struct tagview *v = arg;
+    struct tagview_stats s;
+    uint64_t lost = 0, snapshots = 0;
+    tagview_get_stats(v, &s);
+    for (size_t i = 0; i < v->n_daemons; i++) {
+        struct tag_sub_stats sub = { 0 };
+        if (v->daemons[i].sub != NULL)
+            tag_sub_get_stats(v->daemons[i].sub, &sub);
+        lost += sub.lost_batches;
+        snapshots += sub.snapshots;
+    }
+    metric_set(&m_tags, s.tags);
+    metric_set(&m_samples, s.samples);
+    metric_set(&m_updates, s.updates);
+    metric_set(&m_refused, s.refused_tags);
+    metric_set(&m_lost, lost);
+    metric_set(&m_snapshots, snapshots);
+}
+
+int
+tagview_follow(struct tagview *v, struct bus *bus, struct loop *loop)
+{
+    struct tag_sub_events events = { .catalogue = tagview_catalogue,
+                                     .samples = tagview_samples,
+                                     .presence = tagview_presence,
+                                     .arg = v };
+    for (size_t i = 0; i < ARRAY_LEN(provider_daemons); i++) {
+        struct tagview_daemon *d = daemon_get(v, provider_daemons[i], true);
+        MUST(d != NULL); /* the table is shorter than daemons[] */
+        int r = bus_peer(bus, d->name, &d->peer);
+        if (r == 0)
+            r = tag_sub_open(bus, loop, d->name, &events, &d->sub);
+        if (r < 0)
+            return r;
+    }
+#define X(id, metric, text, is_gauge) metric_register(&m_##id);
+    METRIC_TABLE(X)
+#undef X
+    metric_on_dump(update_metrics, v);
+    return 0;
+}
+
+bool
+tagview_knows_all(const struct tagview *v)
+{
+    for (size_t i = 0; i < ARRAY_LEN(provider_daemons); i++)
+        if (!tagview_knows(v, provider_daemons[i]))
+            return false;
+    return true;
 }

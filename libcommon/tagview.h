@@ -1,6 +1,6 @@
 /*
- * A subscriber's view of the tag bus: every tag of every provider by name,
- * with its last value, and who listens to it. A sample costs one look-up by
+ * A subscriber's view of the tag bus: the daemons that provide tags, every tag
+ * of each by name, with its last value, and who listens to it. A sample costs one look-up by
  * number and the tag's own listeners, nothing else, and allocates nothing.
  *
  * Entries live while a provider lists them or somebody holds them, so that a
@@ -62,6 +62,15 @@ struct tagview_stats {
 
 /* Returns 0 or -ENOMEM. */
 int tagview_new(struct tagview **ret_view);
+/*
+ * Follows every daemon that provides tags, for ever, and makes the metrics of
+ * that. Once per process. 0 or -errno.
+ */
+int tagview_follow(struct tagview *v, struct bus *bus, struct loop *loop);
+/* Has each of them told its catalogue? */
+bool tagview_knows_all(const struct tagview *v);
+/* 'fn' runs after each change of a catalogue. One per view. */
+void tagview_on_catalogue(struct tagview *v, void (*fn)(void *arg), void *arg);
 void tagview_free(struct tagview *v); /* NULL does nothing; listeners must be gone */
 
 /*
@@ -97,6 +106,8 @@ tagview_tag_is_listed(const struct tagview_tag *t)
     return t->daemon != NULL;
 }
 const char *tagview_daemon_of(const struct tagview_tag *t);
+/* Where to ask the daemon that lists the tag; NULL: nobody lists it. */
+struct bus_peer *tagview_peer_of(const struct tagview_tag *t);
 
 void tagview_get_stats(const struct tagview *v, struct tagview_stats *ret_stats);
 

@@ -43,22 +43,14 @@ enum {
 struct client;
 struct policy;
 
-/* A daemon that provides tags. */
-struct cloudd_provider {
-    const char *daemon;
-    struct tag_sub *sub;
-};
-
 struct cloudd {
     struct svc *svc;
     struct tagview *view;
-    struct cloudd_provider *providers; /* a table in main.c */
-    size_t n_providers;
     struct forward *forward;
     struct loop_timer commit_timer;
     uint64_t committed_us; /* the last commit of messages */
     bool commit_failed;
-    bool stopping; /* what is stored is not sent any more */
+    bool stopping;          /* what is stored is not sent any more */
     struct client *clients; /* by id */
     struct client *leaving; /* deleted, still disconnecting */
     struct policy *touched; /* had updates in this round */

@@ -19,16 +19,8 @@ enum {
     PURGE_RETRY_US = 5000000,
 };
 
-/* Who provides tags. A provider that is not installed costs nothing but its line. */
-static struct cloudd_provider providers[] = {
-    { .daemon = "modbusd" },
-};
-
 /* name, metric, help, is it a gauge */
 #define METRIC_TABLE(X)                                                                        \
-    X(tags, "fieldgate_tags", "Tags listed by the providers", true)                            \
-    X(samples, "fieldgate_cloud_samples_total", "Samples taken from the tag bus", false)       \
-    X(lost, "fieldgate_cloud_lost_batches_total", "Batches missing in a sequence", false)      \
     X(clients, "fieldgate_mqtt_clients", "Clients configured", true)                           \
     X(connected, "fieldgate_mqtt_connected", "Clients connected", true)                        \
     X(messages, "fieldgate_mqtt_messages_total", "Messages made", false)                       \
@@ -49,19 +41,8 @@ static void
 update_metrics(void *arg)
 {
     const struct cloudd *d = arg;
-    struct tagview_stats v;
     struct cloudd_counts n;
-    uint64_t lost = 0;
-    tagview_get_stats(d->view, &v);
     cloudd_count(d, &n);
-    for (size_t i = 0; i < d->n_providers; i++) {
-        struct tag_sub_stats s;
-        tag_sub_get_stats(d->providers[i].sub, &s);
-        lost += s.lost_batches;
-    }
-    metric_set(&m_tags, v.tags);
-    metric_set(&m_samples, v.samples);
-    metric_set(&m_lost, lost);
     metric_set(&m_clients, n.clients);
     metric_set(&m_connected, n.connected);
     metric_set(&m_messages, n.messages);
@@ -165,8 +146,6 @@ cloudd_open(void *self, struct svc *svc)
 {
     struct cloudd *d = self;
     d->svc = svc;
-    d->providers = providers;
-    d->n_providers = ARRAY_LEN(providers);
     loop_timer_init(&d->commit_timer, on_commit_timer, d);
     loop_timer_init(&d->purge_timer, on_purge_timer, d);
     loop_set_workers(svc->loop, LOOKUP_THREADS, CLOUDD_CLIENTS_MAX * 4);
@@ -189,19 +168,11 @@ static int
 cloudd_start(void *self, struct svc *svc)
 {
     struct cloudd *d = self;
-    struct tag_sub_events events = { .catalogue = tagview_catalogue,
-                                     .samples = tagview_samples,
-                                     .presence = tagview_presence,
-                                     .arg = d->view };
-    for (size_t i = 0; i < d->n_providers; i++) {
-        struct cloudd_provider *p = &d->providers[i];
-        int r = tag_sub_open(svc->bus, svc->loop, p->daemon, &events, &p->sub);
-        if (r < 0) {
-            log_err("cloudd: cannot follow a provider daemon=%s", p->daemon);
-            return r;
-        }
-    }
-    int r = cloudd_load_clients(d);
+    int r = tagview_follow(d->view, svc->bus, svc->loop);
+    if (r < 0)
+        log_err("cloudd: cannot follow the providers of tags error=%s", strerror(-r));
+    if (r == 0)
+        r = cloudd_load_clients(d);
     if (r == 0)
         r = find_orphans(d);
     metric_on_dump(update_metrics, d);

@@ -107,7 +107,7 @@ refuse(struct access *a, int error, const struct bus_reply *reply)
 static int
 ask_owner(struct access *a, struct tagview_tag *t, uint32_t op, bus_reply_fn *fn)
 {
-    struct tagd_provider *p = tagd_provider_of(a->d, t);
+    struct bus_peer *p = tagview_peer_of(t);
     if (p == NULL)
         return -EHOSTUNREACH;
     struct bus_request rq = {
@@ -121,7 +121,7 @@ ask_owner(struct access *a, struct tagview_tag *t, uint32_t op, bus_reply_fn *fn
     };
     if (a->body.err != 0)
         return a->body.err;
-    int r = bus_call(p->peer, &rq, fn, a);
+    int r = bus_call(p, &rq, fn, a);
     return r;
 }
 
@@ -301,8 +301,8 @@ tagd_put_tags_access(struct tagd *self, struct api_call *call,
     tag_value_done(&v);
     if (a == NULL || a->what == NULL)
         return API_TOO_LARGE;
-    struct tagd_provider *p = tagd_provider_of(self, t);
-    if (p == NULL || !bus_peer_is_up(p->peer)) {
+    struct bus_peer *p = tagview_peer_of(t);
+    if (p == NULL || !bus_peer_is_up(p)) {
         buf_done(&a->body);
         return refuse(a, -EHOSTUNREACH, NULL);
     }

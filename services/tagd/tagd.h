@@ -27,20 +27,11 @@ enum {
     TAGD_PATIENCE_US = 1000000,   /* how long after the start a missing catalogue is awaited */
 };
 
-/* A daemon that provides tags. */
-struct tagd_provider {
-    const char *daemon;
-    struct tag_sub *sub;
-    struct bus_peer *peer;
-};
-
 struct follow;
 
 struct tagd {
     struct svc *svc;
     struct tagview *view;
-    struct tagd_provider *providers; /* a table in main.c */
-    size_t n_providers;
     uint64_t started_us;
     struct follow *follows;
     struct follow *dirty;   /* have text to send at the end of this round */
@@ -50,7 +41,6 @@ struct tagd {
 
 /* Has every provider told its catalogue, or been given the time to? */
 bool tagd_is_ready(const struct tagd *d);
-struct tagd_provider *tagd_provider_of(struct tagd *d, const struct tagview_tag *t);
 
 /* ---- line.c ---- */
 
