@@ -14,8 +14,8 @@ check: deps
 	$(sub_make) check-headers check-layers
 	$(PYTHON) tests/run.py --build $(B) --variant $(VARIANT) $(TESTS)
 
-# Libraries that tests preload into daemons.
-shims: $(B)/tests/clockshift.so
+# What tests put beside daemons: a library to preload, a provider of tags.
+shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider
 $(B)/tests/clockshift.so: tests/fakes/clockshift.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<

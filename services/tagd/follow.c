@@ -12,6 +12,7 @@
 #include "libcommon/buf.h"
 #include "libcommon/log.h"
 #include "libcommon/loop.h"
+#include "libcommon/str.h"
 #include "services/tagd/tagd.h"
 #include "libcommon/banned.h"
 
@@ -27,8 +28,11 @@ struct follow {
     struct buf out;
     uint64_t interval_us, due_us; /* interval 0: every update */
     struct loop_timer timer;
+    size_t next_sent; /* of a round of all tags that is under way; n: none is */
     size_t n;
-    struct tagview_listener tags[];
+    struct tagview_listener *tags;
+    bool all; /* of the source, as the catalogue stands */
+    char provider[TAG_NAME_MAX + 1], source[TAG_NAME_MAX + 1];
 };
 
 /* Sends what gathered. False: the stream closed meanwhile, which freed 'f'. */
@@ -53,6 +57,16 @@ send_out(struct follow *f)
 }
 
 static void
+mark_dirty(struct follow *f)
+{
+    if (f->dirty)
+        return;
+    f->dirty = true;
+    f->next_dirty = f->d->dirty;
+    f->d->dirty = f;
+}
+
+static void
 add_line(struct follow *f, struct tagview_tag *t)
 {
     size_t len;
@@ -60,11 +74,7 @@ add_line(struct follow *f, struct tagview_tag *t)
     if (line == NULL)
         return;
     buf_put(&f->out, line, len);
-    if (!f->dirty) {
-        f->dirty = true;
-        f->next_dirty = f->d->dirty;
-        f->d->dirty = f;
-    }
+    mark_dirty(f);
 }
 
 static void
@@ -76,17 +86,32 @@ on_update(struct tagview_listener *l)
         (void)send_out(f); /* nothing after it uses f */
 }
 
-/* The last values of all tags. */
+/*
+ * Goes on with the last values of all tags. What a stream may be behind is
+ * bounded: the round pauses at half of that, and goes on before a later sleep,
+ * when the client has taken some. False: the stream closed, which freed 'f'.
+ */
+static bool
+send_more(struct follow *f)
+{
+    while (f->next_sent < f->n &&
+           api_stream_backlog(f->stream) + f->out.len <= TAGD_BACKLOG_MAX / 2) {
+        struct tagview_tag *t = f->tags[f->next_sent++].tag;
+        if (t->has_sample)
+            add_line(f, t);
+        if (f->out.len >= FOLLOW_BLOCK && !send_out(f))
+            return false;
+    }
+    return true;
+}
+
 static void
 send_all(struct follow *f)
 {
-    bool there = true;
-    for (size_t i = 0; there && i < f->n; i++) {
-        if (f->tags[i].tag->has_sample)
-            add_line(f, f->tags[i].tag);
-        if (f->out.len >= FOLLOW_BLOCK)
-            there = send_out(f);
-    }
+    if (f->next_sent < f->n)
+        return; /* the client is not through with the last round */
+    f->next_sent = 0;
+    mark_dirty(f); /* send_more begins before the sleep */
 }
 
 static void
@@ -116,15 +141,23 @@ unlink_dirty(struct follow *f)
 }
 
 static void
+release_tags(struct tagd *d, struct tagview_listener *tags, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        tagview_unlisten(&tags[i]);
+        tagview_release(d->view, tags[i].tag);
+    }
+    free(tags);
+    d->n_followed -= n;
+}
+
+static void
 follow_free(struct follow *f)
 {
     struct tagd *d = f->d;
     loop_timer_cancel(d->svc->loop, &f->timer);
     unlink_dirty(f);
-    for (size_t i = 0; i < f->n; i++) {
-        tagview_unlisten(&f->tags[i]);
-        tagview_release(d->view, f->tags[i].tag);
-    }
+    release_tags(d, f->tags, f->n);
     *f->at = f->next;
     if (f->next != NULL)
         f->next->at = f->at;
@@ -149,8 +182,28 @@ tagd_follow_flush(void *tagd)
         struct follow *f = d->dirty;
         d->dirty = f->next_dirty;
         f->dirty = false;
-        (void)send_out(f); /* f is off the list */
+        if (send_more(f))
+            (void)send_out(f); /* f is off the list */
     }
+    for (struct follow *f = d->follows; f != NULL; f = f->next)
+        if (f->next_sent < f->n)
+            mark_dirty(f);
+}
+
+/* ---- which tags ---- */
+
+/* 'f' follows 't' too; there is room in f->tags. False without memory. */
+static bool
+take_tag(struct follow *f, struct tagview_tag *t)
+{
+    if (t == NULL)
+        return false;
+    struct tagview_listener *l = &f->tags[f->n++];
+    *l = (struct tagview_listener){ .fn = on_update, .owner = f, .tag = t };
+    if (f->interval_us == 0)
+        tagview_listen(t, l);
+    f->d->n_followed++;
+    return true;
 }
 
 static bool
@@ -162,6 +215,66 @@ listed_before(const char *const *names, size_t i)
     return false;
 }
 
+/* 0, -ENOMEM or -E2BIG. */
+static int
+take_names(struct follow *f, const char *const *names, size_t n)
+{
+    if (n > TAGD_FOLLOWED_MAX - f->d->n_followed)
+        return -E2BIG;
+    f->tags = calloc(n, sizeof(f->tags[0]));
+    if (f->tags == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        if (!listed_before(names, i) && /* a tag has one listener of a stream */
+            !take_tag(f, tagview_hold(f->d->view, f->provider, f->source, names[i])))
+            return -ENOMEM;
+    return 0;
+}
+
+static bool
+is_of_source(const struct follow *f, const struct tagview_tag *t)
+{
+    return strcmp(t->source, f->source) == 0 && strcmp(t->provider, f->provider) == 0;
+}
+
+/* What the catalogue lists now of the source, in its order. 0, -ENOMEM or -E2BIG. */
+static int
+take_source(struct follow *f)
+{
+    struct tagd *d = f->d;
+    size_t n = 0, at = 0;
+    for (struct tagview_tag *t; (t = tagview_next(d->view, &at)) != NULL;)
+        n += is_of_source(f, t);
+    if (n > TAGD_FOLLOWED_MAX - d->n_followed)
+        return -E2BIG;
+    struct tagview_listener *tags = calloc(n > 0 ? n : 1, sizeof(tags[0]));
+    if (tags == NULL)
+        return -ENOMEM;
+    struct tagview_listener *old = f->tags;
+    size_t n_old = f->n;
+    bool paused = f->next_sent < f->n;
+    f->tags = tags;
+    f->n = 0;
+    at = 0;
+    for (struct tagview_tag *t; (t = tagview_next(d->view, &at)) != NULL;)
+        if (is_of_source(f, t)) /* it is there: holding it costs no memory */
+            (void)take_tag(f, tagview_hold(d->view, t->provider, t->source, t->name));
+    f->next_sent = paused ? 0 : f->n;
+    release_tags(d, old, n_old); /* after the new ones are held */
+    return 0;
+}
+
+void
+tagd_follow_catalogue(void *tagd)
+{
+    struct tagd *d = tagd;
+    for (struct follow *f = d->follows; f != NULL; f = f->next) {
+        int r = f->all ? take_source(f) : 0;
+        if (r < 0)
+            log_err("follow: a stream keeps its old tags error=%s", strerror(-r));
+    }
+}
+
 int
 tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const char *source,
             const char *const *names, size_t n, uint32_t interval_ms)
@@ -169,10 +282,15 @@ tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const c
     if (d->n_follows >= TAGD_FOLLOWS_MAX)
         return api_fail(call, API_UNAVAILABLE, NULL, "all %d event streams are in use",
                         TAGD_FOLLOWS_MAX);
-    struct follow *f = calloc(1, sizeof(*f) + n * sizeof(f->tags[0]));
-    if (f == NULL)
+    struct follow *f = calloc(1, sizeof(*f));
+    if (f == NULL || str_copy(f->provider, sizeof(f->provider), provider) < 0 ||
+        str_copy(f->source, sizeof(f->source), source) < 0) {
+        free(f);
         return api_fail_errno(call, -ENOMEM, "no memory for a stream of %zu tags", n);
+    }
     f->d = d;
+    f->all = n == 0;
+    f->interval_us = (uint64_t)interval_ms * 1000;
     buf_init(&f->out, 2 * FOLLOW_BLOCK + TAGD_LINE_MAX);
     loop_timer_init(&f->timer, on_timer, f);
     f->next = d->follows;
@@ -181,30 +299,22 @@ tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const c
         f->next->at = &f->next;
     d->follows = f;
     d->n_follows++;
-    for (size_t i = 0; i < n; i++) {
-        if (listed_before(names, i))
-            continue; /* a tag has one listener of a stream */
-        struct tagview_tag *t = tagview_hold(d->view, provider, source, names[i]);
-        if (t == NULL) {
-            follow_free(f);
-            return api_fail(call, API_UNAVAILABLE, NULL, "too many tags are followed");
-        }
-        f->tags[f->n] = (struct tagview_listener){ .fn = on_update, .owner = f, .tag = t };
-        f->n++;
+    int r = f->all ? take_source(f) : take_names(f, names, n);
+    if (r < 0) {
+        follow_free(f);
+        return api_fail(call, API_UNAVAILABLE, NULL, "too many tags are followed");
     }
     f->stream = api_stream_open(call, TAGD_BACKLOG_MAX, on_closed, f);
     if (f->stream == NULL) {
         follow_free(f);
         return API_UNAVAILABLE;
     }
-    for (size_t i = 0; interval_ms == 0 && i < f->n; i++)
-        tagview_listen(f->tags[i].tag, &f->tags[i]);
     if (interval_ms > 0) {
-        f->interval_us = (uint64_t)interval_ms * 1000;
         f->due_us = loop_now_us(d->svc->loop) + f->interval_us;
         if (loop_timer_set(d->svc->loop, &f->timer, f->due_us) < 0)
             log_err("follow: no memory for a timer");
     }
+    f->next_sent = f->n;
     send_all(f); /* so that no update falls between a read and this */
     return API_OK;
 }
@@ -214,9 +324,6 @@ tagd_follow_get_stats(const struct tagd *d, struct follow_stats *ret_stats)
 {
     *ret_stats = (struct follow_stats){ .streams = d->n_follows };
     for (const struct follow *f = d->follows; f != NULL; f = f->next) {
-        size_t backlog = api_stream_backlog(f->stream);
-        ret_stats->backlog += backlog;
-        if (backlog > ret_stats->backlog_max)
-            ret_stats->backlog_max = backlog;
+        ret_stats->backlog += api_stream_backlog(f->stream);
     }
 }

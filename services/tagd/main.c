@@ -54,6 +54,7 @@ tagd_start(void *self, struct svc *svc)
 {
     struct tagd *d = self;
     d->started_us = loop_now_us(svc->loop);
+    tagview_on_catalogue(d->view, tagd_follow_catalogue, d);
     int r = tagview_follow(d->view, svc->bus, svc->loop);
     if (r < 0) {
         log_err("tagd: cannot follow the providers of tags error=%s", strerror(-r));

@@ -20,11 +20,11 @@ struct api_call;
 enum { TAGD_DB_NOTES, TAGD_DB_OUTBOX, TAGD_N_DBS };
 
 enum {
-    TAGD_FOLLOWS_MAX = 64,        /* event streams */
-    TAGD_MONITOR_TAGS_MAX = 1000, /* tags of one monitor request */
-    TAGD_LINE_MAX = 64 << 10,     /* bytes of one tag as JSON */
-    TAGD_BACKLOG_MAX = 1 << 20,   /* bytes a stream may be behind */
-    TAGD_PATIENCE_US = 1000000,   /* how long after the start a missing catalogue is awaited */
+    TAGD_FOLLOWS_MAX = 64,      /* event streams */
+    TAGD_FOLLOWED_MAX = 500000, /* tags of all streams together */
+    TAGD_LINE_MAX = 64 << 10,   /* bytes of one tag as JSON */
+    TAGD_BACKLOG_MAX = 1 << 20, /* bytes a stream may be behind */
+    TAGD_PATIENCE_US = 1000000, /* how long after the start a missing catalogue is awaited */
 };
 
 struct follow;
@@ -37,6 +37,7 @@ struct tagd {
     struct follow *dirty;   /* have text to send at the end of this round */
     struct follow *sending; /* whose text is being handed over; NULL: it closed meanwhile */
     unsigned n_follows;
+    size_t n_followed; /* tags of all streams */
 };
 
 /* Has every provider told its catalogue, or been given the time to? */
@@ -52,15 +53,18 @@ const char *tagd_line(struct tagview_tag *t, size_t *ret_len);
 /* ---- follow.c ---- */
 
 /*
- * Opens an event stream on 'names' as the reply of 'call'. 'interval_ms' 0:
- * every update. Returns an enum api_status.
+ * Opens an event stream on 'names' of a source, or with n 0 on whatever tags it
+ * has, as the reply of 'call'. 'interval_ms' 0: every update. Returns an enum
+ * api_status.
  */
 int tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const char *source,
                 const char *const *names, size_t n, uint32_t interval_ms);
 /* Before the loop sleeps: what gathered leaves. */
 void tagd_follow_flush(void *tagd);
+/* After a change of the catalogue. */
+void tagd_follow_catalogue(void *tagd);
 struct follow_stats {
-    uint64_t streams, backlog, backlog_max;
+    uint64_t streams, backlog;
 };
 void tagd_follow_get_stats(const struct tagd *d, struct follow_stats *ret_stats);
 

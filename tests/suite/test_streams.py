@@ -1,0 +1,67 @@
+"""Many tags: the list and the streams of a source, with a provider that is not ours."""
+import os
+
+import harness
+from harness import Daemon, Suite, wait_for
+
+TEST_SECONDS = 120
+P = "modbus_tcp_master"
+N_SPECIAL = 4  # what tests/fakes/fake_provider.c lists besides its counters
+
+
+class ManyTags(Suite):
+    daemons = ("auditd", "authd", "tagd", "gateway")
+
+    def provide(self, n, interval_ms=86400000):
+        """A provider of 'n' counters in the place of modbusd; the one before ends."""
+        if "modbusd" in self.fleet.d:
+            self.fleet.d["modbusd"].stop()
+        self.fleet.d["modbusd"] = Daemon(
+            self.fleet, "modbusd",
+            [os.path.join(harness.BUILD, "bin", "fake_provider"), "--profile", "bench", "--state",
+             self.fleet.state, "--run", self.fleet.run, "--set", f"tags={n}", "--set",
+             f"interval-ms={interval_ms}"], harness.sanitizer_env()).start()
+        self.addCleanup(self.fleet.d["modbusd"].stop)
+
+    def n_listed(self):
+        reply = self.admin.get("/tags/list")
+        return len(reply.data) if reply.status == 200 else None
+
+    @staticmethod
+    def names(stream, since=0):
+        return {e["tagName"] for _, e in stream.events[since:]}
+
+    def test_a_stream_of_a_source_follows_the_tags_it_has(self):
+        for how in ("onChanged", "streamInterval=100"):
+            stream = self.admin.stream(f"/tags/monitor/{P}/fake?{how}")
+            self.assertEqual((stream.status, stream.events), (200, []))
+            self.provide(3)
+            wait_for("the first tags", lambda s=stream: {"big", "t2"} <= self.names(s))
+            self.provide(5)
+            wait_for("a tag that was added", lambda s=stream: "t4" in self.names(s))
+            self.provide(2)
+            wait_for("the shorter list", lambda: self.n_listed() == 2 + N_SPECIAL)
+            mark = len(stream.events)
+            wait_for("a while", lambda s=stream, m=mark: len(s.events) > m + 20
+                     or how == "onChanged")
+            self.assertNotIn("t4", self.names(stream, mark + 1))
+            stream.close()
+            self.fleet.d["modbusd"].stop()
+            wait_for("nothing to be listed", lambda: self.values("fake", "t0") and
+                     self.values("fake", "t0")["t0"]["quality"] == "offline")
+
+    def test_a_stream_of_many_tags_begins_with_all_of_them_and_so_does_each_round(self):
+        n = 20000
+        self.provide(n)
+        wait_for("the list", lambda: self.n_listed() == n + N_SPECIAL, 30)
+        self.assertEqual(len(self.assert_ok(self.admin.get(f"/tags/monitor/{P}/fake")).data),
+                         n + N_SPECIAL)
+        every = {f"t{i}" for i in range(n)}
+        for how in ("onChanged", "streamInterval=1000"):
+            stream = self.admin.stream(f"/tags/monitor/{P}/fake?{how}")
+            wait_for("all tags", lambda s=stream: every <= self.names(s), 30, step=0.3)
+            mark = len(stream.events)
+            if how != "onChanged":
+                wait_for("all tags again", lambda s=stream, m=mark: every <= self.names(s, m), 60,
+                         step=0.3)
+            stream.close()
