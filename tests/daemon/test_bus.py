@@ -12,42 +12,12 @@ import uuid
 import buspeer
 import harness
 from buspeer import Peer, request
-from harness import Fleet, wait_for
-
-
-class OneDaemon(unittest.TestCase):
-    name = "auditd"
-
-    @classmethod
-    def setUpClass(cls):
-        cls.fleet = Fleet((cls.name,)).start()
-        cls.path = f"{cls.fleet.run}/bus/{cls.name}.rpc"
-        try:
-            wait_for("the socket", lambda: os.path.exists(cls.path))
-        except AssertionError:
-            print(cls.fleet.tail(cls.name))
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        complaints = cls.fleet.stop()
-        if complaints:
-            print(cls.fleet.tail(cls.name))
-        cls.fleet.remove()
-        if complaints:
-            raise AssertionError("\n".join(complaints))
-
-    def peer(self, timeout=5.0):
-        p = Peer(self.path, timeout * harness.SLOW)
-        self.addCleanup(p.close)
-        return p
-
-    def alive(self):
-        self.assertTrue(self.fleet.d[self.name].alive())
-        self.assertEqual(self.peer().ask(request(buspeer.PING))[0].status, 200)
+from onedaemon import OneDaemon
 
 
 class Bus(OneDaemon):
+    name = "auditd"
+
     def test_a_ping_is_answered_with_its_own_id(self):
         for n in (1, 2**63, 77):
             reply, = self.peer().ask(request(buspeer.PING, id_=n))
