@@ -1,7 +1,10 @@
 """One daemon in a directory of its own, driven over the bus by peers that are
 not ours. Stand-ins for the daemons that it asks are made in prepare().
 """
+import json
+import struct
 import threading
+import time
 import unittest
 
 import buspeer
@@ -144,6 +147,31 @@ class OneDaemon(unittest.TestCase):
         if not found:
             raise AssertionError(f"no metric {name}")
         return sum(found)
+
+    # ---- event streams ----
+
+    def stream_of(self, got):
+        """The id of the stream that an answer opened."""
+        self.assertEqual((got.status, got.body_kind), (200, buspeer.STREAM), got.body)
+        return struct.unpack(">Q", got.body)[0]
+
+    @classmethod
+    def next_of(cls, stream, kind=buspeer.KIND_STREAM_NEXT, seconds=5.0, who=ADMIN):
+        return cls.tell(0, kind=kind, id_=stream, who=who,
+                        deadline_us=int((time.monotonic() + seconds) * 1e6))
+
+    def events(self, stream, n=1):
+        """At least the next n."""
+        out = []
+
+        def gathered():
+            got = self.next_of(stream)
+            self.assertEqual(got.status, 200)
+            out.extend(json.loads(line[5:]) for line in got.body.decode().split("\n")
+                       if line.startswith("data:"))
+            return len(out) >= n
+        wait_for(f"{n} events", gathered)
+        return out
 
     def alive(self):
         self.assertTrue(self.daemon.alive())
