@@ -164,6 +164,11 @@ answer(struct http_call *call, const struct forward *f, const struct bus_reply *
 {
     char type[TYPE_MAX];
     struct http_reply out = { .status = reply->status, .retry_after_s = reply->retry_after_s };
+    if (out.status < 200 || out.status > 599) {
+        log_err("forward: a daemon answered status=%d", out.status);
+        (void)http_fail(call, 500, "internal error");
+        return;
+    }
     copy_quotable(type, sizeof(type), reply->content_type);
     switch (reply->body_kind) {
     case BUS_BODY_NONE:
@@ -187,11 +192,6 @@ answer(struct http_call *call, const struct forward *f, const struct bus_reply *
         return;
     default:
         log_err("forward: unknown kind of body kind=%u", reply->body_kind);
-        (void)http_fail(call, 500, "internal error");
-        return;
-    }
-    if (out.status < 200 || out.status > 599) {
-        log_err("forward: a daemon answered status=%d", out.status);
         (void)http_fail(call, 500, "internal error");
         return;
     }
