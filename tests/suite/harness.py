@@ -448,13 +448,16 @@ class Fleet:
 
 
 class Broker:
-    """mosquitto of our own: loopback, its own port, no files kept."""
+    """mosquitto of our own: loopback, its own port. With 'keep' it is stopped in
+    order and remembers sessions and what waits for them."""
 
-    def __init__(self, fleet, users=None, refuse=False, port=None, options=()):
-        self.fleet, self.port = fleet, port or free_port()
+    def __init__(self, fleet, users=None, refuse=False, port=None, keep=False, options=()):
+        self.fleet, self.port, self.keep = fleet, port or free_port(), keep
         self.conf = os.path.join(fleet.dir, f"mosquitto-{self.port}.conf")
-        lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_type all",
+        lines = [f"listener {self.port} 127.0.0.1", "log_type all",
                  f"log_dest file {self.conf}.log", "max_queued_messages 100000", *options]
+        lines += ["persistence true", f"persistence_file mosquitto-{self.port}.db",
+                  f"persistence_location {fleet.dir}/"] if keep else ["persistence false"]
         if os.getuid() == 0:
             lines.append("user root")
         if refuse:
@@ -487,17 +490,22 @@ class Broker:
         return False
 
     def stop(self):
-        self.process.kill()
-        self.process.wait()
+        if self.keep:
+            self.process.terminate()
+        else:
+            self.process.kill()
+        self.process.wait(15 * SLOW)
 
 
 class Subscriber:
-    """A paho client that keeps what it receives: .messages of (monotonic s, topic, payload)."""
+    """A paho client that keeps what it receives: .messages of (monotonic s, topic, payload).
+    With 'keep' the broker keeps its session while it is not connected."""
 
-    def __init__(self, port, topic="#", qos=1, user=None, password=None):
+    def __init__(self, port, topic="#", qos=1, user=None, password=None, keep=False):
         import paho.mqtt.client as mqtt
         self.messages, self.new = [], threading.Condition()
-        self.client = mqtt.Client(client_id=f"watch-{os.getpid()}-{id(self)}", clean_session=True)
+        self.client = mqtt.Client(client_id=f"watch-{os.getpid()}-{id(self)}",
+                                  clean_session=not keep)
         if user:
             self.client.username_pw_set(user, password)
         self.ready = threading.Event()
