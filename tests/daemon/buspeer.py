@@ -81,16 +81,21 @@ class Reply:
         return json.loads(self.body)
 
 
-def replies(data):
+def envelopes_of(data, kind):
+    """The envelopes of a message, each made a 'kind'."""
     assert data[:3] == b"FG\x01", data[:16]
     n, = struct.unpack(">H", data[3:5])
     out, at = [], 5
     for _ in range(n):
         size, = struct.unpack(">I", data[at:at + 4])
-        out.append(Reply(data[at + 4:at + 4 + size]))
+        out.append(kind(data[at + 4:at + 4 + size]))
         at += 4 + size
     assert at == len(data)
     return out
+
+
+def replies(data):
+    return envelopes_of(data, Reply)
 
 
 class Request:
@@ -124,18 +129,6 @@ class Request:
     @property
     def json(self):
         return json.loads(self.body)
-
-
-def requests(data):
-    assert data[:3] == b"FG\x01", data[:16]
-    n, = struct.unpack(">H", data[3:5])
-    out, at = [], 5
-    for _ in range(n):
-        size, = struct.unpack(">I", data[at:at + 4])
-        out.append(Request(data[at + 4:at + 4 + size]))
-        at += 4 + size
-    assert at == len(data)
-    return out
 
 
 def reply(id_, status=200, body=b"", body_kind=None, flags=0, retry_after=0, content_type="",
@@ -311,7 +304,7 @@ class Server(Listening):
 
     def serve(self, pipe, data):
         envelopes = []
-        for r in requests(data[4:]):
+        for r in envelopes_of(data[4:], Request):
             with self.lock:
                 self.asked.append(r)
                 self.lock.notify_all()

@@ -103,6 +103,19 @@ class OneDaemon(unittest.TestCase):
         cls.stand_ins.append(server)
         return server
 
+    @classmethod
+    def fake_auditd(cls):
+        audit = FakeAuditd()
+        audit.server = cls.stand_in("auditd", audit)
+        return audit
+
+    def assert_stops_in_order(self, seconds=4):
+        """With whatever is under way now; starts it again."""
+        began = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - began, seconds * harness.SLOW)
+        self.start_again()
+
     # ---- asking ----
 
     def peer(self, timeout=5.0):
@@ -182,7 +195,8 @@ class FakeAuditd:
     """Handler of a stand-in that keeps records as auditd would, or not at all.
 
     .mode is what happens to the next AUDIT_APPEND: take, refuse (500), stall
-    (never answered), swallow (kept, but the connection dies before the answer).
+    (never answered), swallow (kept, but the connection dies before the answer),
+    or bytes: nothing is kept, and these are the body of the answer.
     """
 
     def __init__(self):
@@ -200,6 +214,8 @@ class FakeAuditd:
                 return buspeer.reply(r.id, 500)
             if mode == "stall":
                 return None
+            if isinstance(mode, bytes):
+                return buspeer.reply(r.id, 200, mode, buspeer.JSON)
             acked = self.take(r.json)
         if mode == "swallow":
             self.server.drop()

@@ -10,7 +10,7 @@ import buspeer
 import harness
 from buspeer import reply, request
 from harness import wait_for
-from onedaemon import ADMIN, ALL_RIGHTS, GUEST, NOBODY, FakeAuditd, OneDaemon
+from onedaemon import ADMIN, ALL_RIGHTS, GUEST, NOBODY, OneDaemon
 
 SPARE = "Second-shift-9"
 
@@ -41,9 +41,9 @@ class Authd(OneDaemon):
 
     @classmethod
     def prepare(cls):
-        cls.door, cls.audit = FrontDoor(), FakeAuditd()
+        cls.door, cls.audit = FrontDoor(), cls.fake_auditd()
         cls.gateway = cls.stand_in("gateway", cls.door)
-        cls.auditd = cls.audit.server = cls.stand_in("auditd", cls.audit)
+        cls.auditd = cls.audit.server
 
     @classmethod
     def begin(cls):
@@ -360,6 +360,42 @@ class Authd(OneDaemon):
         self.assert_in_order("roleCreate", names)
         wait_for("an empty outbox",
                  lambda: self.metric("fieldgate_audit_outbox_records") == 0)
+
+    def test_an_answer_of_auditd_that_says_nothing_counts_as_none(self):
+        for i, nonsense in enumerate((
+                b"", b"{", b"[]", b"{}", b'{"acked":null}', b'{"acked":"9"}', b'{"acked":0}',
+                b'{"acked":-1}', b'{"acked":1e3}', b'{"acked":18446744073709551615}',
+                b'{"acked":99999999}')):
+            tries, self.audit.mode = self.audit.tries, nonsense
+            self.done("postRoles", {"name": f"heard-{i:02}", "permissions": ["APP_MQTT_RW"]})
+            wait_for("a delivery", lambda n=tries: self.audit.tries > n)
+            self.audit.mode = "take"
+            wait_for("the record", lambda k=i: self.audit.named("roleCreate", f"heard-{k:02}"))
+        self.assert_in_order("roleCreate", [f"heard-{i:02}" for i in range(11)])
+
+    def test_a_stop_with_calls_under_way_is_in_order(self):
+        self.auditd.stop()
+        s = self.sign_in()
+        self.door.mode = "mute"
+        got = []
+
+        def end_session():
+            try:
+                got.append(self.call("deleteSession", path=(str(s["session"]),)).status)
+            except OSError:
+                got.append(None)
+        n = len(self.gateway.asked_for(buspeer.AUTH_FORGET))
+        t = threading.Thread(target=end_session)
+        t.start()
+        wait_for("the front door to be asked",
+                 lambda: len(self.gateway.asked_for(buspeer.AUTH_FORGET)) > n)
+        self.assert_stops_in_order()
+        t.join(10)
+        self.assertNotIn(got[0], (200, 204))
+        self.door.mode = "forget"
+        self.auditd.start()
+        self.assertEqual(self.check(s["token"]).status, 401)
+        wait_for("the record", lambda: self.audit.named("signOut"))
 
     def test_what_auditd_had_before_the_kill_is_not_new_after_it(self):
         self.done("postRoles", {"name": "before-kill", "permissions": ["APP_MQTT_RW"]})

@@ -1,6 +1,7 @@
 """cloudd alone: values from a provider that is not ours, to mosquitto."""
 import glob
 import json
+import os
 import socket
 import threading
 
@@ -8,7 +9,7 @@ import buspeer
 import harness
 import tagwire
 from harness import Broker, Subscriber, wait_for
-from onedaemon import ADMIN, GUEST, NOBODY, FakeAuditd, OneDaemon
+from onedaemon import ADMIN, GUEST, NOBODY, OneDaemon
 from tagwire import FakeProvider, sample
 
 TEST_SECONDS = 180
@@ -22,8 +23,7 @@ class Cloudd(OneDaemon):
 
     @classmethod
     def prepare(cls):
-        cls.audit = FakeAuditd()
-        cls.audit.server = cls.stand_in("auditd", cls.audit)
+        cls.audit = cls.fake_auditd()
         cls.provider = p = FakeProvider(cls.fleet.run + "/bus")
         cls.stand_ins.append(p)
         p.add(COUNT, tagwire.UINT16, "count", 1)
@@ -79,6 +79,11 @@ class Cloudd(OneDaemon):
 
     def wait_connected(self, client):
         wait_for(f"client {client} to connect", lambda: self.status(client) == "connected", 20)
+
+    def lose_broker(self, client):
+        self.wait_connected(client)
+        self.broker.stop()
+        wait_for("the loss", lambda: self.status(client) != "connected")
 
     def monitor(self, client):
         return next(c for c in self.done("getMqttMonitor", who=WHO)["clients"]
@@ -238,6 +243,54 @@ class Cloudd(OneDaemon):
                 self.assertEqual(self.call(operation, path=path, who=who).status, status)
         self.assertEqual(state(), before)
 
+    def test_a_form_is_read_from_the_spool_only_and_taken_from_there(self):
+        client = self.add_client(enable=False)
+        spool = f"{self.fleet.run}/spool"
+        secret = f"{self.fleet.run}/secret"
+        form = (b'--b\r\nContent-Disposition: form-data; name="rootCaCertFile"; '
+                b'filename="ca.pem"\r\n\r\nno certificate\r\n--b--\r\n')
+        for path in (secret, f"{spool}/good", f"{spool}/.hidden"):
+            with open(path, "wb") as f:
+                f.write(form)
+        os.symlink(secret, f"{spool}/link")
+
+        def put(name, type_="multipart/form-data; boundary=b"):
+            try:
+                return self.call("putMqttClient", name, who=WHO, path=(str(client),),
+                                 body_kind=buspeer.FILE, content_type=type_).status
+            except ConnectionResetError:  # not even a message
+                return 400
+        before = self.done("getMqttClients", who=WHO)
+        for name in (b"../secret", b"link", b"", b".", b"..", b"missing", b"x" * 300, b"\0",
+                     secret.encode(), b"good/../good"):
+            self.assertIn(put(name), (400, 500), name)
+            self.assertTrue(os.path.exists(secret), name)
+        self.assertEqual(put(b"good"), 400)  # it is no certificate
+        self.assertFalse(os.path.exists(f"{spool}/good"))
+        for type_ in ("", "multipart/form-data", "multipart/form-data; boundary=",
+                      "multipart/form-data; boundary=" + "x" * 300, "text/plain"):
+            with open(f"{spool}/again", "wb") as f:
+                f.write(form)
+            self.assertEqual(put(b"again", type_), 400, type_)
+            self.assertFalse(os.path.exists(f"{spool}/again"))
+        self.assertEqual(self.done("getMqttClients", who=WHO), before)
+
+    def test_a_stop_while_a_broker_does_not_answer_is_in_order(self):
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        mute = self.add_client(port=listener.getsockname()[1])
+        client = self.add_client(forward={})
+        self.add_group(client, "stopped", "word")
+        watch = self.subscriber("stopped")
+        self.wait_connected(client)
+        wait_for("an attempt", lambda: self.status(mute) == "connecting")
+        words = [f"stop-{i:02}" for i in range(50)]
+        self.say(*words)
+        wait_for("the last on disk", lambda: self.on_disk(words[-1]))
+        self.assert_stops_in_order()
+        wait_for("all", lambda: len(self.firsts(watch, words)) == 50)
+        self.assertEqual(self.firsts(watch, words), words)
+
     def test_a_broker_that_is_none_disturbs_no_other_client(self):
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
@@ -273,9 +326,7 @@ class Cloudd(OneDaemon):
         watch = self.subscriber("memory")
         client = self.add_client()
         self.add_group(client, "memory", "word")
-        self.wait_connected(client)
-        self.broker.stop()
-        wait_for("the loss", lambda: self.status(client) != "connected")
+        self.lose_broker(client)
         words = [f"mem-{i:03}" for i in range(200)]
         n = self.metric("fieldgate_cloud_samples_total")
         self.say(*words)
@@ -337,9 +388,7 @@ class Cloudd(OneDaemon):
         watch = self.subscriber("switched")
         client = self.add_client()
         self.add_group(client, "switched", "word")
-        self.wait_connected(client)
-        self.broker.stop()
-        wait_for("the loss", lambda: self.status(client) != "connected")
+        self.lose_broker(client)
         words = [f"switch-{i:02}" for i in range(20)]
         self.one_by_one(*[sample(WORD, tagwire.STRING, w.encode()) for w in words])
         self.assertEqual(self.monitor(client)["queuedMessages"], 20)
@@ -355,9 +404,7 @@ class Cloudd(OneDaemon):
             watch = self.subscriber(f"full-{which}")
             client = self.add_client(forward={"desiredDiskCacheSizeMB": 1, "dropBehavior": which})
             self.add_group(client, f"full-{which}", "long")
-            self.wait_connected(client)
-            self.broker.stop()
-            wait_for("the loss", lambda c=client: self.status(c) != "connected")
+            self.lose_broker(client)
             texts = [f"{which}-{i:04}-".encode() + b"x" * 3900 for i in range(300)]
             self.one_by_one(*[sample(LONG, tagwire.STRING, t) for t in texts])
             last = f"{which}-{0 if which == 'newest' else 299:04}-"

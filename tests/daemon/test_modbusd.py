@@ -11,7 +11,7 @@ import tagwire
 from buspeer import Listener
 from harness import wait_for
 from hostile_modbus import Hostile
-from onedaemon import ADMIN, GUEST, NOBODY, FakeAuditd, OneDaemon
+from onedaemon import ADMIN, GUEST, NOBODY, OneDaemon
 
 WHO = ADMIN[:3] + (1 << 9,) + ADMIN[4:]  # APP_MODBUS_RW and nothing else
 P = "modbus_tcp_master"
@@ -51,8 +51,7 @@ class Modbusd(OneDaemon):
 
     @classmethod
     def prepare(cls):
-        cls.audit = FakeAuditd()
-        cls.audit.server = cls.stand_in("auditd", cls.audit)
+        cls.audit = cls.fake_auditd()
         cls.plant = Hostile()
         cls.stand_ins.append(cls.plant)
 
@@ -373,6 +372,16 @@ class Modbusd(OneDaemon):
         self.set_iface(responseTout=TIMEOUT_MS)
         self.done("applyMasterConfig", who=WHO)
         wait_for("the device", lambda: self.read(self.small).status == 200)
+
+    def test_a_stop_with_a_read_under_way_is_in_order(self):
+        self.plant.mode = "mute"
+        p = self.peer(15)
+        n = self.plant.requests.get(1, 0)
+        p.send(buspeer.message(buspeer.request(buspeer.TAG_READ, struct.pack(">I", self.small))))
+        wait_for("the question", lambda: self.plant.requests.get(1, 0) > n)
+        self.assert_stops_in_order()
+        self.plant.mode = "ok"
+        self.wait_good(self.big)
 
     def test_a_write_is_confirmed_by_the_device_and_exact(self):
         n = len(self.plant.writes)

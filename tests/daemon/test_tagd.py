@@ -8,9 +8,9 @@ import time
 import buspeer
 import harness
 import tagwire
-from buspeer import reply
+from buspeer import fnv1a, reply, request
 from harness import wait_for
-from onedaemon import ADMIN, GUEST, NOBODY, FakeAuditd, OneDaemon
+from onedaemon import ADMIN, GUEST, NOBODY, OneDaemon
 from tagwire import FakeProvider, sample
 
 P = "modbus_tcp_master"
@@ -24,8 +24,7 @@ class Tagd(OneDaemon):
     @classmethod
     def prepare(cls):
         cls.gateway = cls.stand_in("gateway", lambda r: reply(r.id, 404))
-        cls.audit = FakeAuditd()
-        cls.audit.server = cls.stand_in("auditd", cls.audit)
+        cls.audit = cls.fake_auditd()
         cls.provider = FakeProvider(cls.fleet.run + "/bus")
         cls.stand_ins.append(cls.provider)
         cls.list_tags()
@@ -292,6 +291,58 @@ class Tagd(OneDaemon):
         p.set(COUNT, rnd.randrange(65536))
         self.wait_value("count", p.last[COUNT].value)
         self.assertEqual(len(self.tags()), 9)
+
+    def test_a_sample_of_another_type_than_the_catalogue_tells_is_not_shown(self):
+        p = self.provider
+        p.set(COUNT, 70)
+        self.wait_value("count", 70)
+        for type_, v in ((tagwire.STRING, b"seventy"), (tagwire.RAW, b"\7"),
+                         (tagwire.UINT64, 2**63), (tagwire.INT64, -1), (tagwire.DOUBLE, 7.5),
+                         (tagwire.BOOLEAN, True)):
+            p.publish(sample(COUNT, type_, v), sample(TEXT, tagwire.UINT64, 5))
+            p.last[COUNT], p.last[TEXT] = (sample(COUNT, tagwire.UINT16, 70),
+                                           sample(TEXT, tagwire.STRING, b"x"))
+            p.set(FLAG, True)  # after it
+            self.assertEqual(self.row("count")["dataValue"], 70)
+            self.assertIsInstance(self.row("text")["dataValue"], str)
+        p.set(COUNT, 71)
+        self.wait_value("count", 71)
+
+    def test_a_catalogue_that_contradicts_itself_does_not_hurt(self):
+        p = self.provider
+        d = p.defs[0]
+        for more in ([d], [d._replace(no=30)], [d._replace(name="twice")], [d._replace(no=0)],
+                     [d._replace(no=0xFFFFFFFF, name="far")], [d._replace(no=31, type=0)],
+                     [d._replace(no=31, type=14)], [d._replace(no=31, access=255)],
+                     [d._replace(no=31, name="")], [d._replace(no=31, name="x" * 129)],
+                     [d._replace(no=31, source="", provider="")],
+                     [d._replace(no=31, name="\0")], [d._replace(no=31, unit="u" * 255)]):
+            p.defs += more
+            n = len(p.server.asked_for(buspeer.TAG_CATALOGUE))
+            for m in more:
+                p.last[m.no] = sample(m.no, tagwire.UINT16, 1)
+            p.changed()
+            wait_for("the question", lambda k=n: len(
+                p.server.asked_for(buspeer.TAG_CATALOGUE)) > k)
+            del p.defs[-len(more):]
+            p.changed()
+            p.set(COUNT, random.randrange(65536))
+            self.wait_value("count", p.last[COUNT].value)
+        wait_for("the list", lambda: len(self.tags()) == 9)
+        self.alive()
+
+    def test_a_stop_with_a_read_and_a_stream_under_way_is_in_order(self):
+        p = self.provider
+        p.on_read = lambda r: None
+        n = len(p.server.asked_for(buspeer.TAG_READ))
+        stream = self.stream_of(self.ask("count", query=[("onChanged", "true")]))
+        self.events(stream)
+        peer = self.peer(15)
+        peer.send(buspeer.message(request(fnv1a("getTagsAccess"), kind=buspeer.KIND_API, who=WHO,
+                                          path=(P, "fake", "big"))))
+        wait_for("the question", lambda: len(p.server.asked_for(buspeer.TAG_READ)) > n)
+        self.assert_stops_in_order()
+        self.assertEqual(self.next_of(stream).status, 404)
 
     # ---- streams ----
 
