@@ -1,4 +1,5 @@
 """cloudd alone: values from a provider that is not ours, to mosquitto."""
+import contextlib
 import glob
 import json
 import os
@@ -16,6 +17,52 @@ TEST_SECONDS = 180
 P = "modbus_tcp_master"
 COUNT, BIG, WORD, LONG = 1, 2, 3, 4
 WHO = ADMIN[:3] + (1 << 5,) + ADMIN[4:]  # APP_MQTT_RW and nothing else
+
+
+class Line:
+    """A line to the broker that loses what it is told to: .deaf (to the broker),
+    .mute (from it); cut() breaks all connections."""
+
+    def __init__(self, port):
+        self.to, self.deaf, self.mute, self.open = port, False, False, set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.to), 5)
+            except OSError:
+                return
+            self.open |= {near, far}
+            for args in ((near, far, "deaf"), (far, near, "mute")):
+                threading.Thread(target=self.carry, args=args, daemon=True).start()
+
+    def carry(self, source, sink, lost):
+        try:
+            while data := source.recv(65536):
+                if not getattr(self, lost):
+                    sink.sendall(data)
+        except OSError:
+            pass
+        for s in (source, sink):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        self.deaf = self.mute = False
+        for s in list(self.open):
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+            s.close()
+        self.open.clear()
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.cut()
 
 
 class Cloudd(OneDaemon):
@@ -383,6 +430,37 @@ class Cloudd(OneDaemon):
         self.say("the-end")
         wait_for("the end", lambda: "the-end" in self.values(watch, "word"))
         self.assertEqual(len([w for w in self.values(watch, "word") if w in accepted[:-1]]), came)
+
+    def test_what_a_breaking_line_swallowed_is_sent_again_in_order(self):
+        for forward in (None, {}):
+            line = Line(self.broker.port)
+            self.addCleanup(line.close)
+            topic = "stored-line" if forward is not None else "line"
+            watch = self.subscriber(topic)
+            client = self.add_client(port=line.port, forward=forward)
+            self.add_group(client, topic, "word")
+            said = []
+            for lost in ("mute", "deaf"):
+                self.wait_connected(client)
+                setattr(line, lost, True)
+                words = [f"{topic}-{lost}-{k:02}" for k in range(40)]
+                self.one_by_one(*[sample(WORD, tagwire.STRING, w.encode()) for w in words])
+                self.assertGreaterEqual(self.monitor(client)["queuedMessages"], 40)
+                if lost == "mute":  # sent, and the acknowledgements are lost
+                    wait_for("some", lambda k=words: k[0] in self.values(watch, "word"))
+                if lost == "mute" and forward is not None:
+                    wait_for("the commit", lambda k=words: self.on_disk(k[-1]))
+                    self.daemon.kill()
+                    line.cut()
+                    self.start_again()
+                    self.wait_provider()
+                else:
+                    line.cut()
+                    wait_for("the loss", lambda c=client: self.status(c) != "connected")
+                said += words
+            wait_for("all", lambda k=said: len(self.firsts(watch, k)) == len(k), 30)
+            self.assertEqual(self.firsts(watch, said), said)
+            wait_for("nothing queued", lambda: self.monitor(client)["queuedMessages"] == 0)
 
     def test_what_waited_in_memory_becomes_stored_when_storing_is_switched_on(self):
         watch = self.subscriber("switched")
