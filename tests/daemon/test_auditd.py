@@ -186,6 +186,41 @@ class Auditd(OneDaemon):
         for offset in (11, 12, 1000000, 2147483647):
             self.assertEqual(self.rows(messages=word, offset=offset)["data"], [])
 
+    def large_page(self, word):
+        """A request whose answer takes more than 4 MiB."""
+        return request(buspeer.fnv1a("getAudits"), kind=buspeer.KIND_API, who=ADMIN,
+                       query=[("messages", word), ("limit", "1000")])
+
+    def fill_large(self):
+        word = uuid.uuid4().hex
+        self.kept(uuid.uuid4().hex, [record(i, word, detail="x" * 4096) for i in range(1, 1001)])
+        return word
+
+    def test_answers_that_do_not_fit_into_one_message_are_to_be_asked_for_alone(self):
+        ask = self.large_page(self.fill_large())
+        got = self.peer(20).ask(*[ask] * 5)
+        self.assertEqual(len(got), 5)
+        whole = [r for r in got if not r.flags & 2]
+        self.assertEqual(len(whole), 1)
+        self.assertEqual((whole[0].status, whole[0].json["count"]), (200, 1000))
+        self.assertEqual([r.body for r in got if r.flags & 2], [b""] * 4)
+        self.assertEqual(self.peer(20).ask(ask)[0].json["total"], 1000)
+
+    def test_a_peer_that_does_not_read_its_answers_holds_up_nobody(self):
+        ask = self.large_page(self.fill_large())
+        lazy = self.peer(20)
+        before = self.daemon.memory_kib()
+        for _ in range(8):
+            lazy.send(buspeer.message(ask))
+        for _ in range(10):
+            began = time.monotonic()
+            self.alive()
+            self.assertLess(time.monotonic() - began, 1 * harness.SLOW)
+        lazy.close()
+        self.assertEqual(self.peer(20).ask(ask)[0].json["total"], 1000)
+        if not harness.SANITIZED:
+            self.assertLess(self.daemon.memory_kib() - before, 100 << 10)
+
     def test_bounds_of_limit_and_offset_are_checked(self):
         for name, value in (("limit", "0"), ("limit", "-1"), ("limit", "2147483648"),
                             ("limit", "x"), ("limit", ""), ("offset", "-1"),

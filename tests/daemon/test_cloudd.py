@@ -472,8 +472,9 @@ class Cloudd(OneDaemon):
         self.assertEqual(self.monitor(client)["queuedMessages"], 20)
         self.done("putMqttStoreAndForward", {"enable": True}, path=(str(client),), who=WHO)
         wait_for("the last on disk", lambda: self.on_disk(words[-1]))
-        self.kill_and_start()
+        self.daemon.kill()
         self.broker.start()
+        self.start_again()
         wait_for("all", lambda: words[-1] in self.values(watch, "word"), 20)
         self.assertEqual(self.firsts(watch, words), words)
 
@@ -491,8 +492,9 @@ class Cloudd(OneDaemon):
             dropped = row["droppedMessages"]
             self.assertEqual(row["queuedMessages"] + dropped, 300)
             self.assertTrue(20 < dropped < 100, dropped)
-            self.kill_and_start()
+            self.daemon.kill()
             self.broker.start()
+            self.start_again()
             kept = [t.decode() for t in (texts[dropped:] if which == "oldest"
                                          else texts[:300 - dropped])]
             wait_for("the rest", lambda w=watch, k=kept: k[-1] in self.values(w, "long"), 30)

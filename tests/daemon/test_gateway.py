@@ -359,6 +359,38 @@ class Gateway(OneDaemon):
         os.unlink(f"{self.fleet.run}/spool/f")  # else it stays until the sweep
         self.assertEqual(self.answers(200, {}).status, 200)
 
+    def test_an_answer_without_a_body_by_its_status_does_not_spoil_the_connection(self):
+        for status in (204, 304):
+            got = self.answers(status, b'{"left":"over"}', buspeer.JSON)
+            self.assertEqual((got.status, got.body), (status, b""))
+            self.assertEqual(self.client.get("/nothing").status, 404)
+        self.cloudd.handler = lambda r: reply(r.id, 200, {"a": 1})
+        got = self.client.request("HEAD", "/mqtt")
+        self.assertEqual((got.status, got.body, got.headers["Content-Length"]), (200, b"", "8"))
+        path = self.spool("head", b"bytes")
+        self.cloudd.handler = lambda r: reply(r.id, 200, b"head", buspeer.FILE)
+        got = self.client.request("HEAD", "/mqtt")
+        self.assertEqual((got.status, got.body, got.headers["Content-Length"]), (200, b"", "5"))
+        self.assertFalse(os.path.exists(path))
+        self.assertEqual(self.client.get("/nothing").status, 404)
+
+    def test_what_did_not_fit_beside_others_is_asked_for_again_alone_and_not_for_ever(self):
+        asked = []
+
+        def once(r):
+            asked.append(r.id)
+            return reply(r.id, 200, flags=2) if len(asked) == 1 else reply(r.id, 200, {"n": 2})
+        self.cloudd.handler = once
+        self.assertEqual(self.client.get("/mqtt").json, {"n": 2})
+        self.assertEqual(len(asked), 2)
+        n = len(self.cloudd.asked)
+        self.cloudd.handler = lambda r: reply(r.id, 200, flags=2)
+        got = self.client.get("/mqtt")
+        self.assertIn(got.status, (500, 502, 504), got)
+        self.assertLess(got.took, 6 * harness.SLOW)
+        self.assertLess(len(self.cloudd.asked) - n, 10)
+        self.assertIn(self.client.delete("/mqtt/1").status, (500, 502, 504))
+
     def test_a_service_cannot_add_header_lines(self):
         got = self.answers(200, b"x", content_type="text/plain\r\nX-Evil: 1\r\n\r\nbody")
         self.assertEqual((got.status, got.headers["X-Evil"], got.body), (200, None, b"x"))
