@@ -425,7 +425,9 @@ class Modbusd(OneDaemon):
             self.assertEqual(got.status, status, (mode, got.body))
             self.plant.mode = "ok"
             wait_for("the device", lambda: self.read(self.small).status == 200)
-            self.assertEqual(len(self.plant.writes), n + 1, mode)  # retryCount is 0
+            # retryCount is 0; a poll may have lost the connection before it got there
+            self.assertIn(len(self.plant.writes) - n,
+                          (1,) if mode in ("exception", "mute") else (0, 1), mode)
 
     def test_a_device_that_is_gone_is_told_on_the_bus_and_comes_back_by_itself(self):
         bus = self.bus()
