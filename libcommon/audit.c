@@ -197,7 +197,7 @@ record_encode(struct buf *b, const struct audit_record *r)
 static int
 check_room(struct audit_outbox *o, struct store_txn *txn)
 {
-    uint64_t n, bytes;
+    uint64_t n = 0, bytes = 0;
     int r = store_count(txn, o->db, &n);
     if (r == 0)
         r = store_bytes(txn, o->db, &bytes);

@@ -129,8 +129,14 @@ int bus_serve(struct bus *bus, const char *name, bus_serve_fn *fn, void *arg);
 const struct bus_request *bus_incoming_request(const struct bus_incoming *in);
 /* The peer's uid by the kernel. */
 uint32_t bus_incoming_uid(const struct bus_incoming *in);
-/* Answers and frees 'in'. Loop thread. The reply's bytes are copied. */
+/* Answers and frees 'in'. Loop thread. The reply's bytes are copied; its id is set here. */
 void bus_answer(struct bus_incoming *in, const struct bus_reply *reply);
+static inline void
+bus_answer_status(struct bus_incoming *in, uint16_t status)
+{
+    struct bus_reply reply = { .status = status };
+    bus_answer(in, &reply);
+}
 
 /* ---- asking ---- */
 

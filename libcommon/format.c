@@ -22,12 +22,6 @@ is_one_of(char c, const char *set)
     return c != '\0' && strchr(set, c) != NULL;
 }
 
-static bool
-is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* Length in min..max, and every byte alphanumeric or one of 'more'. */
 static bool
 is_word(const char *text, size_t min, size_t max, const char *more)
@@ -105,7 +99,7 @@ is_host_name(const char *text)
         for (size_t i = 0; i < len; i++) {
             if (!is_one_of(label[i], ALNUM) && label[i] != '-')
                 return false;
-            all_digits &= is_digit(label[i]);
+            all_digits &= str_is_digit(label[i]);
         }
         if (label[len] == '\0')
             return !all_digits;

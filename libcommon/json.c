@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <locale.h>
 #include <math.h>
 #include <pthread.h>
 #include <string.h>
@@ -917,14 +916,6 @@ jw_i64(struct buf *b, int64_t v)
     buf_put(b, p, (size_t)(end - p));
 }
 
-static locale_t c_locale;
-
-static void
-make_c_locale(void)
-{
-    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-}
-
 static bool
 reads_back(const char *text, double v, bool as_float)
 {
@@ -937,11 +928,9 @@ reads_back(const char *text, double v, bool as_float)
 static void
 put_real_slowly(struct buf *b, double v, bool as_float)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char text[40];
-
-    (void)pthread_once(&once, make_c_locale);
-    locale_t old = c_locale == (locale_t)0 ? (locale_t)0 : uselocale(c_locale);
+    locale_t c = str_c_locale();
+    locale_t old = c == (locale_t)0 ? (locale_t)0 : uselocale(c);
     int digits = as_float ? 6 : 15, most = as_float ? 9 : 17;
     do
         (void)snprintf(text, sizeof(text), "%.*g", digits, v); /* 24 characters at most */

@@ -526,6 +526,7 @@ store_read(struct store *s, struct store_txn **ret_txn)
     int r = begin(s, &txn);
     if (r < 0)
         return r;
+    MUST(txn != NULL); /* an analyzer cannot know that no fault is 0 in map_error */
     txn->next = s->reading;
     s->reading = txn;
     *ret_txn = txn;

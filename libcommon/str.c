@@ -34,12 +34,6 @@ str_copy(char *out, size_t out_size, const char *text)
 
 /* ---- numbers ---- */
 
-static bool
-is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* All of 'text' as digits; -ERANGE past 2^64 - 1. */
 static int
 parse_digits(const char *text, uint64_t *ret_value)
@@ -49,7 +43,7 @@ parse_digits(const char *text, uint64_t *ret_value)
     uint64_t v = 0;
     bool over = false;
     for (const char *p = text; *p != '\0'; p++) {
-        if (!is_digit(*p))
+        if (!str_is_digit(*p))
             return -EINVAL;
         over |= __builtin_mul_overflow(v, (uint64_t)10, &v);
         over |= __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v);
@@ -111,6 +105,14 @@ make_c_locale(void)
     c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 }
 
+locale_t
+str_c_locale(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, make_c_locale); /* cannot fail with a valid once */
+    return c_locale;
+}
+
 /* RFC 8259 section 6, the whole text. */
 static bool
 is_json_number(const char *p)
@@ -120,24 +122,24 @@ is_json_number(const char *p)
     if (*p == '0') {
         p++;
     } else {
-        if (!is_digit(*p))
+        if (!str_is_digit(*p))
             return false;
-        while (is_digit(*p))
+        while (str_is_digit(*p))
             p++;
     }
     if (*p == '.') {
-        if (!is_digit(*++p))
+        if (!str_is_digit(*++p))
             return false;
-        while (is_digit(*p))
+        while (str_is_digit(*p))
             p++;
     }
     if (*p == 'e' || *p == 'E') {
         p++;
         if (*p == '+' || *p == '-')
             p++;
-        if (!is_digit(*p))
+        if (!str_is_digit(*p))
             return false;
-        while (is_digit(*p))
+        while (str_is_digit(*p))
             p++;
     }
     return *p == '\0';
@@ -146,12 +148,10 @@ is_json_number(const char *p)
 int
 parse_double(const char *text, double *ret_value)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-
     if (!is_json_number(text))
         return -EINVAL;
-    (void)pthread_once(&once, make_c_locale); /* cannot fail with a valid once */
-    double v = c_locale == (locale_t)0 ? strtod(text, NULL) : strtod_l(text, NULL, c_locale);
+    locale_t c = str_c_locale();
+    double v = c == (locale_t)0 ? strtod(text, NULL) : strtod_l(text, NULL, c);
     if (!isfinite(v))
         return -ERANGE;
     *ret_value = v;
@@ -246,7 +246,7 @@ hex_encode(const void *bytes, size_t n, char *out)
 static int
 hex_digit(char c)
 {
-    if (is_digit(c))
+    if (str_is_digit(c))
         return c - '0';
     if (c >= 'A' && c <= 'F')
         return c - 'A' + 10;

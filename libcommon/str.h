@@ -5,6 +5,7 @@
 #ifndef FIELDGATE_STR_H
 #define FIELDGATE_STR_H
 
+#include <locale.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,15 @@ str_eq(const char *a, const char *b)
 {
     return strcmp(a, b) == 0;
 }
+
+static inline bool
+str_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* The "C" locale, for numbers as programs write them; 0 without memory for it. */
+locale_t str_c_locale(void);
 
 /*
  * Decimal without leading '+', spaces or anything after it. Return 0, -EINVAL

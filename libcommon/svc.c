@@ -326,13 +326,6 @@ register_metrics(struct frame *f)
 /* ---- requests ---- */
 
 static void
-answer_status(struct bus_incoming *in, uint16_t status)
-{
-    struct bus_reply reply = { .id = bus_incoming_request(in)->id, .status = status };
-    bus_answer(in, &reply);
-}
-
-static void
 answer_metrics(struct frame *f, struct bus_incoming *in)
 {
     struct buf b;
@@ -378,11 +371,11 @@ serve_internal(struct frame *f, struct bus_incoming *in)
     uint32_t op = bus_incoming_request(in)->op;
     if (!may_call(&f->svc, in, op)) {
         log_warn("svc: refused an operation op=%u uid=%u", op, bus_incoming_uid(in));
-        answer_status(in, API_FORBIDDEN);
+        bus_answer_status(in, API_FORBIDDEN);
         return;
     }
     if (op == INTERNAL_PING) {
-        answer_status(in, API_OK);
+        bus_answer_status(in, API_OK);
         return;
     }
     if (op == INTERNAL_METRICS) {
@@ -396,7 +389,7 @@ serve_internal(struct frame *f, struct bus_incoming *in)
             i->fn(f->svc.self, in);
             return;
         }
-    answer_status(in, API_NOT_FOUND);
+    bus_answer_status(in, API_NOT_FOUND);
 }
 
 static void
@@ -406,7 +399,7 @@ serve(void *arg, struct bus_incoming *in)
     if (bus_incoming_request(in)->kind == BUS_KIND_INTERNAL)
         serve_internal(f, in);
     else if (bus_incoming_uid(in) != f->gateway_uid)
-        answer_status(in, API_FORBIDDEN); /* only the gateway may say who asks */
+        bus_answer_status(in, API_FORBIDDEN); /* only the gateway may say who asks */
     else
         api_serve(f->svc.api, in);
 }

@@ -204,13 +204,6 @@ put_last(struct tag_pub *p, struct buf *b, size_t at)
     return true;
 }
 
-static void
-answer_status(struct bus_incoming *in, uint16_t status)
-{
-    struct bus_reply reply = { .status = status };
-    bus_answer(in, &reply);
-}
-
 /* The page from element 'from' on; proto/README.md section 4. */
 static void
 answer_page(struct tag_pub *p, struct bus_incoming *in, put_fn *put, size_t from)
@@ -238,7 +231,7 @@ answer_page(struct tag_pub *p, struct bus_incoming *in, put_fn *put, size_t from
         };
         bus_answer(in, &reply);
     } else {
-        answer_status(in, 500);
+        bus_answer_status(in, 500);
     }
     buf_done(&b);
 }
@@ -254,7 +247,7 @@ tag_pub_serve(struct tag_pub *p, struct bus_incoming *in)
     rd_init(&body, r->body.p, r->body.len);
     uint32_t from = rd_u32(&body);
     if (!rd_ended(&body))
-        answer_status(in, 400);
+        bus_answer_status(in, 400);
     else
         answer_page(p, in, r->op == INTERNAL_TAG_CATALOGUE ? put_def : put_last, from);
     return true;

@@ -325,24 +325,6 @@ tag_def_decode(struct rd *in, struct tag_def *d)
 
 /* ---- batches ---- */
 
-/* Big-endian loads in one instruction: a batch is decoded at memory speed. */
-static inline uint32_t
-load_u32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof(v));
-    return __builtin_bswap32(v);
-}
-
-static inline uint64_t
-load_u64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof(v));
-    return __builtin_bswap64(v);
-}
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "loads above swap bytes");
-
 int
 tag_batch_open(struct rd *in, struct tag_batch *ret_batch)
 {
@@ -367,8 +349,8 @@ tag_batch_open(struct rd *in, struct tag_batch *ret_batch)
 static int
 decode_bytes(const uint8_t *p, const uint8_t *after, const uint8_t *end, struct tag_value *v)
 {
-    uint32_t back = load_u32(p + 16);
-    uint32_t n = load_u32(p + 20);
+    uint32_t back = get_u32(p + 16);
+    uint32_t n = get_u32(p + 20);
     if (n > TAG_BYTES_MAX || n > back || back > (size_t)(end - after))
         return -EBADMSG;
     v->u = 0;
@@ -381,12 +363,12 @@ static inline int
 decode_sample(const uint8_t *p, const uint8_t *end, struct tag_sample *s)
 {
     uint8_t type = p[4];
-    s->no = load_u32(p);
+    s->no = get_u32(p);
     s->quality = p[5];
     s->aux = p[6];
-    s->ts_us = (int64_t)load_u64(p + 8);
+    s->ts_us = (int64_t)get_u64(p + 8);
     s->value.type = type;
-    s->value.u = load_u64(p + 16);
+    s->value.u = get_u64(p + 16);
     s->value.bytes = NULL;
     s->value.n_bytes = 0;
     if (s->quality > TAG_BAD_OFFLINE || p[7] != 0)
