@@ -156,6 +156,8 @@ int bus_peer_watch(struct bus_peer *peer, bus_peer_fn *fn, void *arg);
  *   -ECONNRESET    connection lost: it may or may not have been executed
  *   -ETIMEDOUT     no answer by its deadline: it may have been executed
  *   -EBADMSG       the answer could not be read
+ *   -EAGAIN        too many are under way to this peer: not executed
+ *   -ENOMEM        it may or may not have been executed
  * Returns 0 or -errno (then fn is not called).
  */
 typedef void bus_reply_fn(void *arg, int error, const struct bus_reply *reply);

@@ -2,7 +2,9 @@
  * State that survives: one LMDB environment per daemon behind a small
  * interface. An answered commit is on disk. The map grows by itself between
  * transactions; one write transaction may add at most STORE_TXN_MAX bytes.
- * One thread (the loop's) uses a store.
+ * A store belongs to the loop, whichever thread runs it at the moment
+ * (loop_borrow): a writing transaction ends where it began, before the loop
+ * goes on.
  */
 #ifndef FIELDGATE_STORE_H
 #define FIELDGATE_STORE_H
@@ -40,7 +42,9 @@ int store_read(struct store *s, struct store_txn **ret_txn);
 int store_begin(struct store *s, struct store_txn **ret_txn);
 /*
  * Makes it durable; consumes txn whatever it returns. 0 or -errno: -ENOSPC
- * (disk full), -EIO, …; then nothing of it happened. Blocks for one fsync.
+ * (disk full), -EIO, …; then nothing of it is seen. Only after an -EIO of the
+ * very last write may the disk hold it nevertheless: the next transaction
+ * opens the environment again and sees what is there. Blocks for one fsync.
  */
 int store_commit(struct store_txn *txn);
 void store_abort(struct store_txn *txn); /* NULL does nothing */

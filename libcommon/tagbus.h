@@ -159,9 +159,9 @@ int tag_pub_open(struct bus *bus, struct loop *loop, const char *daemon,
 /* The catalogue changed: next batch (sent soon even if empty) has a new generation. */
 void tag_pub_changed(struct tag_pub *p);
 /*
- * Adds a sample to the batch. Batches leave when the loop is about to sleep,
- * at TAG_BATCH_MAX samples, and, under load, at most every 1 ms; a lone
- * sample never waits. Bytes are copied.
+ * Adds a sample to the batch. Batches leave at TAG_BATCH_MAX samples, and when
+ * the loop is about to sleep and the one before left at least 1 ms ago: no
+ * longer than that does a sample wait. Bytes are copied.
  */
 void tag_pub_add(struct tag_pub *p, const struct tag_sample *s);
 /* Answers tag_catalogue and tag_snapshot; svc.c calls it. True if it was one of those. */
