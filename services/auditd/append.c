@@ -51,8 +51,8 @@ read_batch(const cJSON *tree, const char *caller, struct batch *ret_batch)
     struct batch b = { .daemon = caller ? caller : json_text(json_get(tree, "daemon")),
                        .records = json_get(tree, "records") };
     const char *uuid = json_text(json_get(tree, "store"));
-    size_t len = b.daemon ? strlen(b.daemon) : 0;
-    if (!uuid || !b.daemon || len > TRAIL_DAEMON_MAX || !cJSON_IsArray(b.records) ||
+    size_t len = b.daemon ? utf8_cut(b.daemon, strlen(b.daemon), TRAIL_DAEMON_MAX) : 0;
+    if (!uuid || !b.daemon || !cJSON_IsArray(b.records) ||
         hex_decode(uuid, strlen(uuid), b.sender, UUID_SIZE) != UUID_SIZE)
         return -EBADMSG;
     memcpy(b.sender + UUID_SIZE, b.daemon, len);

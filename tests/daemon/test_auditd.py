@@ -73,7 +73,7 @@ class Auditd(OneDaemon):
             self.kept(a, [record(i, f"{word} a{i}")])
             self.kept(b, [record(7 * i, f"{word} b{i}")], daemon="tagd")
             self.kept(a, [record(i, f"{word} repeated")])
-            self.kept(b, [record(7 * i - 1, f"{word} repeated")], acked=7 * i)
+            self.kept(b, [record(7 * i - 1, f"{word} repeated")], acked=7 * i, daemon="tagd")
         self.assertEqual(self.messages(word),
                          [f"{word} {c}{i}" for i in range(1, 11) for c in "ab"])
 
