@@ -139,6 +139,8 @@ link_count_devs(struct mb_link *l)
         if (d->limit > l->limit)
             l->limit = d->limit;
     }
+    if (l->n_silent == l->n_devs)
+        l->probe_after_us = 0; /* nobody is there to be protected */
     l->share = MB_IN_FLIGHT_MAX;
     if (l->n_devs == 1)
         return;

@@ -509,20 +509,20 @@ park(struct mb_cmd *c)
     d->parked = c;
 }
 
-/* Sends the command that is due, or puts it where it has to wait. */
-static void
+/* Sends the command that is due, or puts it where it has to wait (false). */
+static bool
 poll_due(struct mb_link *l, struct mb_cmd *c, uint64_t now)
 {
     struct mb_dev *d = c->op.dev;
     mb_link_unplan(l, c);
     if (d->silent) {
         mark_bad(c, d->why, d->why_aux, now);
-        park(c);
-    } else if (dev_is_busy(d)) {
-        park(c);
-    } else {
+    } else if (!dev_is_busy(d)) {
         send_poll(l, c);
+        return true;
     }
+    park(c);
+    return false;
 }
 
 /* ---- silent units ---- */
@@ -574,24 +574,29 @@ poll_is_due(const struct mb_link *l, uint64_t now)
     return l->n_heap && l->heap[1]->due_us <= now;
 }
 
-/*
- * Sends the next request, or puts a command where it has to wait. Directs go
- * first, but a poll that is due comes after each. False: nothing is to be done.
- */
+/* Sends a poll that is due; those that have to wait are put where they do. */
+static bool
+send_due(struct mb_link *l, uint64_t now)
+{
+    while (poll_is_due(l, now))
+        if (poll_due(l, l->heap[1], now))
+            return true;
+    return false;
+}
+
+/* Directs go first, but a poll that is due comes after each. False: nothing is to be sent. */
 static bool
 send_next(struct mb_link *l, uint64_t now)
 {
-    if (l->directs && !(l->direct_was_last && poll_is_due(l, now)) && send_next_direct(l)) {
-        l->direct_was_last = true;
+    bool direct = l->directs && !l->direct_was_last && send_next_direct(l);
+    if (direct || send_probe(l, now) || send_due(l, now)) {
+        l->direct_was_last = direct;
         return true;
     }
-    l->direct_was_last = false;
-    if (send_probe(l, now))
+    if (send_probe(l, now)) /* of what has just been parked */
         return true;
-    if (!poll_is_due(l, now))
-        return l->directs && send_next_direct(l);
-    poll_due(l, l->heap[1], now);
-    return true;
+    l->direct_was_last = l->directs && send_next_direct(l);
+    return l->direct_was_last;
 }
 
 void
@@ -739,7 +744,6 @@ static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
     bool passed = r->crowded && overtook(l, r);
-    l->answered_us = r->now_us;
     d->excused = 0;
     if (d->silent)
         ask_bad_ones(l, d, r->now_us);
@@ -748,8 +752,6 @@ unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
     uint64_t rtt = r->now_us - r->begun_us;
     if (!r->crowded || (passed && (l->srtt_us == 0 || rtt <= patience_us(l))))
         learn_round_trip(l, rtt);
-    if (l->conn.n_in_flight && l->n_devs > 1 && !may_overtake(l, r->now_us))
-        queue_moved(l, r);
 }
 
 /*
@@ -1055,14 +1057,19 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
     d->n_in_flight--;
     count(d, r->done);
     judge_crowding(l, d, r);
+    bool answered = r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION;
+    if (answered) {
+        l->answered_us = r->now_us;
+        if (l->conn.n_in_flight && l->n_devs > 1 && !may_overtake(l, r->now_us))
+            queue_moved(l, r);
+    }
     /* A gateway that says the unit behind it is mute has spent its own time-out on it. */
     if (r->done == MB_DONE_TIMEOUT || is_mute_exception(r))
         unit_silent(l, d, r);
-    else if (r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION)
+    else if (answered)
         unit_answered(l, d, r);
     else if (r->done == MB_DONE_LOST && !r->by_us)
         unit_lost(l, d, r);
-    bool answered = r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION;
     if (op->is_direct)
         direct_done(l, CONTAINER_OF(op, struct mb_direct, op), r);
     else

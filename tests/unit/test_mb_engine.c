@@ -347,6 +347,23 @@ neighbours_of_a_mute_unit_keep_their_pace(void **state)
     UNTIL(w.last[2].quality == TAG_GOOD);
 }
 
+static void
+a_silent_unit_that_is_left_alone_is_asked_at_its_pace(void **state)
+{
+    (void)state;
+    set_iface(0, 100);
+    w.mute = 1;
+    add_units(2, 50);
+    UNTIL(w.last[1].quality == TAG_BAD_TIMEOUT && w.n_samples[2] > 3);
+    mb_engine_remove_device(w.engine, 2);
+    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    unsigned asked = w.asked[1];
+    run_for(1000000);
+    assert_true(w.asked[1] - asked + w.n_excused >= 4); /* a time-out each */
+    w.mute = -1;
+    UNTIL(w.last[1].quality == TAG_GOOD);
+}
+
 /*
  * A gateway that waits 150 ms for a unit behind it, and closes when another
  * request comes meanwhile.
@@ -805,6 +822,7 @@ main(void)
         T(the_status_is_the_worst_of_the_commands_and_does_not_flap),
         T(what_became_bad_is_asked_at_once_when_the_device_is_back),
         T(neighbours_of_a_mute_unit_keep_their_pace),
+        T(a_silent_unit_that_is_left_alone_is_asked_at_its_pace),
         T(a_peer_that_takes_one_request_only_is_asked_one_by_one),
         T(a_mute_unit_that_blocks_the_others_is_asked_seldom),
         T(a_direct_read_asks_the_device),

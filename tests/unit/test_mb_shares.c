@@ -243,7 +243,7 @@ static uint32_t
 interval_ms(const struct row *row)
 {
     uint32_t ms = UNITS * row->srtt_ms * 10 / 9;
-    return ms < 200 ? 200 : ms;
+    return ms < 100 ? 100 : ms;
 }
 
 static void
