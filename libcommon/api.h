@@ -200,7 +200,11 @@ bool api_sent(const struct api_call *call, const char *pointer);
 
 /* Adds one element to a LIST or ITEMS reply (struct of reply_desc). */
 void api_item(struct api_call *call, const void *item);
-/* OWN replies. json: complete body text. file: name in the spool, given away. */
+/*
+ * OWN replies. json: complete body text. file: name in the spool, given away.
+ * A JSON answer of any kind that is too large for the bus becomes a file by
+ * itself; past 128 MiB it is refused with 413.
+ */
 void api_reply_json(struct api_call *call, const char *json, size_t len);
 /* A buffer to write the JSON body into. */
 struct buf *api_reply_buf(struct api_call *call);

@@ -89,7 +89,7 @@ call_new(struct api_server *s)
             free(p);
             return NULL;
         }
-        buf_init(&p->out, BUS_MESSAGE_MAX - 4096);
+        buf_init(&p->out, API_REPLY_MAX);
     }
     p->call.priv = p;
     p->server = s;
@@ -532,7 +532,10 @@ make_success(struct api_call_private *p, enum api_status status)
         return api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
     if (p->out.err || (is_file && (!p->spool_name || !p->file_name)))
         return api_fail(&p->call, API_UNAVAILABLE, NULL, "out of memory");
-    return status;
+    enum api_reply_kind kind = (enum api_reply_kind)p->call.op->reply_kind;
+    if (kind == API_REPLY_OWN ? p->body_kind != BUS_BODY_JSON : kind == API_REPLY_EMPTY)
+        return status;
+    return api_spool_reply(p, p->out.data + p->begin, p->out.len - p->begin, status);
 }
 
 static void
@@ -566,7 +569,7 @@ answer(struct api_call_private *p, enum api_status status)
     if (ok && p->call.op->reply_kind == API_REPLY_OWN)
         reply.body_kind = p->body_kind;
     else if (ok && p->call.op->reply_kind != API_REPLY_EMPTY)
-        reply.body_kind = BUS_BODY_JSON;
+        reply.body_kind = p->spool_name ? BUS_BODY_FILE : BUS_BODY_JSON;
     if (!ok) {
         drop_own_reply(p);
         write_error(p, status);

@@ -6,7 +6,7 @@
 
 #include "libcommon/api.h"
 
-enum { API_ARENA_MAX = 64 << 20, API_AFTER_MAX = 4, API_FORM_PARTS_MAX = 16 };
+enum { API_ARENA_MAX = 64 << 20, API_REPLY_MAX = 128 << 20, API_AFTER_MAX = 4, API_FORM_PARTS_MAX = 16 };
 
 /* Empties it for the next call; keeps one small chunk. */
 void api_arena_reset(struct api_arena *a);
@@ -93,6 +93,13 @@ int api_note_del(struct api_call_private *p);
 void api_note_done(struct api_call_private *p, bool kept);
 /* Makes records of all notes that no call has. */
 void api_notes_settle(struct api_notes *n);
+
+/*
+ * Puts a JSON answer that is too large for a message into a file of the spool
+ * and makes that the answer. 'status', or a refusal.
+ */
+enum api_status api_spool_reply(struct api_call_private *p, const char *json, size_t n,
+                                enum api_status status);
 
 /* Streams of a server. */
 struct api_streams;

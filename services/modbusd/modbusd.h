@@ -38,7 +38,6 @@ struct modbusd {
     bool iface_stale;
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
-    uint64_t n_spooled; /* names of files given away */
 };
 
 /* TAG_READ and TAG_WRITE of proto/internal.h. */
@@ -54,6 +53,6 @@ int modbusd_load_log_level(struct modbusd *d);
  * 'json' is the whole body of the reply; consumed. A large one travels as a
  * file, because the bus has a limit.
  */
-enum api_status modbusd_reply(struct modbusd *d, struct api_call *call, struct buf *json);
+enum api_status modbusd_reply(struct api_call *call, struct buf *json);
 
 #endif

@@ -1,19 +1,15 @@
 #include "services/modbusd/op.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "libcommon/json.h"
 #include "libcommon/log.h"
-#include "libcommon/spool.h"
 #include "libcommon/str.h"
 #include "libcommon/banned.h"
 
-enum { REPLY_DIRECT_MAX = 4 << 20, REPLY_MAX = 128 << 20 };
+enum { REPLY_MAX = 128 << 20 };
 
 bool
 op_is_list(const struct api_call *call)
@@ -63,57 +59,18 @@ op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, s
     return API_OK;
 }
 
-static int
-write_file(const char *path, const char *bytes, size_t n)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return -errno;
-    int r = 0;
-    while (n > 0 && r == 0) {
-        ssize_t did = write(fd, bytes, n);
-        if (did < 0 && errno != EINTR)
-            r = -errno;
-        else if (did > 0) {
-            bytes += did;
-            n -= (size_t)did;
-        }
-    }
-    if (close(fd) < 0 && r == 0)
-        r = -errno;
-    return r;
-}
-
 enum api_status
-modbusd_reply(struct modbusd *d, struct api_call *call, struct buf *json)
+modbusd_reply(struct api_call *call, struct buf *json)
 {
-    if (json->err) {
-        int r = json->err;
-        buf_done(json);
-        return op_store_error(call, r);
-    }
-    if (json->len <= REPLY_DIRECT_MAX) {
-        api_reply_json(call, json->data, json->len);
-        buf_done(json);
-        return API_OK;
-    }
-    char name[64], path[PATH_MAX];
-    (void)snprintf(name, sizeof(name), "modbusd-%d-%" PRIu64, (int)getpid(),
-                   ++d->n_spooled); /* fits */
-    int r = spool_path(d->svc->spool_dir, name, strlen(name), path, sizeof(path));
+    int r = json->err;
     if (r == 0)
-        r = write_file(path, json->data, json->len);
+        api_reply_json(call, json->data, json->len);
     buf_done(json);
-    if (r < 0) {
-        spool_remove(d->svc->spool_dir, name, strlen(name)); /* whatever of it was written */
-        return api_fail_errno(call, r, "cannot write the answer");
-    }
-    api_reply_file(call, "application/json", name, "");
-    return API_OK;
+    return r < 0 ? op_store_error(call, r) : API_OK;
 }
 
 enum api_status
-op_reply_one(struct modbusd *d, struct api_call *call, const struct config_key *key)
+op_reply_one(struct api_call *call, const struct config_key *key)
 {
     struct store_txn *txn = api_view(call);
     if (!txn)
@@ -124,13 +81,13 @@ op_reply_one(struct modbusd *d, struct api_call *call, const struct config_key *
     int r = config_write(txn, key, &b);
     buf_putc(&b, '}');
     if (r == 0)
-        return modbusd_reply(d, call, &b);
+        return modbusd_reply(call, &b);
     buf_done(&b);
     return r == STORE_NOT_FOUND ? op_not_found(call) : op_store_error(call, r);
 }
 
 enum api_status
-op_reply_all(struct modbusd *d, struct api_call *call, enum config_kind kind)
+op_reply_all(struct api_call *call, enum config_kind kind)
 {
     struct store_txn *txn = api_view(call);
     if (!txn)
@@ -144,17 +101,16 @@ op_reply_all(struct modbusd *d, struct api_call *call, enum config_kind kind)
         r = config_write_all(txn, kind, &b, &n);
     buf_puts(&b, "]}");
     if (r == 0)
-        return modbusd_reply(d, call, &b);
+        return modbusd_reply(call, &b);
     buf_done(&b);
     return op_store_error(call, r);
 }
 
 enum api_status
-op_reply_added(struct modbusd *d, struct api_call *call, const struct config_key *keys,
-               size_t n)
+op_reply_added(struct api_call *call, const struct config_key *keys, size_t n)
 {
     if (!op_is_list(call))
-        return op_reply_one(d, call, &keys[0]);
+        return op_reply_one(call, &keys[0]);
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;
@@ -169,7 +125,7 @@ op_reply_added(struct modbusd *d, struct api_call *call, const struct config_key
     }
     buf_puts(&b, "]}");
     if (r == 0)
-        return modbusd_reply(d, call, &b);
+        return modbusd_reply(call, &b);
     buf_done(&b);
     return op_store_error(call, r);
 }

@@ -21,13 +21,11 @@ enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum
                               size_t n, uint64_t max);
 
 /* {"data":<the staged record>} of 'key'. */
-enum api_status op_reply_one(struct modbusd *d, struct api_call *call,
-                             const struct config_key *key);
+enum api_status op_reply_one(struct api_call *call, const struct config_key *key);
 /* {"count":n,"data":[…]} of all records of 'kind'. */
-enum api_status op_reply_all(struct modbusd *d, struct api_call *call, enum config_kind kind);
+enum api_status op_reply_all(struct api_call *call, enum config_kind kind);
 /* The records that a POST made: one as an object, a list as a list. */
-enum api_status op_reply_added(struct modbusd *d, struct api_call *call,
-                               const struct config_key *keys, size_t n);
+enum api_status op_reply_added(struct api_call *call, const struct config_key *keys, size_t n);
 
 /* Rules of a tag in its command; 'i' and the body as for op_pointer. */
 enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,

@@ -366,7 +366,7 @@ modbusd_get_master_platform_tags(struct modbusd *self, struct api_call *call)
         jw_close(&b, '}');
     }
     buf_puts(&b, "]}");
-    return modbusd_reply(self, call, &b);
+    return modbusd_reply(call, &b);
 }
 
 static const char *
@@ -435,7 +435,7 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
     }
     jw_close(&b, ']');
     buf_puts(&b, "}}");
-    return modbusd_reply(self, call, &b);
+    return modbusd_reply(call, &b);
 }
 
 enum api_status

@@ -49,13 +49,15 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
 enum api_status
 modbusd_get_remote_devs(struct modbusd *self, struct api_call *call)
 {
-    return op_reply_all(self, call, KIND_DEV);
+    (void)self;
+    return op_reply_all(call, KIND_DEV);
 }
 
 enum api_status
 modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
                          const struct remote_dev *body, size_t n_body)
 {
+    (void)self;
     struct store_txn *txn = api_txn(call);
     struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
     if (!txn || !keys)
@@ -69,7 +71,7 @@ modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
         keys[i] = config_key_dev(id);
         status = save(call, txn, i, &keys[i], body[i]);
     }
-    return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
+    return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 
 enum api_status
@@ -87,8 +89,9 @@ enum api_status
 modbusd_get_remote_dev(struct modbusd *self, struct api_call *call,
                        const struct modbusd_get_remote_dev_path *path)
 {
+    (void)self;
     struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
-    return op_reply_one(self, call, &key);
+    return op_reply_one(call, &key);
 }
 
 enum api_status
@@ -96,6 +99,7 @@ modbusd_put_remote_dev(struct modbusd *self, struct api_call *call,
                        const struct modbusd_put_remote_dev_path *path,
                        const struct remote_dev *body)
 {
+    (void)self;
     struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
     struct remote_dev old;
     struct store_txn *txn = api_txn(call);
@@ -105,13 +109,14 @@ modbusd_put_remote_dev(struct modbusd *self, struct api_call *call,
     if (r != 0)
         return r < 0 ? op_store_error(call, r) : op_not_found(call);
     enum api_status status = save(call, txn, 0, &key, *body);
-    return status == API_OK ? op_reply_one(self, call, &key) : status;
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 enum api_status
 modbusd_patch_remote_dev(struct modbusd *self, struct api_call *call,
                          const struct modbusd_patch_remote_dev_path *path)
 {
+    (void)self;
     struct config_key key = config_key_dev((uint32_t)path->remote_dev_id);
     struct remote_dev dev;
     struct store_txn *txn = api_txn(call);
@@ -123,7 +128,7 @@ modbusd_patch_remote_dev(struct modbusd *self, struct api_call *call,
     enum api_status status = api_merge(call, &remote_dev_desc, &dev);
     if (status == API_OK)
         status = save(call, txn, 0, &key, dev);
-    return status == API_OK ? op_reply_one(self, call, &key) : status;
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 enum api_status

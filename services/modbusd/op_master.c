@@ -3,7 +3,7 @@
 #include "libcommon/banned.h"
 
 static enum api_status
-reply_list(struct modbusd *d, struct api_call *call, uint32_t which)
+reply_list(struct api_call *call, uint32_t which)
 {
     struct store_txn *txn = api_view(call);
     if (!txn)
@@ -15,20 +15,20 @@ reply_list(struct modbusd *d, struct api_call *call, uint32_t which)
     int r = config_write(txn, &key, &b);
     buf_puts(&b, "],\"count\":1}");
     if (r == 0)
-        return modbusd_reply(d, call, &b);
+        return modbusd_reply(call, &b);
     buf_done(&b);
     return op_store_error(call, r);
 }
 
 static enum api_status
-save(struct modbusd *d, struct api_call *call, uint32_t which, const void *record)
+save(struct api_call *call, uint32_t which, const void *record)
 {
     struct config_key key = config_key_one(which);
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
     int r = config_put(api_call_arena(call), txn, &key, record);
-    return r < 0 ? op_store_error(call, r) : op_reply_one(d, call, &key);
+    return r < 0 ? op_store_error(call, r) : op_reply_one(call, &key);
 }
 
 /* ---- interface ---- */
@@ -36,28 +36,31 @@ save(struct modbusd *d, struct api_call *call, uint32_t which, const void *recor
 enum api_status
 modbusd_get_master_tcp_ifaces(struct modbusd *self, struct api_call *call)
 {
-    return reply_list(self, call, ONE_IFACE);
+    (void)self;
+    return reply_list(call, ONE_IFACE);
 }
 
 enum api_status
 modbusd_get_master_tcp_iface(struct modbusd *self, struct api_call *call,
                              const struct modbusd_get_master_tcp_iface_path *path)
 {
+    (void)self;
     struct config_key key = config_key_one(ONE_IFACE);
     if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return op_not_found(call);
-    return op_reply_one(self, call, &key);
+    return op_reply_one(call, &key);
 }
 
 static enum api_status
 save_iface(struct modbusd *self, struct api_call *call, struct master_tcp_iface iface)
 {
+    (void)self;
     if (iface.tcp_master_id != MODBUSD_MASTER_ID)
         return api_fail(call, API_INVALID, "/tcpMasterId", "Parent's data should exist");
     iface.has_master_tcp_iface_id = true;
     iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
     iface.n_remote_devs = 0;
-    return save(self, call, ONE_IFACE, &iface);
+    return save(call, ONE_IFACE, &iface);
 }
 
 enum api_status
@@ -93,27 +96,30 @@ modbusd_patch_master_tcp_iface(struct modbusd *self, struct api_call *call,
 enum api_status
 modbusd_get_tcp_masters(struct modbusd *self, struct api_call *call)
 {
-    return reply_list(self, call, ONE_MASTER);
+    (void)self;
+    return reply_list(call, ONE_MASTER);
 }
 
 enum api_status
 modbusd_get_tcp_master(struct modbusd *self, struct api_call *call,
                        const struct modbusd_get_tcp_master_path *path)
 {
+    (void)self;
     struct config_key key = config_key_one(ONE_MASTER);
     if (path->tcp_master_id != MODBUSD_MASTER_ID)
         return op_not_found(call);
-    return op_reply_one(self, call, &key);
+    return op_reply_one(call, &key);
 }
 
 static enum api_status
 save_master(struct modbusd *self, struct api_call *call, struct tcp_master master)
 {
+    (void)self;
     master.has_tcp_master_id = master.has_config_id = true;
     master.tcp_master_id = MODBUSD_MASTER_ID;
     master.config_id = MODBUSD_CONFIG_ID;
     master.n_master_tcp_ifaces = 0;
-    return save(self, call, ONE_MASTER, &master);
+    return save(call, ONE_MASTER, &master);
 }
 
 enum api_status

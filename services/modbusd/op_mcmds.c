@@ -166,7 +166,8 @@ auto_create(struct api_call *call, struct store_txn *txn, size_t i,
 enum api_status
 modbusd_get_mcmds(struct modbusd *self, struct api_call *call)
 {
-    return op_reply_all(self, call, KIND_CMD);
+    (void)self;
+    return op_reply_all(call, KIND_CMD);
 }
 
 static enum api_status
@@ -198,6 +199,7 @@ modbusd_post_mcmds(struct modbusd *self, struct api_call *call,
                    const struct modbusd_post_mcmds_query *query, const struct mcmd *body,
                    size_t n_body)
 {
+    (void)self;
     struct store_txn *txn = api_txn(call);
     struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
     size_t n_made = 0;
@@ -206,7 +208,7 @@ modbusd_post_mcmds(struct modbusd *self, struct api_call *call,
     enum api_status status = op_check_room(call, txn, DB_CMD, n_body, MODBUSD_CMDS_MAX);
     for (size_t i = 0; i < n_body && status == API_OK; i++)
         status = add(call, txn, i, &body[i], query->has_auto_create, &n_made, &keys[i]);
-    return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
+    return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 
 enum api_status
@@ -236,21 +238,23 @@ enum api_status
 modbusd_get_mcmd(struct modbusd *self, struct api_call *call,
                  const struct modbusd_get_mcmd_path *path)
 {
+    (void)self;
     struct config_key key;
     enum api_status status = find(call, api_view(call), path->mcmd_id, &key);
-    return status == API_OK ? op_reply_one(self, call, &key) : status;
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 static enum api_status
 replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
         const struct config_key *key, const struct mcmd *cmd)
 {
+    (void)self;
     if (cmd->remote_dev_id != config_key_part(key, 0))
         return wrong(call, 0, "remoteDevId", "cannot change");
     if (cmd->has_data_type)
         return wrong(call, 0, "dataType", "is for autoCreate=tags");
     enum api_status status = save(call, txn, 0, key, *cmd);
-    return status == API_OK ? op_reply_one(self, call, key) : status;
+    return status == API_OK ? op_reply_one(call, key) : status;
 }
 
 enum api_status

@@ -70,7 +70,8 @@ op_add_tag(struct api_call *call, struct store_txn *txn, size_t i,
 enum api_status
 modbusd_get_master_tags(struct modbusd *self, struct api_call *call)
 {
-    return op_reply_all(self, call, KIND_TAG);
+    (void)self;
+    return op_reply_all(call, KIND_TAG);
 }
 
 /* The command that tags are added to: mostly the same for a whole list. */
@@ -104,6 +105,7 @@ enum api_status
 modbusd_post_master_tags(struct modbusd *self, struct api_call *call,
                          const struct tag_for_mcmds *body, size_t n_body)
 {
+    (void)self;
     struct store_txn *txn = api_txn(call);
     struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
     if (!txn || !keys)
@@ -116,7 +118,7 @@ modbusd_post_master_tags(struct modbusd *self, struct api_call *call,
         if (status == API_OK)
             status = op_add_tag(call, txn, i, &parent.key, &parent.cmd, &tag, &keys[i]);
     }
-    return status == API_OK ? op_reply_added(self, call, keys, n_body) : status;
+    return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 
 enum api_status
@@ -145,15 +147,17 @@ enum api_status
 modbusd_get_master_tag(struct modbusd *self, struct api_call *call,
                        const struct modbusd_get_master_tag_path *path)
 {
+    (void)self;
     struct config_key key;
     enum api_status status = find(call, api_view(call), path->tag_id, &key);
-    return status == API_OK ? op_reply_one(self, call, &key) : status;
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 static enum api_status
 replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
         const struct config_key *key, const struct tag_for_mcmds *tag)
 {
+    (void)self;
     struct parent parent = { .id = -1 };
     if (tag->mcmd_id != config_key_part(key, 1))
         return api_fail(call, API_INVALID, "/mcmdId",
@@ -161,7 +165,7 @@ replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
     enum api_status status = find_parent(call, txn, 0, tag->mcmd_id, &parent);
     if (status == API_OK)
         status = save(call, txn, 0, key, &parent.cmd, *tag);
-    return status == API_OK ? op_reply_one(self, call, key) : status;
+    return status == API_OK ? op_reply_one(call, key) : status;
 }
 
 enum api_status

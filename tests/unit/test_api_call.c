@@ -10,11 +10,13 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -329,12 +331,24 @@ change(struct api_call *call)
 }
 
 static enum api_status
-change_with_too_large_an_answer(struct api_call *call)
+change_with_an_answer_of(struct api_call *call, int n_mib)
 {
     static const char part[1 << 20];
-    for (int i = 0; i < 9; i++)
+    for (int i = 0; i < n_mib; i++)
         api_reply_json(call, part, sizeof(part));
     return change(call);
+}
+
+static enum api_status
+change_with_too_large_an_answer(struct api_call *call)
+{
+    return change_with_an_answer_of(call, 129);
+}
+
+static enum api_status
+change_with_an_answer_for_a_file(struct api_call *call)
+{
+    return change_with_an_answer_of(call, 9);
 }
 
 static enum api_status
@@ -457,6 +471,48 @@ a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing(void **state)
     assert_int_equal(next.n_things, 0);
     assert_int_equal(next.n_kept, 0);
     assert_int_equal(n_after, 0);
+}
+
+/* Files of the spool, which is the test's directory. */
+static size_t
+n_spooled(const char *name, off_t *ret_size)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (const struct dirent *e; (e = readdir(d)) != NULL;)
+        n += strncmp(e->d_name, "testd-", 6) == 0;
+    assert_int_equal(closedir(d), 0);
+    struct stat st = { 0 };
+    if (name != NULL) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(unlink(path), 0);
+    }
+    *ret_size = st.st_size;
+    return n;
+}
+
+static void
+an_answer_too_large_for_a_message_goes_as_a_file(void **state)
+{
+    (void)state;
+    struct bus_incoming in = request(CHANGE_OWN), next = request(CHANGE_OWN);
+    off_t size;
+    serve(&in, change_with_an_answer_for_a_file);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.body_kind, BUS_BODY_FILE);
+    assert_int_equal(in.n_things, 1);
+    assert_true(in.n < sizeof(in.body));
+    in.body[in.n] = '\0';
+    assert_int_equal(n_spooled(in.body, &size), 1);
+    assert_int_equal(size, 9 << 20);
+    disk_is_full = true; /* as the commit finds it */
+    serve(&next, change_with_an_answer_for_a_file);
+    disk_is_full = false;
+    assert_refused(&next, 507);
+    assert_int_equal(n_spooled(NULL, &size), 0);
 }
 
 static enum api_status
@@ -912,6 +968,7 @@ main(void)
         T(a_change_is_answered_when_it_is_on_disk_with_its_record),
         T(a_change_that_cannot_be_committed_is_refused_and_leaves_nothing),
         T(a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing),
+        T(an_answer_too_large_for_a_message_goes_as_a_file),
         T(what_is_too_large_to_keep_is_the_client_s_fault),
         T(a_list_has_a_bound_that_is_looked_at_before_it_is_decoded),
         T(a_handler_that_succeeds_after_a_failure_has_failed),

@@ -1,0 +1,65 @@
+/*
+ * Large JSON answers go to the gateway as a file of the spool: a message of
+ * the bus holds 8 MiB, and what is in it is copied several times.
+ */
+#include "libcommon/api_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "libcommon/spool.h"
+#include "libcommon/svc.h"
+
+#include "libcommon/banned.h"
+
+enum { DIRECT_MAX = 4 << 20 };
+
+static int
+write_file(const char *path, const char *bytes, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return -errno;
+    int r = 0;
+    while (n > 0 && r == 0) {
+        ssize_t did = write(fd, bytes, n);
+        if (did < 0 && errno != EINTR)
+            r = -errno;
+        else if (did > 0) {
+            bytes += did;
+            n -= (size_t)did;
+        }
+    }
+    if (close(fd) < 0 && r == 0)
+        r = -errno;
+    return r;
+}
+
+enum api_status
+api_spool_reply(struct api_call_private *p, const char *json, size_t n, enum api_status status)
+{
+    static uint64_t n_spooled; /* of this process, whose number is in the name too */
+    char name[64], path[PATH_MAX];
+    if (n <= DIRECT_MAX)
+        return status;
+    const struct svc *svc = p->call.svc;
+    (void)snprintf(name, sizeof(name), "%.20s-%d-%" PRIu64, svc->info->name, (int)getpid(),
+                   ++n_spooled); /* fits */
+    int r = spool_path(svc->spool_dir, name, strlen(name), path, sizeof(path));
+    if (r == 0)
+        r = write_file(path, json, n);
+    if (r < 0) {
+        spool_remove(svc->spool_dir, name, strlen(name)); /* whatever of it was written */
+        return api_fail_errno(&p->call, r, "cannot write the answer");
+    }
+    api_reply_file(&p->call, "application/json", name, "");
+    if (p->spool_name && p->file_name)
+        return status;
+    spool_remove(svc->spool_dir, name, strlen(name));
+    return api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
+}
