@@ -95,6 +95,14 @@ group_lost(const struct group *g)
 
 /* ---- sampling ---- */
 
+/* The last value of tag 'i'; NULL when there is none: one without a time never was. */
+static const struct tag_sample *
+current(const struct group *g, size_t i)
+{
+    const struct tag_sample *s = g->ev.current(g->ev.arg, i);
+    return s != NULL && s->ts_us > 0 ? s : NULL;
+}
+
 /* Equal values of one tag have equal fingerprints; quality counts, which bad one does not. */
 static uint64_t
 fingerprint(const struct tag_sample *s)
@@ -187,7 +195,7 @@ append_value(struct group *g, size_t i, const struct tag_sample *s)
 static void
 sample(struct group *g, size_t i, uint64_t now_us)
 {
-    const struct tag_sample *s = g->ev.current(g->ev.arg, i);
+    const struct tag_sample *s = current(g, i);
     if (s == NULL)
         return;
     struct tag *t = &g->tags[i];
@@ -247,7 +255,7 @@ write_tag(struct group *g, struct payload *p, size_t i)
             payload_value(p, g->text.data + g->values[no].at, g->values[no].len);
         return true;
     }
-    const struct tag_sample *s = g->ev.current(g->ev.arg, i);
+    const struct tag_sample *s = current(g, i);
     if (s == NULL)
         return false;
     uint64_t print = fingerprint(s);

@@ -102,6 +102,23 @@ values(const struct bench *b)
 }
 
 static void
+a_value_that_never_was_is_not_sent(void **state)
+{
+    (void)state;
+    struct bench *b = begin((struct group_settings){ .sampling = GROUP_LATEST_VALUES,
+                                                     .threshold = GROUP_BY_TIME,
+                                                     .time_us = 10 * S });
+    update(b, 0, 1, 101 * S);
+    b->now[1] = (struct tag_sample){ .quality = TAG_BAD_CONFIG };
+    b->has[1] = true;
+    group_update(b->g, 1, 101 * S);
+    group_round(b->g, 110 * S);
+    assert_int_equal(b->n_messages, 1);
+    assert_string_equal(values(b), "a:1");
+    end(b);
+}
+
+static void
 immediately_sends_each_round(void **state)
 {
     (void)state;
@@ -324,6 +341,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_value_that_never_was_is_not_sent),
         cmocka_unit_test(immediately_sends_each_round),
         cmocka_unit_test(unchanged_values_are_left_out),
         cmocka_unit_test(by_time_gathers_and_keeps_its_grid),
