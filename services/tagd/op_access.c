@@ -94,6 +94,7 @@ refuse(struct access *a, int error, const struct bus_reply *reply)
     case API_INVALID:
     case API_NOT_FOUND:
     case API_CONFLICT:
+    case API_TOO_MANY:
     case API_UNAVAILABLE:
     case API_TIMEOUT:
         return api_fail(a->call, (enum api_status)reply->status, pointer, "%s",

@@ -8,7 +8,8 @@
  *   real  double r    never had a value
  *   out   int16 w     cannot be read
  *
- * A write is published at once. "out" refuses 13 as a device would.
+ * A write is published at once. "out" refuses 13 as a device would, 14 as
+ * modbusd does when too much waits.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -168,6 +169,10 @@ on_write(void *self, struct bus_incoming *in)
     }
     if (no - 1 == OUT && v.i == 13) {
         answer(in, 504, "{\"error\":{\"message\":\"the device does not answer\"}}", NULL);
+        return;
+    }
+    if (no - 1 == OUT && v.i == 14) {
+        answer(in, 429, "{\"error\":{\"message\":\"too many requests wait\"}}", NULL);
         return;
     }
     p->ts_us = clock_wall_us();

@@ -96,3 +96,15 @@ class ManyTags(WithProvider):
         groups = self.assert_ok(self.admin.get(f"/mqtt/{client}/messages")).data
         self.assertEqual(groups[-1]["tags"], tags)
         self.assert_ok(self.admin.delete(f"/mqtt/{client}/messages/{groups[0]['id']}"))
+
+
+class Access(WithProvider):
+    def test_what_the_provider_answers_to_a_write_is_what_the_client_is_told(self):
+        self.provide(1)
+        wait_for("the list", lambda: self.lists(1 + N_SPECIAL))
+        for value, status in ((12, 200), (13, 504), (14, 429)):
+            reply = self.admin.put(f"/tags/access/{P}/fake/out",
+                                   {"dataType": "int16", "dataValue": value})
+            self.assertEqual(reply.status, status, reply)
+        self.assertIn("too many requests wait", reply.json["error"]["message"])
+        self.assertEqual(reply.headers["Retry-After"], "1")
