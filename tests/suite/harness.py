@@ -114,7 +114,7 @@ class Client:
         self.local = threading.local()
 
     def with_token(self, token, carrier="bearer"):
-        return Client(self.suite, self.tls, token, carrier, self.context)
+        return type(self)(self.suite, self.tls, token, carrier, self.context)
 
     def connect(self, timeout=30.0):
         if self.tls:
