@@ -3,9 +3,11 @@
  * small interface over paho's MQTTAsync. Reconnecting is the caller's: a
  * connection that is down stays down.
  *
- * paho may block for milliseconds under its global lock, and for seconds in a
- * name look-up. So a thread of ours makes all calls to it, names are looked up
- * in a worker first, and paho's callbacks only post to the loop.
+ * paho may block for milliseconds under its global lock. So a thread of ours
+ * makes all calls to it, and paho's callbacks only post to the loop. Names are
+ * looked up in a worker first. With TLS paho looks the name up once more, to
+ * check the certificate against it: a resolver that answered and then hangs
+ * holds up the calls of all connections, not the loop.
  */
 #ifndef FIELDGATE_CLOUDD_MQTT_CONN_H
 #define FIELDGATE_CLOUDD_MQTT_CONN_H
@@ -19,6 +21,7 @@ struct mqtt_conn;
 
 enum { MQTT_WINDOW = 100 /* messages under way on a connection */, MQTT_WHY_MAX = 160 };
 
+/* The lowest version that is spoken. */
 enum mqtt_tls { MQTT_TLS_1_3, MQTT_TLS_1_2, MQTT_TLS_1_1, MQTT_TLS_1_0 };
 
 /* Texts are copied. */

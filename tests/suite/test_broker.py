@@ -2,6 +2,7 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -16,8 +17,9 @@ P = "modbus_tcp_master"
 class MuteBroker(threading.Thread):
     """Takes messages (QoS 1) and acknowledges none until told to; .messages holds payloads."""
 
-    def __init__(self):
+    def __init__(self, context=None):
         super().__init__(daemon=True)
+        self.context = context
         self.messages, self.acknowledges, self.lines = [], False, []
         self.held, self.lock = [], threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -34,8 +36,10 @@ class MuteBroker(threading.Thread):
             threading.Thread(target=self.serve, args=(line,), daemon=True).start()
 
     def serve(self, line):
-        stream = line.makefile("rb")
         try:
+            if self.context:
+                line = self.context.wrap_socket(line, server_side=True)
+            stream = line.makefile("rb")
             while head := stream.read(1):
                 size, shift = 0, 0
                 while True:
@@ -287,22 +291,45 @@ class Brokers(Suite):
         self.assertGreaterEqual(self.monitor(client)["queuedMessages"], 5)
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
 
+    @staticmethod
+    def make_certificate():
+        """A key and the certificate that it signed, PEM."""
+        text = subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-subj", "/CN=fg", "-days", "2", "-keyout", "-", "-out", "-"],
+            check=True, capture_output=True, text=True).stdout
+        at = text.index("-----BEGIN CERTIFICATE")
+        return text[:at], text[at:]
+
+    def test_no_version_of_tls_is_spoken_that_is_lower_than_the_one_asked_for(self):
+        pem = os.path.join(self.fleet.dir, "broker.pem")
+        with open(pem, "w", encoding="ascii") as f:
+            f.write("".join(self.make_certificate()))
+        versions = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+        for spoken, version in versions.items():
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pem)
+            context.minimum_version = context.maximum_version = version
+            broker = MuteBroker(context)
+            for asked in versions:
+                client = self.add_mqtt(broker.port, certificateOverTLS=True, tlsVersion=asked,
+                                       insecureSkipVerify=True)
+                self.wait_status(client,
+                                 "connected" if asked <= spoken else "connectFailure")
+                self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+            broker.close()
+
     def key_files(self):
         return sorted(f for f in os.listdir(os.path.join(self.fleet.state, "cloudd"))
                       if f.endswith(".pem"))
 
     def test_a_private_key_is_on_disk_only_while_it_is_used(self):
         client = self.add_mqtt(harness.free_port(), certificateOverTLS=True)
-        text = subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-             "-nodes", "-subj", "/CN=fg", "-days", "2", "-keyout", "-", "-out", "-"],
-            check=True, capture_output=True, text=True).stdout
-        at = text.index("-----BEGIN CERTIFICATE")
-
+        key, certificate = self.make_certificate()
         form = "".join(
             f'--B\r\nContent-Disposition: form-data; name="{name}"; filename="{name}.pem"'
             f"\r\n\r\n{data}\r\n" for name, data in
-            (("caCertFile", text[at:]), ("caPkFile", text[:at]))) + "--B--\r\n"
+            (("caCertFile", certificate), ("caPkFile", key))) + "--B--\r\n"
         self.assert_ok(self.admin.request(
             "PUT", f"/mqtt/{client}", raw=form.encode(),
             headers={"Content-Type": "multipart/form-data; boundary=B"}))
@@ -320,7 +347,7 @@ class Brokers(Suite):
         self.kill("cloudd")
         for name in (left, left + ".new"):  # what a kill left
             with open(name, "w", encoding="ascii") as f:
-                f.write(text[:at])
+                f.write(key)
         self.start("cloudd")
         self.assertFalse(os.path.exists(left) or os.path.exists(left + ".new"))
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
