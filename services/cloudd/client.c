@@ -281,8 +281,7 @@ on_pace(void *arg)
 static void
 store_message(struct client *c, const char *topic, const char *payload, size_t len)
 {
-    uint8_t qos = c->cfg.qos > 1 ? (uint8_t)c->cfg.qos : 1;
-    (void)forward_put(c->queue, topic, payload, len, qos, c->cfg.retain); /* counts drops */
+    (void)forward_put(c->queue, topic, payload, len, c->cfg.retain); /* counts drops */
 }
 
 /* Store and forward was switched on: what is in memory becomes stored, in order. */

@@ -2,7 +2,7 @@
  * Store and forward: see forward.h. A record's key is client (4 bytes) and
  * sequence (8); its value is
  *
- *   u8 format = 1, u8 qos, u8 retain, u64 boot, u64 monotonic µs, u64 wall µs,
+ *   u8 format = 1, u8 0, u8 retain, u64 boot, u64 monotonic µs, u64 wall µs,
  *   u16 length and topic, payload
  *
  * Age counts by the monotonic clock within one boot, so that setting the date
@@ -199,7 +199,6 @@ age_us(const struct forward *f, uint64_t boot, uint64_t mono_us, int64_t wall_us
 }
 
 struct record {
-    uint8_t qos;
     bool retain;
     const char *topic, *payload;
     size_t topic_len, len;
@@ -213,7 +212,7 @@ read_record(const struct forward_queue *q, const void *bytes, size_t n,
     struct rd in;
     rd_init(&in, bytes, n);
     uint8_t format = rd_u8(&in);
-    ret_record->qos = rd_u8(&in);
+    (void)rd_u8(&in); /* of no meaning */
     ret_record->retain = rd_u8(&in) != 0;
     uint64_t boot = rd_u64(&in), mono_us = rd_u64(&in);
     int64_t wall_us = (int64_t)rd_u64(&in);
@@ -238,8 +237,7 @@ copy_record(struct forward_queue *q, const struct record *r,
     buf_put(&q->read, r->payload, r->len);
     if (q->read.err != 0)
         return q->read.err;
-    *ret_message = (struct forward_message){ .qos = r->qos,
-                                             .retain = r->retain,
+    *ret_message = (struct forward_message){ .retain = r->retain,
                                              .topic = q->read.data,
                                              .payload = q->read.data + r->topic_len + 1,
                                              .len = r->len };
@@ -308,10 +306,10 @@ walk(struct forward_queue *q, struct store_txn **ret_txn, struct store_iter *ret
 /* ---- accepting ---- */
 
 static void
-put_head(struct buf *b, struct forward *f, const char *topic, uint8_t qos, bool retain)
+put_head(struct buf *b, struct forward *f, const char *topic, bool retain)
 {
     buf_put_u8(b, FORMAT);
-    buf_put_u8(b, qos);
+    buf_put_u8(b, 0);
     buf_put_u8(b, retain);
     buf_put_u64(b, f->clock.boot);
     buf_put_u64(b, f->clock.mono_us());
@@ -351,11 +349,11 @@ expire_oldest(struct forward_queue *q, size_t size)
 
 int
 forward_put(struct forward_queue *q, const char *topic, const void *payload, size_t len,
-            uint8_t qos, bool retain)
+            bool retain)
 {
     struct buf head;
     buf_init(&head, TOPIC_MAX + 64);
-    put_head(&head, q->f, topic, qos, retain);
+    put_head(&head, q->f, topic, retain);
     size_t size = head.len + len;
     struct pending *p = NULL;
     if (q->limits.drop_newest && is_full(q, size))

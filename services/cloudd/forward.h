@@ -31,7 +31,6 @@ struct forward_limits {
 
 struct forward_message {
     uint64_t seq;
-    uint8_t qos;
     bool retain;
     const char *topic; /* terminated */
     const char *payload;
@@ -69,7 +68,7 @@ void forward_limit(struct forward_queue *q, const struct forward_limits *limits)
  * bound with drop_newest, or no room to gather), which is counted.
  */
 int forward_put(struct forward_queue *q, const char *topic, const void *payload, size_t len,
-                uint8_t qos, bool retain);
+                bool retain);
 /*
  * The next message on disk to be sent, in order; bytes are valid until the
  * next call. STORE_OK, STORE_NOT_FOUND or -errno. Messages past their time

@@ -84,7 +84,7 @@ open_queue(uint32_t client, uint64_t max_bytes, uint64_t ttl_us, bool drop_newes
 static void
 put(struct forward_queue *q, const char *text)
 {
-    assert_int_equal(forward_put(q, "t/1", text, strlen(text), 1, true), 0);
+    assert_int_equal(forward_put(q, "t/1", text, strlen(text), true), 0);
 }
 
 static void
@@ -93,7 +93,6 @@ expect(struct forward_queue *q, const char *text)
     struct forward_message m;
     assert_int_equal(forward_next(q, &m), STORE_OK);
     assert_string_equal(m.topic, "t/1");
-    assert_int_equal(m.qos, 1);
     assert_true(m.retain);
     assert_int_equal(m.len, strlen(text));
     assert_memory_equal(m.payload, text, m.len);
@@ -204,7 +203,7 @@ the_oldest_give_way_when_it_is_full(void **state)
     struct forward_message m;
     for (unsigned i = 0; i < 10; i++) {
         (void)snprintf(text, sizeof(text), "%u", i);
-        assert_int_equal(forward_put(q, "t/1", text, sizeof(text), 1, true), 0);
+        assert_int_equal(forward_put(q, "t/1", text, sizeof(text), true), 0);
         assert_int_equal(forward_flush(forward), 0);
     }
     struct forward_stats s = stats(q);
@@ -229,7 +228,7 @@ the_newest_is_refused_when_it_is_full(void **state)
     unsigned n = 0;
     for (unsigned i = 0; i < 10; i++) {
         (void)snprintf(text, sizeof(text), "%u", i);
-        n += forward_put(q, "t/1", text, sizeof(text), 1, true) == 0;
+        n += forward_put(q, "t/1", text, sizeof(text), true) == 0;
     }
     assert_int_equal(n, 4);
     assert_int_equal(stats(q).dropped, 6);
@@ -257,12 +256,12 @@ what_has_expired_makes_room_for_the_newest(void **state)
             assert_int_equal(stats(q).expired, 0);
         }
         (void)snprintf(text, sizeof(text), "%u", i);
-        bool kept = forward_put(q, "t/1", text, sizeof(text), 1, true) == 0;
+        bool kept = forward_put(q, "t/1", text, sizeof(text), true) == 0;
         assert_int_equal(kept, i < 4 || i >= 10);
         if (i < 10)
             assert_int_equal(forward_flush(forward), 0);
     }
-    assert_int_equal(forward_put(q, "t/1", text, sizeof(text), 1, true), -ENOBUFS);
+    assert_int_equal(forward_put(q, "t/1", text, sizeof(text), true), -ENOBUFS);
     assert_int_equal(stats(q).expired, 2);
     assert_int_equal(stats(q).dropped, 7);
     assert_int_equal(forward_flush(forward), 0);
@@ -287,12 +286,12 @@ a_message_under_way_is_not_dropped(void **state)
     open_all(1);
     struct forward_queue *q = open_queue(7, 2000, 0, false);
     struct forward_message m;
-    assert_int_equal(forward_put(q, "t/1", text, sizeof(text), 1, true), 0);
+    assert_int_equal(forward_put(q, "t/1", text, sizeof(text), true), 0);
     assert_int_equal(forward_flush(forward), 0);
     assert_int_equal(forward_next(q, &m), STORE_OK);
     uint64_t under_way = m.seq;
     for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(forward_put(q, "t/1", text, sizeof(text), 1, true), 0);
+        assert_int_equal(forward_put(q, "t/1", text, sizeof(text), true), 0);
         assert_int_equal(forward_flush(forward), 0);
     }
     forward_rewind(q);
