@@ -307,6 +307,15 @@ cloudd_client_send(struct client *c, const char *topic, const char *payload, siz
     }
 }
 
+void
+cloudd_client_lost(struct client *c, uint64_t n)
+{
+    if (n > 0)
+        log_err("client: values were lost for lack of memory client=%u values=%llu", c->id,
+                (unsigned long long)n);
+    c->dropped += n;
+}
+
 static void
 on_sent(void *arg, unsigned slot, bool ok)
 {

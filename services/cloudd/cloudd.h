@@ -77,6 +77,8 @@ void cloudd_client_changed(void *self, void *arg);
 void cloudd_forward_changed(void *self, void *arg);
 /* Takes a message of a group for delivery. */
 void cloudd_client_send(struct client *c, const char *topic, const char *payload, size_t len);
+/* So many values of its groups found no memory. */
+void cloudd_client_lost(struct client *c, uint64_t n);
 uint32_t cloudd_client_id(const struct client *c);
 bool cloudd_client_is_enabled(const struct client *c);
 /* Status for replies: MQTT_CONFIGURATION_STATUS_…. Unknown ids: disconnect. */
@@ -118,7 +120,6 @@ void cloudd_drop_policies(struct client *c);
 void cloudd_run_policies(struct cloudd *d);
 /* Tags of all groups but this one; for the bound. */
 size_t cloudd_count_tags(const struct cloudd *d, uint32_t but_client, uint32_t but_group);
-size_t cloudd_policy_tags(const struct policy *p);
 
 /* ---- cert.c ---- */
 enum cert_kind { CERT_ROOT, CERT_CLIENT, CERT_KEY, CERT_KINDS };

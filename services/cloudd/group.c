@@ -88,9 +88,11 @@ group_free(struct group *g)
 }
 
 uint64_t
-group_lost(const struct group *g)
+group_take_lost(struct group *g)
 {
-    return g->lost;
+    uint64_t lost = g->lost;
+    g->lost = 0;
+    return lost;
 }
 
 /* ---- sampling ---- */

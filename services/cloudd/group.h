@@ -67,7 +67,7 @@ void group_round(struct group *g, uint64_t now_us);
 uint64_t group_due_us(const struct group *g);
 /* Sends all that has gathered (the group is about to change). */
 void group_flush(struct group *g, uint64_t now_us);
-/* Values that found no memory. */
-uint64_t group_lost(const struct group *g);
+/* Values and messages that found no memory, since it was asked last. */
+uint64_t group_take_lost(struct group *g);
 
 #endif

@@ -25,7 +25,7 @@ enum {
     X(connected, "fieldgate_mqtt_connected", "Clients connected", true)                        \
     X(messages, "fieldgate_mqtt_messages_total", "Messages made", false)                       \
     X(acknowledged, "fieldgate_mqtt_acknowledged_total", "Messages taken by a broker", false)  \
-    X(dropped, "fieldgate_mqtt_dropped_total", "Messages lost to a bound", false)              \
+    X(dropped, "fieldgate_mqtt_dropped_total", "Lost to a bound or lack of memory", false)     \
     X(refused, "fieldgate_mqtt_refused_total", "Messages a broker ended connections on",       \
       false)                                                                                   \
     X(expired, "fieldgate_mqtt_expired_total", "Messages lost to their time to live", false)   \

@@ -203,6 +203,7 @@ static void
 run(struct policy *p)
 {
     group_round(p->group, now_us(p));
+    cloudd_client_lost(p->client, group_take_lost(p->group));
     uint64_t due = group_due_us(p->group);
     if (due == UINT64_MAX)
         loop_timer_cancel(p->d->svc->loop, &p->timer);
@@ -261,8 +262,10 @@ stop(struct policy *p)
         *at = p->next_touched;
     p->touched = false;
     loop_timer_cancel(p->d->svc->loop, &p->timer);
-    if (p->group != NULL)
+    if (p->group != NULL) {
         group_flush(p->group, now_us(p));
+        cloudd_client_lost(p->client, group_take_lost(p->group));
+    }
     group_free(p->group);
     p->group = NULL;
     for (size_t i = 0; i < p->n_taps; i++) {
@@ -444,12 +447,6 @@ cloudd_drop_policies(struct client *c)
         *first = p->next;
         policy_free(p);
     }
-}
-
-size_t
-cloudd_policy_tags(const struct policy *p)
-{
-    return p->n_tags;
 }
 
 size_t

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "libcommon/base.h"
+#include "tests/unit/fail_alloc.h"
 
 enum { N_TAGS = 3, S = 1000000 };
 
@@ -315,10 +316,26 @@ what_gathers_is_bounded(void **state)
         update(b, i % N_TAGS, i, 101 * S + i);
     assert_true(b->n_messages >= 3);
     assert_true(b->most <= GROUP_MESSAGE_MAX + 4096);
-    assert_true(group_lost(b->g) == 0);
+    assert_true(group_take_lost(b->g) == 0);
     unsigned n = b->n_messages;
     group_flush(b->g, 102 * S);
     assert_int_equal(b->n_messages, n + 1);
+    end(b);
+}
+
+static void
+what_finds_no_memory_is_counted(void **state)
+{
+    (void)state;
+    struct bench *b = begin((struct group_settings){
+        .sampling = GROUP_ALL_VALUES, .threshold = GROUP_BY_TIME, .time_us = 86400ull * S });
+    fail_alloc_begin(0);
+    update(b, 0, 1, 101 * S);
+    assert_true(fail_alloc_end());
+    assert_true(group_take_lost(b->g) == 1);
+    assert_true(group_take_lost(b->g) == 0);
+    update(b, 0, 2, 101 * S);
+    assert_true(group_take_lost(b->g) == 0);
     end(b);
 }
 
@@ -351,6 +368,7 @@ main(void)
         cmocka_unit_test(two_messages_keep_their_distance),
         cmocka_unit_test(a_polling_interval_samples_what_is_there),
         cmocka_unit_test(what_gathers_is_bounded),
+        cmocka_unit_test(what_finds_no_memory_is_counted),
         cmocka_unit_test(zero_thresholds_mean_immediately),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
