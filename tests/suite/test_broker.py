@@ -351,3 +351,13 @@ class Brokers(Suite):
         self.start("cloudd")
         self.assertFalse(os.path.exists(left) or os.path.exists(left + ".new"))
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
+    def test_the_version_of_the_protocol_may_be_sent_as_a_number(self):
+        client = self.add_mqtt(harness.free_port(), enable=False, protocolVersion=3.1,
+                               clientID="short")
+        self.assertEqual(self.admin.get(f"/mqtt/{client}").data["protocolVersion"], "3.1")
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", {"protocolVersion": "3.1.1"}))
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", {"protocolVersion": 3.1}))
+        self.assert_refused(self.admin.put(f"/mqtt/{client}", {"protocolVersion": 3.2}), 400,
+                            pointer="/protocolVersion")
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
