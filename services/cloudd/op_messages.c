@@ -102,6 +102,11 @@ check(struct cloudd *d, struct api_call *call, int64_t client, int64_t group,
     if (p->format[0] != '\0')
         return api_fail(call, API_INVALID, "/format",
                         "a filter of one's own is not offered by this version: leave it empty");
+    for (size_t i = 0; i < p->n_properties; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(p->properties[i].key, p->properties[k].key) == 0)
+                return api_fail(call, API_INVALID, api_printf(call, "/properties/%zu/key", i),
+                                "%.140s is there twice", p->properties[i].key);
     enum api_status status = cloudd_check_tags(call, p->tags != NULL ? p->tags : "null", &n);
     if (status != API_OK)
         return status;

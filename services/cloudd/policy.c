@@ -73,6 +73,32 @@ check_tag(void *arg, const char *p, const char *s, const char *n)
     return bad == NULL;
 }
 
+static int
+by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A tag that a message names twice would be two members of one name. */
+static enum api_status
+check_twice(struct api_call *call, const cJSON *source)
+{
+    size_t n = 0;
+    for (const cJSON *e = source->child; e != NULL; e = e->next)
+        n++;
+    const char **names = api_alloc(call, (n + 1) * sizeof(names[0]));
+    if (names == NULL)
+        return API_TOO_LARGE;
+    n = 0;
+    for (const cJSON *e = source->child; e != NULL; e = e->next)
+        names[n++] = e->valuestring;
+    qsort(names, n, sizeof(names[0]), by_text);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            return api_fail(call, API_INVALID, "/tags", "%.140s is listed twice", names[i]);
+    return API_OK;
+}
+
 enum api_status
 cloudd_check_tags(struct api_call *call, const char *tags, size_t *ret_n)
 {
@@ -93,6 +119,9 @@ cloudd_check_tags(struct api_call *call, const char *tags, size_t *ret_n)
     }
     struct check c = { .call = call, .status = API_OK };
     (void)each_tag(tree, check_tag, &c); /* the outcome is c.status */
+    for (const cJSON *p = tree->child; p != NULL; p = p->next)
+        for (const cJSON *s = p->child; s != NULL && c.status == API_OK; s = s->next)
+            c.status = check_twice(call, s);
     *ret_n = c.n;
     return c.status;
 }

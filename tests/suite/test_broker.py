@@ -361,3 +361,19 @@ class Brokers(Suite):
         self.assert_refused(self.admin.put(f"/mqtt/{client}", {"protocolVersion": 3.2}), 400,
                             pointer="/protocolVersion")
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
+    def test_a_name_that_would_be_twice_in_a_message_is_refused(self):
+        client = self.add_mqtt(harness.free_port(), enable=False)
+        body = {"enable": True, "tags": {P: {"pump": ["flow", "level", "flow"]}},
+                "sendOutThreshold": {"mode": "immediately"}}
+        path = f"/mqtt/{client}/messages"
+        self.assert_refused(self.admin.post(path, body), 400, pointer="/tags", word="flow")
+        body["tags"] = {P: {"pump": ["flow"], "other": ["flow"]}}
+        body["properties"] = [{"key": k, "value": "v"} for k in ("a", "b", "a")]
+        self.assert_refused(self.admin.post(path, body), 400, pointer="/properties/2/key")
+        del body["properties"][2]
+        group = self.assert_ok(self.admin.post(path, body)).data[-1]["id"]
+        self.assert_refused(self.admin.put(f"{path}/{group}",
+                                           {"tags": {P: {"pump": ["flow"] * 2}}}), 400,
+                            pointer="/tags")
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
