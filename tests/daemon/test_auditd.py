@@ -1,4 +1,6 @@
 """auditd alone: records in over the bus, rows and streams out."""
+import json
+import os
 import struct
 import threading
 import time
@@ -186,10 +188,10 @@ class Auditd(OneDaemon):
         for offset in (11, 12, 1000000, 2147483647):
             self.assertEqual(self.rows(messages=word, offset=offset)["data"], [])
 
-    def large_page(self, word):
-        """A request whose answer takes more than 4 MiB."""
+    def large_page(self, word, limit=900):
+        """A request whose answer takes nearly 4 MiB; with limit 1000 more than that."""
         return request(buspeer.fnv1a("getAudits"), kind=buspeer.KIND_API, who=ADMIN,
-                       query=[("messages", word), ("limit", "1000")])
+                       query=[("messages", word), ("limit", str(limit))])
 
     def fill_large(self):
         word = uuid.uuid4().hex
@@ -201,10 +203,19 @@ class Auditd(OneDaemon):
         got = self.peer(20).ask(*[ask] * 5)
         self.assertEqual(len(got), 5)
         whole = [r for r in got if not r.flags & 2]
-        self.assertEqual(len(whole), 1)
-        self.assertEqual((whole[0].status, whole[0].json["count"]), (200, 1000))
-        self.assertEqual([r.body for r in got if r.flags & 2], [b""] * 4)
+        self.assertEqual(len(whole), 2)
+        self.assertEqual((whole[0].status, whole[0].json["count"]), (200, 900))
+        self.assertEqual([r.body for r in got if r.flags & 2], [b""] * 3)
         self.assertEqual(self.peer(20).ask(ask)[0].json["total"], 1000)
+
+    def test_an_answer_above_4_mib_is_a_file_of_the_spool(self):
+        got, = self.peer(20).ask(self.large_page(self.fill_large(), 1000))
+        self.assertEqual((got.status, got.body_kind, got.content_type),
+                         (200, buspeer.FILE, "application/json"))
+        path = os.path.join(self.fleet.run, "spool", got.body.decode())
+        with open(path, encoding="utf-8") as f:
+            self.assertEqual(json.load(f)["count"], 1000)
+        os.unlink(path)  # by who received it
 
     def test_a_peer_that_does_not_read_its_answers_holds_up_nobody(self):
         ask = self.large_page(self.fill_large())

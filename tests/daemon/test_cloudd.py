@@ -85,9 +85,9 @@ class Cloudd(OneDaemon):
         wait_for("the catalogue", lambda: cls.metric("fieldgate_tags") == len(cls.provider.defs))
 
         def heard():
-            n = cls.metric("fieldgate_cloud_samples_total")
+            n = cls.metric("fieldgate_tag_samples_total")
             cls.provider.set(COUNT, 1)
-            return cls.metric("fieldgate_cloud_samples_total") > n
+            return cls.metric("fieldgate_tag_samples_total") > n
         wait_for("a sample to be heard", heard)
 
     def setUp(self):
@@ -375,9 +375,9 @@ class Cloudd(OneDaemon):
         self.add_group(client, "memory", "word")
         self.lose_broker(client)
         words = [f"mem-{i:03}" for i in range(200)]
-        n = self.metric("fieldgate_cloud_samples_total")
+        n = self.metric("fieldgate_tag_samples_total")
         self.say(*words)
-        wait_for("200 samples", lambda: self.metric("fieldgate_cloud_samples_total") >= n + 200)
+        wait_for("200 samples", lambda: self.metric("fieldgate_tag_samples_total") >= n + 200)
         self.broker.start()
         wait_for("all", lambda: words[-1] in self.values(watch, "word"), 20)
         self.assertEqual(self.firsts(watch, words), words)

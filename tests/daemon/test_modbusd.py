@@ -418,7 +418,7 @@ class Modbusd(OneDaemon):
         self.assertEqual(len(self.plant.writes), n)
 
     def test_a_write_that_the_device_spoils_is_told_and_not_repeated(self):
-        for mode, status in (("exception", 400), ("mute", 504), ("close", 504), ("garbage", 504)):
+        for mode, status in (("exception", 504), ("mute", 504), ("close", 504), ("garbage", 504)):
             n = len(self.plant.writes)
             self.plant.mode, self.plant.code = mode, 4
             got = self.write(self.out, tagwire.UINT64, 7)

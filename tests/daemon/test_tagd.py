@@ -193,31 +193,31 @@ class Tagd(OneDaemon):
 
     def test_a_gap_is_counted_and_closed_by_a_snapshot(self):
         p = self.provider
-        lost = self.metric("fieldgate_hub_lost_batches_total")
+        lost = self.metric("fieldgate_tag_lost_batches_total")
         n = len(p.server.asked_for(buspeer.TAG_SNAPSHOT))
         for v in (100, 101, 102):
             p.publish(sample(COUNT, tagwire.UINT16, v), unsent=True)
         p.publish(sample(FLAG, tagwire.BOOLEAN, False))  # the one that shows it
         self.wait_value("count", 102)
-        self.assertEqual(self.metric("fieldgate_hub_lost_batches_total"), lost + 3)
+        self.assertEqual(self.metric("fieldgate_tag_lost_batches_total"), lost + 3)
         self.assertGreater(len(p.server.asked_for(buspeer.TAG_SNAPSHOT)), n)
         # a lost last batch shows with the next empty one
         p.publish(sample(COUNT, tagwire.UINT16, 103), unsent=True)
         p.publish()
         self.wait_value("count", 103)
-        self.assertEqual(self.metric("fieldgate_hub_lost_batches_total"), lost + 4)
+        self.assertEqual(self.metric("fieldgate_tag_lost_batches_total"), lost + 4)
         p.set(FLAG, True)
 
     def test_without_losses_no_snapshot_is_asked_for_and_nothing_counted(self):
         p = self.provider
-        lost = self.metric("fieldgate_hub_lost_batches_total")
+        lost = self.metric("fieldgate_tag_lost_batches_total")
         n = len(p.server.asked)
         for v in range(200):
             p.set(COUNT, v)
             if v % 10 == 0:
                 p.publish()
         self.wait_value("count", 199)
-        self.assertEqual(self.metric("fieldgate_hub_lost_batches_total"), lost)
+        self.assertEqual(self.metric("fieldgate_tag_lost_batches_total"), lost)
         self.assertEqual(len(p.server.asked), n)
 
     def test_what_is_published_while_the_catalogue_is_fetched_is_not_lost(self):
