@@ -24,6 +24,8 @@
 
 #include "libcommon/banned.h"
 
+enum { HELD_MAX = 16 };
+
 struct auth {
     struct svc *svc;
     struct bus_peer *authd;
@@ -32,8 +34,9 @@ struct auth {
     pthread_mutex_t lock;
     pthread_cond_t turn_free;
     unsigned n_checking, n_waiting;
-    /* "forget all" of an authd that we cannot ask yet, or NULL; loop thread */
-    struct bus_incoming *held;
+    /* what an authd that we cannot ask yet wants forgotten, in order; loop thread */
+    struct bus_incoming *held[HELD_MAX];
+    size_t n_held;
     struct loop_timer held_timer;
     /* report of used sessions; loop thread */
     struct loop_timer touch_timer;
@@ -337,8 +340,9 @@ serve_held(void *arg)
 {
     struct auth *a = arg;
     loop_timer_cancel(a->svc->loop, &a->held_timer);
-    if (a->held != NULL)
-        serve(a, MOVE_PTR(a->held));
+    for (size_t i = 0; i < a->n_held; i++)
+        serve(a, a->held[i]);
+    a->n_held = 0;
 }
 
 static void
@@ -356,13 +360,16 @@ authd_changed(void *arg, bool up)
 void
 auth_serve_forget(struct auth *a, struct bus_incoming *in)
 {
-    serve_held(a); /* in order */
-    if (bus_peer_is_up(a->authd) ||
-        loop_timer_set(a->svc->loop, &a->held_timer,
-                       loop_now_us(a->svc->loop) + AUTH_FORGET_WAIT_US) < 0)
-        serve(a, in);
-    else
-        a->held = in;
+    bool wait = !bus_peer_is_up(a->authd) && a->n_held < HELD_MAX;
+    if (wait && a->n_held == 0)
+        wait = loop_timer_set(a->svc->loop, &a->held_timer,
+                              loop_now_us(a->svc->loop) + AUTH_FORGET_WAIT_US) == 0;
+    if (wait) {
+        a->held[a->n_held++] = in;
+        return;
+    }
+    serve_held(a);
+    serve(a, in);
 }
 
 /* ---- AUTH_TOUCH ---- */
