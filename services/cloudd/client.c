@@ -288,8 +288,11 @@ store_message(struct client *c, const char *topic, const char *payload, size_t l
 static void
 store_memory(struct client *c)
 {
-    while (c->forward_cfg.enable && c->first != NULL) {
-        struct memory_message *m = c->first;
+    struct memory_message *next;
+    if (!c->forward_cfg.enable)
+        return;
+    for (struct memory_message *m = c->first; m != NULL; m = next) {
+        next = m->next;
         store_message(c, m->topic, m->payload, m->len);
         memory_remove(c, m);
     }

@@ -299,7 +299,7 @@ tagd_follow(struct tagd *d, struct api_call *call, const char *provider, const c
         f->next->at = &f->next;
     d->follows = f;
     d->n_follows++;
-    int r = f->all ? take_source(f) : take_names(f, names, n);
+    int r = n > 0 ? take_names(f, names, n) : take_source(f);
     if (r < 0) {
         follow_free(f);
         return api_fail(call, API_UNAVAILABLE, NULL, "too many tags are followed");
