@@ -179,8 +179,6 @@ enum api_status api_fail_errno(struct api_call *call, int error, const char *fmt
 struct store_txn *api_txn(struct api_call *call);
 /* A reading view (the write transaction when there is one). NULL as above. */
 struct store_txn *api_view(struct api_call *call);
-/* Ends the view: for a call that goes on waiting for others after it. What it read is void. */
-void api_view_done(struct api_call *call);
 /* Runs on the loop after the commit, before the client is answered. At most 4. */
 void api_after_commit(struct api_call *call, void (*fn)(void *self, void *arg), void *arg);
 

@@ -236,12 +236,6 @@ api_view(struct api_call *call)
 }
 
 void
-api_view_done(struct api_call *call)
-{
-    store_abort(MOVE_PTR(api_private(call)->rtxn));
-}
-
-void
 api_after_commit(struct api_call *call, void (*fn)(void *self, void *arg), void *arg)
 {
     struct api_call_private *p = api_private(call);
