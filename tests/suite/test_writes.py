@@ -120,8 +120,10 @@ class Writes(Device):
         self.device.mode = "mute"
         self.time_limit(10000)
         def attempt():
-            try:
-                self.write(through, Client(self.fleet, token=self.admin.token))
+            client = Client(self.fleet, token=self.admin.token)
+            try:  # tagd may have to find modbusd again first
+                while self.write(through, client).status in (404, 503) and not self.arrived():
+                    pass
             except Unanswered:
                 pass
         thread = threading.Thread(target=attempt)

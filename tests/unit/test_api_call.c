@@ -618,28 +618,6 @@ a_pending_call_is_recorded_when_it_is_finished(void **state)
     assert_int_equal(in.n_kept, 2);
 }
 
-static enum api_status
-wait_in_two_steps(struct api_call *call)
-{
-    kept = call;
-    return API_PENDING;
-}
-
-static void
-a_pending_call_ends_its_view_before_it_waits_for_others(void **state)
-{
-    (void)state;
-    struct bus_incoming in = request(DEFERRED);
-    serve(&in, wait_in_two_steps);
-    assert_non_null(api_view(kept)); /* in the loop again, for a look at the store */
-    assert_int_equal(n_views(), 1);
-    api_view_done(kept);
-    assert_int_equal(n_views(), 0);
-    api_view_done(kept);
-    api_finish(kept, API_OK);
-    assert_int_equal(in.status, 200);
-}
-
 static void
 an_upload_that_is_refused_before_it_is_read_is_removed(void **state)
 {
@@ -975,7 +953,6 @@ main(void)
         T(a_held_call_keeps_no_transaction_and_is_answered_later),
         T(a_call_that_is_held_and_finished_at_once_is_answered_once),
         T(a_pending_call_is_recorded_when_it_is_finished),
-        T(a_pending_call_ends_its_view_before_it_waits_for_others),
         T(an_upload_that_is_refused_before_it_is_read_is_removed),
         T(only_names_of_the_spool_are_removed),
         T(a_file_of_an_answer_that_became_a_refusal_is_removed),
