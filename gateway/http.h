@@ -24,7 +24,7 @@ enum {
     HTTP_KEEP_ALIVE_MS = 4000,
     HTTP_BYTES_PER_S = 16384, /* a client slower than that, after HTTP_TIMEOUT_MS, is let go */
     HTTP_DISCARD_MAX = 64 * 1024, /* of a body that nobody wants, to keep the connection */
-    HTTP_KEEP_BUFFER = 64 * 1024, /* of a worker between requests */
+    HTTP_KEEP_BUFFER = 16 * 1024, /* of a worker between requests */
 };
 
 /* Memory of a worker thread; what it holds lives as long as the exchange. */
