@@ -236,6 +236,8 @@ def main():
     seen = os.path.join(BASE, "contract-seen")
     with open(seen, "w", encoding="ascii"):
         env["CONTRACT_SEEN"] = seen
+    env["PORTS_GIVEN"] = os.path.join(BASE, "ports")
+    os.mkdir(env["PORTS_GIVEN"])
     env.update(BUILD=build, VARIANT=args.variant, CMOCKA_MESSAGE_OUTPUT="TAP",
                PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1")
     scale = SLOW.get(args.variant, 1)

@@ -17,6 +17,7 @@ enum {
      */
     PAUSE_PER_COST = 40,
     PAUSE_ADDED_MAX_US = 15000000, /* costs of several units are added up to here */
+    AGAIN_MAX_US = 375000,         /* two of these are 5 % of 15 s */
     ALL_SILENT_PAUSE_US = 5000000,
     SILENT_COUNT_MAX = 5,     /* longer silence makes no difference */
     BAD_REPEAT_US = 10000000, /* a lasting bad quality is told again */
@@ -833,7 +834,15 @@ unit_silent(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
                                         : TAG_BAD_EXCEPTION;
     d->why_aux = r->exception;
     set_silent(l, d, d->silent < SILENT_COUNT_MAX ? d->silent + 1 : d->silent);
-    charge(l, cost_us(l, r), r->now_us);
+    uint64_t cost = cost_us(l, r);
+    if (d->silent == 1 && cost <= AGAIN_MAX_US && r->now_us >= l->again_after_us) {
+        /* A single answer may have been lost: asked again at once, charged with the next. */
+        l->again_after_us = r->now_us + PAUSE_PER_COST * cost;
+        l->owed_us = cost;
+        return;
+    }
+    charge(l, cost + l->owed_us, r->now_us);
+    l->owed_us = 0;
 }
 
 /* The peer closed on a request to 'd'. */

@@ -16,7 +16,8 @@
  * A unit on a shared connection that does not answer, or on which the peer
  * closes, is silent from then on, until it answers. What it cost the others is
  * measured, and no silent unit is asked before they have had forty times as
- * much; one of them at a time, in turn.
+ * much; one of them at a time, in turn. The first silence of a short time-out
+ * may be a lost answer: then it is asked again at once.
  *
  * Everything runs on the loop thread and nothing blocks.
  */

@@ -115,6 +115,8 @@ struct mb_link {
     bool direct_was_last;
     uint64_t srtt_us, rttvar_us;
     uint64_t probe_after_us; /* silent units are left alone until then */
+    uint64_t again_after_us; /* the next one that falls silent is asked again at once */
+    uint64_t owed_us;        /* what the first silence of that one has cost */
     uint64_t strict_until_us, strict_for_us;
     unsigned crowded_timeouts;
     uint64_t answered_us; /* when last an answer came */

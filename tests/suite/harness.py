@@ -68,12 +68,27 @@ def wait_for(what, condition, timeout=10.0, step=0.02):
 PORTS_GIVEN = set()
 
 
+def give(port):
+    """Is it ours alone, also among the tests that run beside us (tests/run.py)?"""
+    if port in PORTS_GIVEN:
+        return False
+    PORTS_GIVEN.add(port)
+    if "PORTS_GIVEN" not in os.environ:
+        return True
+    try:
+        os.close(os.open(os.path.join(os.environ["PORTS_GIVEN"], str(port)),
+                         os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
 def free_port():
     """A port nobody listens on. Outside the range of outgoing connections, so
     that it is still free after a daemon of ours was down for a moment."""
     while True:
         port = 20000 + int.from_bytes(os.urandom(2), "big") % 12000
-        if port in PORTS_GIVEN:
+        if not give(port):
             continue
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,7 +96,6 @@ def free_port():
                 s.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        PORTS_GIVEN.add(port)
         return port
 
 

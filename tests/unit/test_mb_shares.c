@@ -76,6 +76,7 @@ static struct {
     struct answer answers[QUEUE];
     uint64_t busy_until_us;
     bool mute;
+    bool lose_one; /* the next answer of unit 1 */
     unsigned good[UNITS + 1], bad[UNITS + 1];             /* samples by unit */
     uint64_t bad_at_us[UNITS + 1], good_at_us[UNITS + 1]; /* first bad, last good one */
 } w;
@@ -121,7 +122,9 @@ on_request(struct fake_request *r)
     const struct row *row = w.row;
     uint64_t srtt_us = row->srtt_ms * 1000ull;
     uint64_t gateway_us = (row->gateway_ms ? row->gateway_ms : row->timeout_ms) * 1000ull;
-    bool mute = is_mute(r->unit);
+    bool lost = w.lose_one && r->unit == 1;
+    bool mute = is_mute(r->unit) || lost;
+    w.lose_one &= !lost;
     uint64_t takes_us = mute ? gateway_us : srtt_us;
     switch (row->kind) {
     case PASSES:
@@ -398,6 +401,32 @@ so_do_those_of_units_that_were_mute_from_the_start(void **state)
         measure_from_start(&rows[i]);
 }
 
+/* Noise on the line: a unit that is there is not treated as one that is not. */
+static void
+a_single_answer_lost_on_the_line_costs_its_unit_no_pause(void **state)
+{
+    static const struct row all[] = {
+        { .kind = PASSES, .srtt_ms = 2, .timeout_ms = 1000 },
+        { .kind = QUEUES, .srtt_ms = 2, .timeout_ms = 300 },
+        { .kind = POLITE, .srtt_ms = 20, .gateway_ms = 300, .timeout_ms = 1000 },
+    };
+    unsigned bad;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        start(&all[i]);
+        run_for(5000000);
+        w.lose_one = true;
+        (void)count_neighbours(5000000, &bad);
+        assert_false(w.lose_one);
+        /* What passes until it is known, and the answer to the second question. */
+        unsigned lost = all[i].timeout_ms / interval_ms(&all[i]) + 2;
+        unsigned whole = 5000 / interval_ms(&all[i]);
+        print_message("%u of %u samples\n", w.good[1], whole);
+        assert_true(w.good[1] + lost >= whole);
+        stop();
+    }
+}
+
 /* ---- direct reads among the polls ---- */
 
 static struct {
@@ -468,6 +497,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neighbours_keep_their_samples),
         cmocka_unit_test(so_do_those_of_units_that_were_mute_from_the_start),
+        cmocka_unit_test(a_single_answer_lost_on_the_line_costs_its_unit_no_pause),
         cmocka_unit_test(
             a_client_that_reads_all_the_time_leaves_every_second_turn_to_the_polls),
         cmocka_unit_test(a_client_in_a_hurry_makes_no_unit_silent),
