@@ -157,6 +157,16 @@ def free_port():
     return harness.free_port()
 
 
+def free_ports(n):
+    """The first of n ports in a row; outside the range of outgoing connections."""
+    while True:
+        first = 20000 + int.from_bytes(os.urandom(2), "big") % (12000 - n)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + n):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
 def row_http(args):
     tmp = tempfile.mkdtemp(prefix="fgb-")
     with Bench(("auditd", "authd", "gateway")) as b:
@@ -356,7 +366,7 @@ def row_poll10k(args):
 
 def row_dev200(args):
     with Bench(("auditd", "authd", "tagd", "modbusd", "gateway"), args.big) as b:
-        first = 33000
+        first = free_ports(200)
         with Started(f"{args.bin}/bench_plant", f"{first}-{first + 199}") as plant:
             devices = b.many("/modbusmaster/config/remote-devs", [
                 {"masterTcpIfaceId": 1, "name": f"d{i}", "slaveId": 1, "slaveIpaddr": "127.0.0.1",
