@@ -332,7 +332,7 @@ test_repeated_names_are_found_in_big_objects_fast(void **state)
     big_object(&b, 300000, "other");
     uint64_t start_us = clock_mono_us();
     assert_int_equal(json_check(b.data, b.len, &error), 0);
-    assert_true(clock_mono_us() - start_us < 5000000); /* quadratic takes minutes */
+    assert_true(clock_mono_us() - start_us < 30000000); /* quadratic takes minutes */
     buf_done(&b);
 }
 
