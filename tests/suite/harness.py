@@ -9,6 +9,7 @@ One suite serves all tests of a class. Nothing here sleeps to hope: wait_for()
 polls a condition up to a deadline. BUILD names the build tree (build/release).
 """
 import base64
+import collections
 import contextlib
 import glob
 import http.client
@@ -97,6 +98,27 @@ def free_port():
             except OSError:
                 continue
         return port
+
+
+class Pulse(threading.Thread):
+    """How late this process itself is woken: what a busy test machine adds to
+    every time measured here is taken off before it is judged."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.late, self.stopping = collections.deque(maxlen=2000), threading.Event()
+        self.faults = []
+
+    def run(self):
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            time.sleep(0.005)
+            now = time.monotonic()
+            self.late.append((now, now - began - 0.005))
+
+    def fair(self, took):
+        since = time.monotonic() - took - 0.01
+        return took - max((late for at, late in list(self.late) if at > since), default=0.0)
 
 
 class Reply:
