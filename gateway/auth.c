@@ -137,8 +137,8 @@ read_grant(const struct cJSON *tree, uint64_t now_us, struct auth_grant *ret_gra
  * *ret_grant is filled). -errno: no usable answer.
  */
 static int
-ask(struct auth *a, const char *token, size_t token_len, bool *ret_known, uint64_t *ret_epoch,
-    struct auth_grant *ret_grant)
+ask(struct auth *a, const char *token, size_t token_len, uint64_t deadline_us, bool *ret_known,
+    uint64_t *ret_epoch, struct auth_grant *ret_grant)
 {
     struct buf body;
     buf_init(&body, AUTH_TOKEN_MAX + 256);
@@ -153,7 +153,7 @@ ask(struct auth *a, const char *token, size_t token_len, bool *ret_known, uint64
     struct bus_request request = {
         .kind = BUS_KIND_INTERNAL,
         .op = INTERNAL_AUTH_CHECK,
-        .deadline_us = clock_mono_us() + AUTH_CHECK_TIMEOUT_MS * 1000ull,
+        .deadline_us = deadline_us,
         .who = { .kind = BUS_WHO_DAEMON, .name = "gateway" },
         .body_kind = BUS_BODY_JSON,
         .body = { .p = body.data, .len = (uint32_t)body.len },
@@ -187,13 +187,14 @@ ask(struct auth *a, const char *token, size_t token_len, bool *ret_known, uint64
 /* Asks until the answer is not older than the last change of rights. */
 static enum auth_outcome
 check_at_authd(struct auth *a, const uint8_t *digest, const char *token, size_t token_len,
-               struct auth_grant *ret_grant)
+               unsigned timeout_ms, struct auth_grant *ret_grant)
 {
     for (int tries = 0; tries < 5; tries++) {
         uint64_t mark = auth_cache_mark(a->cache);
         uint64_t epoch = 0;
         bool known = false;
-        int r = ask(a, token, token_len, &known, &epoch, ret_grant);
+        int r = ask(a, token, token_len, clock_mono_us() + timeout_ms * 1000ull, &known, &epoch,
+                    ret_grant);
         if (r < 0)
             return AUTH_AWAY;
         uint64_t now_us = clock_mono_us();
@@ -236,7 +237,8 @@ check_unknown(struct auth *a, const uint8_t *digest, const char *token, size_t t
         break;
     case AUTH_CACHE_UNKNOWN:
     default:
-        outcome = check_at_authd(a, digest, token, token_len, ret_grant);
+        outcome =
+            check_at_authd(a, digest, token, token_len, AUTH_CHECK_TIMEOUT_MS, ret_grant);
         break;
     }
     give_turn(a);
@@ -251,7 +253,8 @@ check_again(struct auth *a, const uint8_t *digest, const char *token, size_t tok
     if (!bus_peer_is_up(a->authd))
         return AUTH_OK;
     struct auth_grant fresh;
-    enum auth_outcome outcome = check_at_authd(a, digest, token, token_len, &fresh);
+    enum auth_outcome outcome =
+        check_at_authd(a, digest, token, token_len, AUTH_RECHECK_TIMEOUT_MS, &fresh);
     if (outcome == AUTH_REFUSED)
         return AUTH_REFUSED;
     if (outcome == AUTH_OK)

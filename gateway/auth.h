@@ -18,6 +18,7 @@ enum {
     AUTH_CHECKS_MAX = 8,           /* asked of authd at the same time */
     AUTH_WAITERS_MAX = 128,        /* requests that wait for their turn */
     AUTH_CHECK_TIMEOUT_MS = 2000,  /* of one check, and of waiting for the turn */
+    AUTH_RECHECK_TIMEOUT_MS = 100, /* of checking a known token again, which is good meanwhile */
     AUTH_FORGET_WAIT_US = 1000000, /* authd's AUTH_FORGET waits so long for our line to it */
     AUTH_RECHECK_US = 60000000,    /* a known token is checked again after this */
     AUTH_RECHECK_NEW_US = 1000000, /* … as long as authd has not spoken to us yet */

@@ -698,6 +698,24 @@ class Away(OneDaemon):
         self.assertEqual(client.get("/mqtt").status, 200)
         self.assertEqual(len(service.asked), n + 1)
 
+    def test_an_authd_that_stalls_does_not_hold_up_who_is_known(self):
+        client = Client(self.fleet).with_token("known")
+        self.addCleanup(self.stand_in("cloudd", Gateway.empty).stop)
+        rights = FakeAuthd()
+        rights.grant("known")
+        authd = self.stand_in("authd", rights)
+        self.addCleanup(authd.stop)
+        wait_for("the sign-in check", lambda: client.get("/mqtt").status == 200)
+        rights.mode = "mute"
+        n = len(authd.asked)
+
+        def asked_again():
+            got = client.get("/mqtt")
+            self.assertEqual(got.status, 200)
+            self.assertLess(got.took, 2 * QUICK * harness.SLOW)
+            return len(authd.asked) > n + 1  # it has not spoken: known tokens are checked again
+        wait_for("two more checks", asked_again, 20)
+
     def test_half_a_request_and_a_client_that_leaves_hold_up_nobody(self):
         held = []
         for data in (b"GET /api/v1/mqtt HTTP/1.1\r\nHost: x\r\n", b"POST /api/v1/auth HTTP/1.1\r\n"
