@@ -259,7 +259,7 @@ retry_later(struct audit_outbox *o)
  * auditd has records of this store that were never sent: the store is an
  * older copy, restored, and its new records would count as repeats of those
  * that came after it was copied. It goes on as a store that auditd does not
- * know.
+ * know, with the records that were not confirmed in this life.
  */
 static void
 become_another(struct audit_outbox *o)
@@ -273,13 +273,13 @@ become_another(struct audit_outbox *o)
         r = store_put(txn, o->db, id_key, sizeof(id_key), id, sizeof(id));
     if (r == 0)
         r = store_commit(MOVE_PTR(txn));
-    if (r == 0)
-        r = load(o);
-    if (r < 0)
+    if (r < 0) {
         log_err("audit: the store is an older copy and cannot be told apart error=%s",
                 strerror(-r));
-    else
-        log_warn("audit: the store is an older copy of itself: records go on under a new id");
+        return;
+    }
+    memcpy(o->id, id, sizeof(o->id));
+    log_warn("audit: the store is an older copy of itself: records go on under a new id");
 }
 
 static void
