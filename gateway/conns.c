@@ -86,6 +86,22 @@ first_waiting(const struct conns *c, unsigned group)
     return orders[c->limits.workers[group]];
 }
 
+/* Who waits for a thread is not idle; given one, it has a moment for its first request. */
+static void
+excuse_waiting(struct conns *c, unsigned group, uint64_t waiting, uint64_t now_us)
+{
+    for (unsigned i = 0; i < c->n_slots; i++) {
+        struct conn *conn = &c->slots[i];
+        if (!conn->used || conn->group != group || conn->order < waiting)
+            continue;
+        uint64_t since = atomic_load(&conn->idle_since_us);
+        /* Unless a thread has just begun with it: then that said 0. */
+        if (since != 0 && !atomic_load(&conn->asked))
+            (void)atomic_compare_exchange_strong(&conn->idle_since_us, &since,
+                                                 now_us + CONNS_FIRST_US);
+    }
+}
+
 /* The one idle for longest; NULL when none is. */
 static struct conn *
 find_idle(struct conns *c, unsigned group, uint64_t waiting, uint64_t now_us)
@@ -317,6 +333,7 @@ conns_check(struct conns *c, uint64_t now_us)
             continue;
         uint64_t waiting = first_waiting(c, group);
         struct conn *idle;
+        excuse_waiting(c, group, waiting, now_us);
         while (is_pressed(c, group) && (idle = find_idle(c, group, waiting, now_us)) != NULL) {
             c->stats.shed++;
             end(c, idle);

@@ -22,6 +22,7 @@ enum {
     CONNS_MAX = 1024,
     CONNS_SPARE = 8,             /* threads kept free by closing idle connections */
     CONNS_IDLE_LEAST_US = 20000, /* one that has just become so is not yet idle */
+    CONNS_FIRST_US = 200000,     /* for the first request, from when it has a thread */
     CONNS_SLOW_US = 2000000,     /* waiting for its client so long, in a body or a reply, is */
 };
 

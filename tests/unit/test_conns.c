@@ -150,6 +150,13 @@ test_those_that_wait_for_a_thread_stay(void **state)
     assert_true(conns_check(f.conns, NOW + SECOND));
     for (unsigned i = 0; i < 20; i++)
         assert_false(is_ended(&f, i));
+    /* One leaves: the first that waited has its thread, and time for a request. */
+    conns_leave(f.conns, conn_at(&f, 0, 1, PLAIN));
+    assert_true(conns_check(f.conns, NOW + SECOND + CONNS_FIRST_US));
+    assert_false(is_ended(&f, 12));
+    assert_true(conns_check(f.conns, NOW + SECOND + CONNS_FIRST_US + CONNS_IDLE_LEAST_US + 1));
+    assert_true(is_ended(&f, 12));
+    assert_false(is_ended(&f, 13));
     done(&f);
 }
 
