@@ -653,8 +653,10 @@ complete(struct api_call_private *p, enum api_status status)
     /* A handler that returned API_OK after api_fail (a NULL api_txn, say) has failed. */
     if ((int)status < 400 && p->status != API_PENDING)
         status = p->status;
-    if ((int)status < 400)
+    if ((int)status < 400) {
         status = make_success(p, status);
+        p->note_unsure |= (int)status >= 400; /* what was noted has happened */
+    }
     status = settle(p, status);
     if ((int)status < 400) {
         if (status == API_OK)

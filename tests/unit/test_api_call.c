@@ -746,6 +746,20 @@ an_effect_of_unknown_outcome_is_recorded_as_such(void **state)
 }
 
 static void
+an_effect_whose_answer_cannot_be_made_is_recorded_all_the_same(void **state)
+{
+    (void)state;
+    struct bus_incoming in = write_request();
+    serve(&in, write_device);
+    api_reply_buf(kept)->err = -ENOMEM;
+    api_finish(kept, API_OK);
+    assert_refused(&in, 503);
+    assert_int_equal(in.n_kept, 1);
+    assert_int_equal(n_records(DB_NOTES), 0);
+    assert_recorded("write 7 to pump/set: outcome unknown");
+}
+
+static void
 without_room_for_the_note_nothing_is_begun(void **state)
 {
     (void)state;
@@ -959,6 +973,7 @@ main(void)
         T(an_effect_is_noted_before_it_is_begun_and_recorded_once),
         T(an_effect_that_was_refused_leaves_nothing),
         T(an_effect_of_unknown_outcome_is_recorded_as_such),
+        T(an_effect_whose_answer_cannot_be_made_is_recorded_all_the_same),
         T(without_room_for_the_note_nothing_is_begun),
         T(an_effect_that_could_not_be_recorded_is_recorded_when_there_is_room),
         T(an_effect_that_a_death_cut_off_is_recorded_at_the_next_start),
