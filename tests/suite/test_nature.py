@@ -5,10 +5,9 @@ import struct
 import subprocess
 import tempfile
 import time
-import unittest
 
 import harness
-from harness import Fleet, Plant, Suite, wait_for
+from harness import Plant, SmallDisk, Suite, wait_for
 
 TEST_SECONDS = 180
 PRIVATE_MOUNTS = True  # run.py gives us a mount namespace
@@ -88,39 +87,8 @@ class Clock(Suite):
         self.assertEqual(ids, sorted(set(ids)))
 
 
-class FullDisk(Suite):
+class FullDisk(SmallDisk, Suite):
     """All state on a tmpfs of a few MiB that a big file fills."""
-
-    MIB = 8
-
-    @classmethod
-    def setUpClass(cls):
-        if "PRIVATE_MOUNTS" not in os.environ:
-            raise unittest.SkipTest("no mount namespace here: run as root, or allow user namespaces")
-        cls.base = tempfile.mkdtemp(prefix="fg-")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={cls.MIB}m,mode=755", "tmpfs",
-                               cls.base], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise AssertionError(f"cannot mount a tmpfs here: {done.stderr}")
-        super().setUpClass()
-
-    @classmethod
-    def make_fleet(cls):
-        fleet = Fleet(cls.daemons, directory=os.path.join(cls.base, "x"))
-        fleet.logs = tempfile.mkdtemp(prefix="fg-")  # logs are not state
-        for d in fleet.d.values():
-            d.log = os.path.join(fleet.logs, f"{d.name}.log")
-        return fleet
-
-    def fill(self):
-        self.big = os.path.join(self.base, "big")
-        with open(self.big, "wb", buffering=0) as f:
-            for size in (65536, 4096, 512, 1):
-                try:
-                    while True:
-                        f.write(b"x" * size)
-                except OSError:
-                    pass
 
     def test_a_full_disk_is_an_error_to_the_client_and_costs_nothing_that_was_answered(self):
         answered = []

@@ -1,13 +1,10 @@
 """Writes to a device and their records: whatever the device does and whichever
 daemon dies when, a value that may have arrived there is in the audit log."""
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
 
 import harness
-from harness import Client, Fleet, Suite, Unanswered, wait_for
+from harness import Client, SmallDisk, Suite, Unanswered, wait_for
 from hostile_modbus import Hostile
 
 TEST_SECONDS = 180
@@ -145,40 +142,12 @@ class Writes(Device):
         self.cut_off("tagd", "modbusd")
 
 
-class FullDisk(Device):
+class FullDisk(SmallDisk, Device):
     """The state of modbusd and tagd on a small tmpfs."""
 
-    @classmethod
-    def setUpClass(cls):
-        cls.base = tempfile.mkdtemp(prefix="fg-")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", cls.base],
-                              capture_output=True, text=True)
-        if done.returncode != 0:
-            raise AssertionError(f"cannot mount a tmpfs here: {done.stderr}")
-        super().setUpClass()
-
-    @classmethod
-    def make_fleet(cls):
-        fleet = Fleet(cls.daemons, directory=os.path.join(cls.base, "x"))
-        cls.logs = tempfile.mkdtemp(prefix="fg-")
-        for d in fleet.d.values():
-            d.log = os.path.join(cls.logs, f"{d.name}.log")
-        return fleet
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        shutil.rmtree(cls.logs, ignore_errors=True)
-
     def test_on_a_full_disk_no_device_is_written_without_a_record(self):
-        big, refused, done = os.path.join(self.base, "big"), [], []
-        with open(big, "wb", buffering=0) as f:
-            for size in (65536, 4096, 512, 1):
-                try:
-                    while True:
-                        f.write(b"x" * size)
-                except OSError:
-                    pass
+        refused, done = [], []
+        self.fill()
         for n in range(400):
             self.next_value()
             through = ("modbusd", "tagd")[n % 2]
@@ -190,7 +159,7 @@ class FullDisk(Device):
                 done.append(self.value)
             if len(refused) > 20:
                 break
-        os.unlink(big)
+        os.unlink(self.big)
         self.assertGreater(len(refused), 20, "the disk never got full")
         written = done + [value for value, arrived in refused if arrived]
         def recorded():
