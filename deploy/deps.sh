@@ -9,14 +9,14 @@ set -eu
 # Each package and what for:
 build='make gcc libc6-dev python3 python3-yaml
     libnng-dev libcjson-dev liblmdb-dev libsodium-dev libcivetweb-dev libssl-dev
-    libpaho-mqtt-dev libmodbus-dev'
+    libpaho-mqtt-dev libmodbus-dev libarchive-dev libcurl4-openssl-dev libhpdf-dev'
 # the broker and the clients of the six-step walk
 run='mosquitto mosquitto-clients curl'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
 # pgrep and the kill that units call; systemd's own judgement of units and users, and a machine
-# that it boots; schemas
+# that it boots; schemas; a scanner of TLS servers; the text and pages of PDF files
 test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
-    systemd-container
+    systemd-container sslscan poppler-utils
     python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'
