@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "gateway/auth.h"
+#include "gateway/cors.h"
 #include "gateway/docs.h"
 #include "gateway/forward.h"
 #include "gateway/gateway.h"
@@ -24,35 +25,38 @@
 
 static const char base[] = "/api/v1/";
 
-/* "Allow: GET, HEAD, OPTIONS\r\n" */
+/* "<name>: GET, HEAD, OPTIONS\r\n" */
 static void
-write_allow(unsigned methods, char out[96])
+put_methods(struct buf *b, const char *name, unsigned methods)
 {
-    struct buf b;
-    buf_init(&b, 95);
-    buf_puts(&b, "Allow: ");
+    buf_puts(b, name);
+    buf_puts(b, ": ");
     for (int m = METHOD_GET; m < METHOD_N_ROUTED; m++) {
         if ((methods & 1u << m) == 0)
             continue;
-        buf_puts(&b, method_name((enum http_method)m));
-        buf_puts(&b, m == METHOD_GET ? ", HEAD, " : ", ");
+        buf_puts(b, method_name((enum http_method)m));
+        buf_puts(b, m == METHOD_GET ? ", HEAD, " : ", ");
     }
-    buf_puts(&b, "OPTIONS\r\n");
-    const char *text = buf_text(&b);
-    (void)str_copy(out, 96, text != NULL ? text : ""); /* all methods fit */
-    buf_done(&b);
+    buf_puts(b, "OPTIONS\r\n");
 }
 
 static void
 answer_other_method(struct http_call *call, unsigned methods)
 {
-    char allow[96];
-    write_allow(methods, allow);
-    struct http_reply options = { .status = 204, .headers = allow };
-    if (call->method == METHOD_OPTIONS)
+    bool is_question = call->method == METHOD_OPTIONS;
+    struct buf b;
+    buf_init(&b, 512);
+    put_methods(&b, "Allow", methods);
+    if (is_question && call->origin != NULL) {
+        put_methods(&b, "Access-Control-Allow-Methods", methods);
+        buf_puts(&b, CORS_PREFLIGHT);
+    }
+    struct http_reply options = { .status = 204, .headers = buf_text(&b) };
+    if (is_question)
         (void)http_answer(call, &options);
     else
-        (void)http_fail_method(call, allow);
+        (void)http_fail_method(call, buf_text(&b));
+    buf_done(&b);
 }
 
 bool

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gateway/cors.h"
 #include "libcommon/loop.h"
 
 struct auth;
@@ -42,6 +43,7 @@ struct gateway {
     _Atomic uint64_t next_request_id;
     uint32_t https_port, http_port, redirect_port; /* 0: off (the first cannot be) */
     uint32_t per_address;                          /* connections; 0: no limit */
+    struct cors cors;
 };
 
 static inline bool

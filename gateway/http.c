@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "gateway/conns.h"
+#include "gateway/cors.h"
 #include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/metrics.h"
@@ -39,13 +40,21 @@ enum {
 struct http {
     struct mg_context *secure, *plain;
     /* headers that never change: [0] plain, [1] over TLS */
-    char fixed[2][256];
+    char fixed[2][320];
 };
+
+/*
+ * Answers of the API are data, never a page (OWASP REST Security Cheat Sheet);
+ * our own pages say instead what they load (docs.c).
+ */
+#define DATA_HEADERS                                                                           \
+    "Cache-Control: no-store\r\n"                                                              \
+    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
 
 /* ---- requests: what the library lets pass ---- */
 
 struct headers {
-    unsigned n_host, n_length, n_encoding, n_token;
+    unsigned n_host, n_length, n_encoding, n_once;
     const char *connection;
 };
 
@@ -56,16 +65,35 @@ is_number(const char *text)
     return n > 0 && n < 19 && text[n] == '\0';
 }
 
+/*
+ * Headers that hold one value (RFC 9110, 5.3): given twice, two parties may
+ * each take another one. Host and what frames a body is counted in read_header.
+ */
+static const char *const once[] = { "Authorization", "Content-Type", "Expect", "mx-api-token",
+                                    "Origin" };
+
+static const char *
+check_once(struct headers *h, const char *name)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(once); i++) {
+        if (strcasecmp(name, once[i]) != 0)
+            continue;
+        if ((h->n_once & 1u << i) != 0)
+            return "a header that has one value is given twice";
+        h->n_once |= 1u << i;
+    }
+    return NULL;
+}
+
 /* "Bearer <token>", or any other scheme: no token. */
 static void
-read_authorization(struct http_call *call, struct headers *h, const char *value)
+read_authorization(struct http_call *call, const char *value)
 {
     if (strncasecmp(value, "Bearer", 6) != 0 || (value[6] != ' ' && value[6] != '\t'))
         return;
     value += 7;
     value += strspn(value, " \t");
     call->token = value;
-    h->n_token++;
 }
 
 static const char *
@@ -83,6 +111,8 @@ read_header(struct http_call *call, struct headers *h, const char *name, const c
             if (strcasecmp(value, "100-continue") != 0)
                 return "only 100-continue can be expected";
             call->expects_continue = true;
+        } else if (strcasecmp(name, "Origin") == 0) {
+            call->origin = cors_find(&call->gateway->cors, value);
         }
         break;
     case 10:
@@ -101,8 +131,8 @@ read_header(struct http_call *call, struct headers *h, const char *name, const c
     case 13:
         if (strcasecmp(name, "Authorization") == 0) {
             const char *before = call->token;
-            read_authorization(call, h, value);
-            if (h->n_token > 1 || (before != NULL && !str_eq(before, call->token)))
+            read_authorization(call, value);
+            if (before != NULL && !str_eq(before, call->token))
                 return "two different tokens";
         }
         break;
@@ -208,8 +238,11 @@ read_request(struct http_call *call, const struct mg_request_info *ri)
         fault = check_start_line(ri);
     if (fault == NULL)
         fault = check_shape(ri);
-    for (int i = 0; i < ri->num_headers && fault == NULL; i++)
-        fault = read_header(call, &h, ri->http_headers[i].name, ri->http_headers[i].value);
+    for (int i = 0; i < ri->num_headers && fault == NULL; i++) {
+        fault = check_once(&h, ri->http_headers[i].name);
+        if (fault == NULL)
+            fault = read_header(call, &h, ri->http_headers[i].name, ri->http_headers[i].value);
+    }
     if (fault != NULL)
         return fault;
     if (h.n_host > 1 || (h.n_host == 0 && !call->http10))
@@ -329,8 +362,10 @@ put_head(struct http_call *call, const struct http_reply *reply, int64_t body_le
         id[i] = digits[call->id >> (60 - 4 * i) & 15];
     buf_puts(b, "X-Request-Id: ");
     buf_put(b, id, sizeof(id));
-    buf_puts(b, reply->may_cache ? "\r\n" : "\r\nCache-Control: no-store\r\n");
+    buf_puts(b, reply->may_cache ? "\r\n" : "\r\n" DATA_HEADERS);
     buf_puts(b, call->gateway->http->fixed[call->secure]);
+    if (call->origin != NULL)
+        buf_printf(b, "Access-Control-Allow-Origin: %s\r\n" CORS_ANSWER, call->origin);
     if (reply->retry_after_s != 0)
         buf_printf(b, "Retry-After: %u\r\n", reply->retry_after_s);
     if (reply->headers != NULL)
@@ -608,14 +643,19 @@ http_read_body(struct http_call *call, size_t max)
 
 /* ---- the library's callbacks ---- */
 
+/* Of each thread of the library's. */
+struct thread {
+    struct worker *worker; /* made at the first request: most threads never see one */
+    bool library_spoke;    /* to the client of the connection at hand */
+};
+
 static struct worker *
 worker_get(struct mg_connection *server_conn)
 {
-    /* Made at the thread's first request: most threads never see one. */
-    struct worker **slot = mg_get_thread_pointer(server_conn);
-    if (slot == NULL)
+    struct thread *t = mg_get_thread_pointer(server_conn);
+    if (t == NULL)
         return NULL;
-    if (*slot == NULL) {
+    if (t->worker == NULL) {
         struct worker *w = malloc(sizeof(*w));
         if (w == NULL)
             return NULL;
@@ -623,16 +663,16 @@ worker_get(struct mg_connection *server_conn)
         buf_init(&w->body, 0);
         w->date_s = -1;
         w->head = NULL;
-        *slot = w;
+        t->worker = w;
     }
-    return *slot;
+    return t->worker;
 }
 
 static void *
 on_thread(const struct mg_context *ctx, int kind)
 {
     (void)ctx;
-    return kind == 1 ? calloc(1, sizeof(struct worker *)) : NULL;
+    return kind == 1 ? calloc(1, sizeof(struct thread)) : NULL;
 }
 
 /* The unread rest of a refused request: taken for a moment, else a reset may eat the reply. */
@@ -755,22 +795,44 @@ on_request(struct mg_connection *server_conn)
     return call.status != 0 ? call.status : 499;
 }
 
-/* Errors that the library finds before a request is one: same form as ours. */
+/* For what never became a request, in the form of our other refusals. */
+static void
+refuse_unread(struct mg_connection *server_conn, int status, const char *message)
+{
+    struct gateway *g = mg_get_user_context_data(server_conn);
+    char text[1024], body[256];
+    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":%d,\"message\":\"%s\"}}",
+                       status, message);
+    int n = snprintf(text, sizeof(text),
+                     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                     "Content-Length: %d\r\n" DATA_HEADERS "%sConnection: close\r\n\r\n%s",
+                     status, reason(status), len,
+                     g->http->fixed[mg_get_request_info(server_conn)->is_ssl != 0], body);
+    (void)mg_write(server_conn, text, (size_t)n); /* the connection ends either way */
+    gateway_metrics_count(METHOD_OTHER, status, 0);
+}
+
+/* The library told the client of an error: nothing more is said before the connection closes.
+ */
+static bool *
+library_spoke(const struct mg_connection *server_conn)
+{
+    struct thread *t = mg_get_thread_pointer(server_conn);
+    return t != NULL ? &t->library_spoke : NULL;
+}
+
+/* Errors that the library finds before a request is one. */
 static int
 on_library_error(struct mg_connection *server_conn, int status, const char *message)
 {
-    char text[512];
-    char body[256];
-    (void)message; /* may quote the client */
-    int len = snprintf(body, sizeof(body), "{\"error\":{\"code\":%d,\"message\":\"%s\"}}",
-                       status, status == 413 ? "request headers too large" : "bad request");
-    int n =
-        snprintf(text, sizeof(text),
-                 "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-                 "Connection: close\r\n\r\n%s",
-                 status, reason(status), len, body);
-    (void)mg_write(server_conn, text, (size_t)n); /* the connection ends either way */
-    gateway_metrics_count(METHOD_OTHER, status, 0);
+    (void)message;     /* may quote the client */
+    if (status == 411) /* what it says of a Content-Length that is no number */
+        status = 400;
+    refuse_unread(server_conn, status,
+                  status == 413 ? "request headers too large" : "bad request");
+    bool *spoke = library_spoke(server_conn);
+    if (spoke != NULL)
+        *spoke = true;
     return 0;
 }
 
@@ -787,6 +849,15 @@ static void
 on_connection_close(const struct mg_connection *server_conn)
 {
     struct gateway *g = mg_get_user_context_data(server_conn);
+    const struct mg_request_info *ri = mg_get_request_info(server_conn);
+    /* The library gives up on a target that is no path ("http://…", "*") without a word. */
+    bool *spoke = library_spoke(server_conn);
+    if (spoke != NULL && !*spoke && ri != NULL && ri->request_uri != NULL &&
+        ri->local_uri_raw == NULL)
+        refuse_unread((struct mg_connection *)(uintptr_t)server_conn, 400,
+                      "the target must be a path");
+    if (spoke != NULL)
+        *spoke = false;
     conns_leave(g->conns, lookup(server_conn));
 }
 
@@ -845,16 +916,16 @@ listen_on(struct gateway *g, const char *ports, unsigned n_workers)
 }
 
 static void
-fill_fixed_headers(struct http *h, const struct svc *svc)
+fill_fixed_headers(struct http *h, const struct gateway *g)
 {
     const char *profile =
-        svc->profile == SVC_PROFILE_BENCH ? "X-Fieldgate-Profile: bench\r\n" : "";
-    (void)snprintf(h->fixed[0], sizeof(h->fixed[0]), "X-Content-Type-Options: nosniff\r\n%s",
-                   profile);
-    (void)snprintf(h->fixed[1], sizeof(h->fixed[1]),
-                   "X-Content-Type-Options: nosniff\r\n"
-                   "Strict-Transport-Security: max-age=31536000\r\n%s",
-                   profile);
+        g->svc->profile == SVC_PROFILE_BENCH ? "X-Fieldgate-Profile: bench\r\n" : "";
+    for (int secure = 0; secure < 2; secure++)
+        (void)snprintf(h->fixed[secure], sizeof(h->fixed[secure]),
+                       "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+                       "Referrer-Policy: no-referrer\r\n%s%s%s",
+                       secure ? "Strict-Transport-Security: max-age=31536000\r\n" : "",
+                       g->cors.n > 0 ? "Vary: Origin\r\n" : "", profile);
 }
 
 /* Descriptors: connections, spooled files and the bus. */
@@ -877,7 +948,7 @@ http_start(struct gateway *g)
         return -ENOMEM;
     g->http = h;
     raise_file_limit();
-    fill_fixed_headers(h, g->svc);
+    fill_fixed_headers(h, g);
     if ((mg_init_library(MG_FEATURES_TLS) & MG_FEATURES_TLS) == 0) {
         log_err("http: the HTTP library cannot use OpenSSL; are libssl.so and libcrypto.so "
                 "beside it?");

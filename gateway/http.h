@@ -60,6 +60,7 @@ struct http_call {
     const char *query; /* as sent, or NULL */
     const char *host;
     const char *content_type; /* or NULL */
+    const char *origin;       /* an allowed one that asks (cors.h), or NULL */
     const char *token;        /* or NULL */
     size_t token_len;
     char addr[46];

@@ -57,6 +57,13 @@ set_per_address(void *self, const char *value)
     return parse_u32(value, 0, CONNS_MAX, &g->per_address);
 }
 
+static int
+set_cors_origin(void *self, const char *value)
+{
+    struct gateway *g = self;
+    return cors_allow(&g->cors, value);
+}
+
 static void
 check(void *arg)
 {
@@ -205,6 +212,8 @@ main(int argc, char **argv)
         { "redirect-port", "HTTP that leads to HTTPS; 0: off (default 0)", set_redirect_port },
         { "connections-per-address", "HTTPS connections; 0: no limit (default 64)",
           set_per_address },
+        { "cors-origin", "https://host[:port] whose pages may call the API; may be repeated",
+          set_cors_origin },
         { NULL, NULL, NULL },
     };
     static const struct svc_info info = {
