@@ -1,5 +1,9 @@
 libcommon.srcs := $(sort $(wildcard libcommon/*.c))
 
+# What uses libcommon/x509.c links with OpenSSL.
+test_x509.libs := -lcrypto
+fuzz_x509.libs := -lcrypto
+
 # Unit tests that let allocations fail.
 fail_alloc := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 test_buf.libs  := $(fail_alloc)
