@@ -579,3 +579,12 @@ class Contract(Walk):
                 self.assertEqual(change.data["result"], 1)
                 self.assert_ok(self.admin.put("/modbusmaster/control/config/undo"))
         self.assertEqual(self.state(), before)
+
+    def test_9_what_was_answered_is_there_after_every_daemon_was_killed(self):
+        before = self.state()
+        for name in self.fleet.names:
+            self.kill(name)
+        for name in self.fleet.names:
+            self.fleet.d[name].start()
+        self.wait_daemons(self.fleet.names)
+        self.assertEqual(self.state(), before)
