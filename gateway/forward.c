@@ -14,6 +14,7 @@
 #include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
+#include "gateway/pipe.h"
 #include "gateway/stream.h"
 #include "gateway/upload.h"
 #include "libcommon/api.h"
@@ -67,6 +68,25 @@ forward_ask(struct http_call *call, const struct forward *f, struct bus_request 
     return bus_ask(forward_peer(call, f), request, route->gather, ret_answer);
 }
 
+bool
+forward_may_go_on(struct http_call *call, const struct forward *f, struct bus_request *request)
+{
+    struct auth_grant grant;
+    if (call->token == NULL)
+        return true;
+    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr, &grant)) {
+    case AUTH_OK:
+        request->who = grant.who;
+        return auth_refusal(&grant, f->match->route->permission) == NULL;
+    case AUTH_REFUSED:
+        return false;
+    case AUTH_BUSY:
+    case AUTH_AWAY:
+    default:
+        return true; /* not known now */
+    }
+}
+
 /* ---- replies ---- */
 
 /* A header value made of bytes of a daemon: printable ASCII without '"' and '\\'. */
@@ -79,6 +99,28 @@ copy_quotable(char *out, size_t out_size, struct bus_str text)
         out[n++] = c >= 0x20 && c < 0x7f && c != '"' && c != '\\' ? c : '_';
     }
     out[n] = '\0';
+}
+
+/* The header of a file, or of what is like one. */
+struct file_head {
+    struct http_reply reply;
+    char type[TYPE_MAX], headers[256];
+};
+
+static void
+fill_file_head(struct file_head *head, const struct bus_reply *reply)
+{
+    char offered[160];
+    *head = (struct file_head){ .reply = { .status = reply->status,
+                                           .content_type = "application/octet-stream",
+                                           .headers = head->headers } };
+    copy_quotable(head->type, sizeof(head->type), reply->content_type);
+    if (head->type[0] != '\0')
+        head->reply.content_type = head->type;
+    copy_quotable(offered, sizeof(offered), reply->file_name);
+    if (offered[0] != '\0')
+        (void)snprintf(head->headers, sizeof(head->headers),
+                       "Content-Disposition: attachment; filename=\"%s\"\r\n", offered);
 }
 
 static void
@@ -102,9 +144,10 @@ send_file_bytes(struct http_call *call, int fd, uint64_t left)
 }
 
 static void
-send_file(struct http_call *call, const struct bus_reply *reply, const char *content_type)
+send_file(struct http_call *call, const struct bus_reply *reply)
 {
-    char path[PATH_MAX], offered[160], headers[256] = "";
+    char path[PATH_MAX];
+    struct file_head head;
     struct stat st;
     if (spool_path(call->gateway->svc->spool_dir, reply->body.p, reply->body.len, path,
                    sizeof(path)) < 0) {
@@ -121,18 +164,21 @@ send_file(struct http_call *call, const struct bus_reply *reply, const char *con
         return;
     }
     (void)unlink(path); /* its bytes live as long as 'fd'; else the sweep takes it */
-    copy_quotable(offered, sizeof(offered), reply->file_name);
-    if (offered[0] != '\0')
-        (void)snprintf(headers, sizeof(headers),
-                       "Content-Disposition: attachment; filename=\"%s\"\r\n", offered);
-    struct http_reply head = { .status = reply->status,
-                               .content_type = content_type,
-                               .headers = headers };
+    fill_file_head(&head, reply);
     buf_done(&call->worker->body); /* the request's is not needed any more */
     buf_init(&call->worker->body, FILE_PIECE);
-    if (http_begin(call, &head, (uint64_t)st.st_size) == 0 && call->method != METHOD_HEAD)
+    if (http_begin(call, &head.reply, (uint64_t)st.st_size) == 0 && call->method != METHOD_HEAD)
         send_file_bytes(call, fd, (uint64_t)st.st_size);
     close(fd);
+}
+
+static void
+send_pipe(struct http_call *call, const struct forward *f, struct bus_request *request,
+          const struct bus_reply *reply)
+{
+    struct file_head head;
+    fill_file_head(&head, reply);
+    pipe_run(call, f, request, reply->body, &head.reply);
 }
 
 /* A refusal of the bus itself (proto/README.md section 2) has no text. */
@@ -188,7 +234,7 @@ answer(struct http_call *call, const struct forward *f, const struct bus_reply *
         out.len = reply->body.len;
         break;
     case BUS_BODY_FILE:
-        send_file(call, reply, type[0] != '\0' ? type : "application/octet-stream");
+        send_file(call, reply);
         return;
     default:
         log_err("forward: unknown kind of body kind=%u", reply->body_kind);
@@ -315,6 +361,8 @@ forward_run(struct http_call *call, const struct forward *f)
     }
     if (a.reply.body_kind == BUS_BODY_STREAM)
         stream_run(call, f, &request, &a);
+    else if (a.reply.body_kind == BUS_BODY_PIPE && a.reply.status == 200)
+        send_pipe(call, f, &request, &a.reply);
     else
         answer(call, f, &a.reply);
     bus_answer_done(&a);

@@ -5,6 +5,8 @@
 #ifndef FIELDGATE_GATEWAY_FORWARD_H
 #define FIELDGATE_GATEWAY_FORWARD_H
 
+#include <stdbool.h>
+
 #include "gateway/auth.h"
 #include "gateway/route.h"
 #include "libcommon/bus.h"
@@ -27,6 +29,14 @@ void forward_run(struct http_call *call, const struct forward *f);
  */
 int forward_ask(struct http_call *call, const struct forward *f, struct bus_request *request,
                 struct bus_answer *ret_answer);
+
+/*
+ * While an answer takes its time: whether its caller is still signed in and
+ * may still ask (not known now: yes). 'request' then has the rights they have
+ * now. Blocks while authd is asked.
+ */
+bool forward_may_go_on(struct http_call *call, const struct forward *f,
+                       struct bus_request *request);
 
 /* The daemon of the operation: its peer and its name. */
 struct bus_peer *forward_peer(const struct http_call *call, const struct forward *f);

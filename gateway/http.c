@@ -333,7 +333,7 @@ put_date(struct worker *w)
     buf_puts(&w->out, w->date);
 }
 
-/* Everything up to and with the empty line; 'body_len' < 0: no Content-Length. */
+/* Everything up to and with the empty line; 'body_len' < 0: chunked, HTTP/1.0: until the end. */
 static void
 put_head(struct http_call *call, const struct http_reply *reply, int64_t body_len)
 {
@@ -356,6 +356,8 @@ put_head(struct http_call *call, const struct http_reply *reply, int64_t body_le
         put_u64_text(b, (uint64_t)body_len);
         buf_puts(b, "\r\n");
     }
+    if (body_len < 0 && !call->http10)
+        buf_puts(b, "Transfer-Encoding: chunked\r\n");
     static const char digits[] = "0123456789abcdef";
     char id[16];
     for (int i = 0; i < 16; i++)
@@ -523,6 +525,63 @@ http_put(struct http_call *call, const void *bytes, size_t n)
     return write_all(call, bytes, n, time_for(n));
 }
 
+/* ---- bodies of unknown length ---- */
+
+/* The header, whatever becomes of the connection after the body. */
+static int
+put_open_head(struct http_call *call, const struct http_reply *reply)
+{
+    put_head(call, reply, -1);
+    struct buf *b = &call->worker->out;
+    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, time_for(b->len));
+}
+
+static int
+put_chunk(struct http_call *call, const void *bytes, size_t n, uint64_t allowed_us)
+{
+    struct buf *b = &call->worker->out;
+    buf_reset(b);
+    if (!call->http10)
+        buf_printf(b, "%zx\r\n", n);
+    buf_put(b, bytes, n);
+    if (!call->http10)
+        buf_puts(b, "\r\n");
+    if (b->err != 0)
+        return -EPIPE;
+    return write_all(call, b->data, b->len, allowed_us);
+}
+
+int
+http_chunked_begin(struct http_call *call, const struct http_reply *reply)
+{
+    settle_end(call);
+    if (call->http10) /* only the connection's end can end the body */
+        call->close = true;
+    return put_open_head(call, reply);
+}
+
+int
+http_chunk(struct http_call *call, const void *bytes, size_t n)
+{
+    return put_chunk(call, bytes, n, time_for(n));
+}
+
+int
+http_chunked_end(struct http_call *call)
+{
+    return call->http10 ? 0 : write_all(call, "0\r\n\r\n", 5, time_for(0));
+}
+
+void
+http_break(struct http_call *call)
+{
+    const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+    call->close = true;
+    /* Without chunks an orderly end would look like that of the body: reset it instead. */
+    if (call->http10 && call->conn != NULL)
+        (void)connect(call->conn->fd, &nobody, sizeof(nobody)); /* fails when it is gone */
+}
+
 /* ---- event streams ---- */
 
 int
@@ -539,33 +598,15 @@ http_stream_begin(struct http_call *call)
     struct http_reply reply = {
         .status = 200,
         .content_type = "text/event-stream",
-        .headers = call->http10 ? "X-Accel-Buffering: no\r\n"
-                                : "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n",
+        .headers = "X-Accel-Buffering: no\r\n",
     };
-    put_head(call, &reply, -1);
-    struct buf *b = &call->worker->out;
-    return b->err != 0 ? -EPIPE : write_all(call, b->data, b->len, time_for(0));
+    return put_open_head(call, &reply);
 }
 
 int
 http_stream_put(struct http_call *call, const void *bytes, size_t n, unsigned timeout_ms)
 {
-    struct buf *b = &call->worker->out;
-    buf_reset(b);
-    if (!call->http10)
-        buf_printf(b, "%zx\r\n", n);
-    buf_put(b, bytes, n);
-    if (!call->http10)
-        buf_puts(b, "\r\n");
-    if (b->err != 0)
-        return -EPIPE;
-    return write_all(call, b->data, b->len, timeout_ms * 1000ull);
-}
-
-int
-http_stream_end(struct http_call *call)
-{
-    return call->http10 ? 0 : write_all(call, "0\r\n\r\n", 5, time_for(0));
+    return put_chunk(call, bytes, n, timeout_ms * 1000ull);
 }
 
 bool

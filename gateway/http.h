@@ -95,10 +95,19 @@ int http_fail_away(struct http_call *call, const char *name);
 int http_begin(struct http_call *call, const struct http_reply *reply, uint64_t body_len);
 int http_put(struct http_call *call, const void *bytes, size_t n);
 
-/* text/event-stream: the header; blocks, each within 'timeout_ms'; the end. */
+/*
+ * For bodies whose length nobody knows yet: the header (HEAD: alone); parts of
+ * at least a byte; the end. HTTP/1.0: plain bytes, ended by the connection.
+ */
+int http_chunked_begin(struct http_call *call, const struct http_reply *reply);
+int http_chunk(struct http_call *call, const void *bytes, size_t n);
+int http_chunked_end(struct http_call *call);
+/* Instead of the end: breaks the connection so that the client sees that more was to come. */
+void http_break(struct http_call *call);
+
+/* text/event-stream: the header; blocks, each within 'timeout_ms'; http_chunked_end. */
 int http_stream_begin(struct http_call *call);
 int http_stream_put(struct http_call *call, const void *bytes, size_t n, unsigned timeout_ms);
-int http_stream_end(struct http_call *call);
 /* Has the client closed? Does not wait. */
 bool http_client_is_gone(struct http_call *call);
 

@@ -1,6 +1,6 @@
 programs += gateway
 gateway.srcs := $(addprefix gateway/,main.c front.c http.c conns.c cors.c route.c auth.c auth_cache.c \
-                  forward.c stream.c upload.c metrics.c metrics_join.c docs.c tls.c)
+                  forward.c stream.c pipe.c upload.c metrics.c metrics_join.c docs.c tls.c)
 gateway.gen  := routes openapi_json
 gateway.dir  := $(B)/lib
 gateway.shim := $(gateway.dir)/libssl.so $(gateway.dir)/libcrypto.so

@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <time.h>
 
-#include "gateway/auth.h"
 #include "gateway/forward.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
@@ -82,27 +81,6 @@ put(struct stream *s, const char *bytes, size_t n)
     return STREAM_GOES_ON;
 }
 
-/* Whether its caller may still follow; the daemon learns of the rights they have now. */
-static bool
-may_go_on(struct stream *s)
-{
-    struct http_call *call = s->call;
-    struct auth_grant grant;
-    if (call->token == NULL)
-        return true;
-    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr, &grant)) {
-    case AUTH_OK:
-        s->request->who = grant.who;
-        return auth_refusal(&grant, s->f->match->route->permission) == NULL;
-    case AUTH_REFUSED:
-        return false;
-    case AUTH_BUSY:
-    case AUTH_AWAY:
-    default:
-        return true; /* not known now */
-    }
-}
-
 /* Between two answers of the daemon. */
 static enum stream_end
 look_around(struct stream *s)
@@ -112,7 +90,7 @@ look_around(struct stream *s)
         return STREAM_STOPPING;
     if (http_client_is_gone(call))
         return STREAM_CLIENT_GONE;
-    if (!may_go_on(s))
+    if (!forward_may_go_on(call, s->f, s->request))
         return STREAM_SIGNED_OUT;
     if (!s->inside_block && clock_mono_us() - s->written_us >= STREAM_HEARTBEAT_MS * 1000ull)
         return put(s, ":\n\n", 3);
@@ -214,7 +192,7 @@ finish(struct stream *s, enum stream_end end)
     default:
         break;
     }
-    (void)http_stream_end(s->call); /* as above */
+    (void)http_chunked_end(s->call); /* as above */
 }
 
 static void

@@ -209,6 +209,33 @@ struct buf *api_reply_buf(struct api_call *call);
 void api_reply_file(struct api_call *call, const char *content_type, const char *spool_name,
                     const char *offered_name);
 
+/*
+ * An OWN reply of any size that is written while the client reads it: 'fn'
+ * runs in a thread of its own once the answer was sent and the gateway reads.
+ * It returns 0, or -errno when it failed: then, as when this process dies,
+ * the client sees an error, or, once it has bytes, that they are cut short.
+ * 'done' runs on the loop when 'fn' has ended or will never run (the call was
+ * refused, nobody came to read), exactly once, here already when this refuses.
+ * API_OK, or the refusal to return: 503 when too many are under way.
+ */
+struct api_pipe;
+typedef int api_pipe_fn(struct api_pipe *p, void *arg);
+enum api_status api_reply_pipe(struct api_call *call, const char *content_type,
+                               const char *offered_name, api_pipe_fn *fn,
+                               void (*done)(void *arg), void *arg);
+/*
+ * For 'fn'. Blocks while the client is slow; bytes are gathered into blocks.
+ * 0, or what 'fn' then returns: -EPIPE: the client left, lost its rights or
+ * took nothing for 60 s; -ECANCELED: the daemon stops.
+ */
+int api_pipe_write(struct api_pipe *p, const void *bytes, size_t n);
+/*
+ * For 'fn': runs 'fn(arg)' on the loop, which owns the daemon's state, and
+ * waits for it. Keep it short. 0, or -ECANCELED: the daemon stops; it was not
+ * run and will not be.
+ */
+int api_pipe_on_loop(struct api_pipe *p, void (*fn)(void *arg), void *arg);
+
 /* What the audit record says besides who, when, where: replaces the summary and the body. */
 void api_audit_message(struct api_call *call, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void api_audit_detail(struct api_call *call, const char *json, size_t len);
@@ -301,7 +328,7 @@ void api_server_free(struct api_server *s);
 void api_serve(struct api_server *s, struct bus_incoming *in);
 /* At the start: records of what an earlier life had begun and not recorded. */
 void api_server_settle(struct api_server *s);
-/* Ends all streams (stopping). */
+/* Ends all streams and pipes (stopping). */
 void api_server_stop(struct api_server *s);
 
 #endif

@@ -37,6 +37,7 @@ struct api_server {
     struct api_call_private *free_calls;
     size_t n_free;
     struct api_streams *streams;
+    struct api_pipes *pipes;
     struct api_notes *notes;
 };
 
@@ -520,7 +521,7 @@ write_success(struct api_call_private *p)
 static enum api_status
 make_success(struct api_call_private *p, enum api_status status)
 {
-    bool is_file = p->body_kind == BUS_BODY_FILE;
+    bool is_file = p->body_kind == BUS_BODY_FILE || p->body_kind == BUS_BODY_PIPE;
     write_success(p);
     if (p->out.err == -E2BIG)
         return api_fail(&p->call, API_TOO_LARGE, NULL, "the answer is too large: ask for less");
@@ -542,7 +543,7 @@ count_outcome(const struct api_call_private *p, enum api_status status)
     metric_observe(&request_time, clock_mono_us() - p->began_us);
 }
 
-/* A refusal carries neither a stream nor a file that the handler had given it. */
+/* A refusal carries neither a stream nor a file or pipe that the handler had given it. */
 static void
 drop_own_reply(struct api_call_private *p)
 {
@@ -574,7 +575,7 @@ answer(struct api_call_private *p, enum api_status status)
     if (p->content_type && ok)
         reply.content_type = (struct bus_str){ p->content_type, (uint32_t)strlen(p->content_type) };
     uint8_t stream_id[8];
-    if (reply.body_kind == BUS_BODY_FILE) {
+    if (reply.body_kind == BUS_BODY_FILE || reply.body_kind == BUS_BODY_PIPE) {
         reply.body = (struct bus_str){ p->spool_name, (uint32_t)strlen(p->spool_name) };
         reply.file_name = (struct bus_str){ p->file_name, (uint32_t)strlen(p->file_name) };
     } else if (reply.body_kind == BUS_BODY_STREAM) {
@@ -898,7 +899,9 @@ api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
         s->by_id = calloc(size, sizeof(*s->by_id));
     if (s)
         s->streams = api_streams_new(svc);
-    if (!s || !s->by_id || !s->streams || api_notes_new(svc, &s->notes) < 0) {
+    if (s)
+        s->pipes = api_pipes_new(svc);
+    if (!s || !s->by_id || !s->streams || !s->pipes || api_notes_new(svc, &s->notes) < 0) {
         api_server_free(s);
         return -ENOMEM;
     }
@@ -921,8 +924,10 @@ api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
 void
 api_server_stop(struct api_server *s)
 {
-    if (s)
-        api_streams_stop(s->streams);
+    if (!s)
+        return;
+    api_streams_stop(s->streams);
+    api_pipes_stop(s->pipes);
 }
 
 void
@@ -936,6 +941,7 @@ api_server_free(struct api_server *s)
         call_destroy(p);
     }
     api_streams_free(s->streams);
+    api_pipes_free(s->pipes);
     api_notes_free(s->notes);
     free(s->by_id);
     free(s);
@@ -945,6 +951,12 @@ struct api_streams *
 api_server_streams(struct api_server *s)
 {
     return s->streams;
+}
+
+struct api_pipes *
+api_server_pipes(struct api_server *s)
+{
+    return s->pipes;
 }
 
 struct api_notes *

@@ -101,6 +101,17 @@ void api_notes_settle(struct api_notes *n);
 enum api_status api_spool_reply(struct api_call_private *p, const char *json, size_t n,
                                 enum api_status status);
 
+/* A new name for a file of the spool. */
+enum { API_SPOOL_NAME_SIZE = 64 };
+void api_spool_name(const struct svc *svc, char ret_name[API_SPOOL_NAME_SIZE]);
+
+/* Pipes of a server. Stopping waits for their writers, which end at once. */
+struct api_pipes;
+struct api_pipes *api_pipes_new(struct svc *svc);
+void api_pipes_stop(struct api_pipes *all);
+void api_pipes_free(struct api_pipes *all); /* NULL does nothing */
+struct api_pipes *api_server_pipes(struct api_server *s);
+
 /* Streams of a server. */
 struct api_streams;
 struct api_streams *api_streams_new(struct svc *svc);

@@ -40,16 +40,22 @@ write_file(const char *path, const char *bytes, size_t n)
     return r;
 }
 
+void
+api_spool_name(const struct svc *svc, char ret_name[API_SPOOL_NAME_SIZE])
+{
+    static uint64_t n_spooled; /* of this process, whose number is in the name too */
+    (void)snprintf(ret_name, API_SPOOL_NAME_SIZE, "%.20s-%d-%" PRIu64, svc->info->name,
+                   (int)getpid(), ++n_spooled); /* fits */
+}
+
 enum api_status
 api_spool_reply(struct api_call_private *p, const char *json, size_t n, enum api_status status)
 {
-    static uint64_t n_spooled; /* of this process, whose number is in the name too */
-    char name[64], path[PATH_MAX];
+    char name[API_SPOOL_NAME_SIZE], path[PATH_MAX];
     if (n <= DIRECT_MAX)
         return status;
     const struct svc *svc = p->call.svc;
-    (void)snprintf(name, sizeof(name), "%.20s-%d-%" PRIu64, svc->info->name, (int)getpid(),
-                   ++n_spooled); /* fits */
+    api_spool_name(svc, name);
     int r = spool_path(svc->spool_dir, name, strlen(name), path, sizeof(path));
     if (r == 0)
         r = write_file(path, json, n);

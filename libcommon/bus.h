@@ -54,6 +54,7 @@ enum bus_body {
     BUS_BODY_BYTES,  /* anything else, type in content_type */
     BUS_BODY_FILE,   /* the body is a name in the spool directory; receiver removes it */
     BUS_BODY_STREAM, /* reply: the body is the 8-byte id of an open stream */
+    BUS_BODY_PIPE,   /* reply: as FILE, a FIFO that is written while it is read */
 };
 
 struct bus_request {
@@ -77,8 +78,8 @@ struct bus_reply {
     uint8_t body_kind;
     bool end;                    /* STREAM_NEXT: the stream is over */
     uint32_t retry_after_s;      /* 0: none */
-    struct bus_str content_type; /* for BYTES and FILE */
-    struct bus_str file_name;    /* FILE: name offered to the client */
+    struct bus_str content_type; /* for BYTES, FILE and PIPE */
+    struct bus_str file_name;    /* FILE and PIPE: name offered to the client */
     struct bus_str body;
 };
 

@@ -220,6 +220,7 @@ body_is_sound(uint8_t kind, struct bus_str body)
     case BUS_BODY_BYTES:
         return true;
     case BUS_BODY_FILE:
+    case BUS_BODY_PIPE:
         return body.len > 0;
     case BUS_BODY_STREAM:
         return body.len == 8;
@@ -256,7 +257,8 @@ bus_request_decode(struct rd *in, struct bus_request *r)
     r->op = rd_u32(&e);
     r->id = rd_u64(&e);
     r->deadline_us = rd_u64(&e);
-    if (r->kind < BUS_KIND_API || r->kind > BUS_KIND_STREAM_CLOSE || r->n_path > BUS_PATH_MAX ||
+    if (r->kind < BUS_KIND_API || r->kind > BUS_KIND_STREAM_CLOSE ||
+        r->body_kind > BUS_BODY_STREAM || r->n_path > BUS_PATH_MAX ||
         r->n_query > BUS_QUERY_MAX)
         return -EBADMSG;
     if (read_principal(&e, &r->who) < 0)

@@ -15,4 +15,5 @@ no_metrics := -Wl,--wrap=metric_register,--wrap=metric_histogram_register
 test_audit_outbox.libs := $(no_metrics) -Wl,--wrap=store_iter_next,--wrap=store_bytes
 test_api_call.libs     := $(no_metrics) \
                           -Wl,--wrap=store_commit,--wrap=store_read,--wrap=store_abort,--wrap=store_abortp
+test_api_pipe.libs     := $(no_metrics) -Wl,--wrap=store_commit
 test_store.libs        := -Wl,--wrap=clock_mono_us

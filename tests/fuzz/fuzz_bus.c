@@ -142,7 +142,7 @@ read_requests(const uint8_t *data, size_t size)
 static void
 check_reply(const struct bus_reply *r, struct span e)
 {
-    MUST(r->status >= 100 && r->status <= 599 && r->body_kind <= BUS_BODY_STREAM);
+    MUST(r->status >= 100 && r->status <= 599 && r->body_kind <= BUS_BODY_PIPE);
     check_inside(e, r->content_type);
     check_inside(e, r->file_name);
     check_inside(e, r->body);

@@ -171,9 +171,15 @@ values_out_of_bounds_are_refused(void **state)
         size_t at;
         uint8_t value;
     } cases[] = {
-        { 4, 0 },   { 4, BUS_KIND_STREAM_CLOSE + 1 }, { 5, BUS_BODY_NONE },
-        { 5, 5 },   { 5, BUS_BODY_STREAM },           { 6, BUS_PATH_MAX + 1 },
-        { 6, 0 },   { 7, BUS_QUERY_MAX + 1 },         { 28, BUS_WHO_DAEMON + 1 },
+        { 4, 0 },
+        { 4, BUS_KIND_STREAM_CLOSE + 1 },
+        { 5, BUS_BODY_NONE },
+        { 5, BUS_BODY_PIPE },
+        { 5, BUS_BODY_STREAM },
+        { 6, BUS_PATH_MAX + 1 },
+        { 6, 0 },
+        { 7, BUS_QUERY_MAX + 1 },
+        { 28, BUS_WHO_DAEMON + 1 },
         { 53, 66 },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
