@@ -15,6 +15,7 @@
 #include "gateway/gateway.h"
 #include "gateway/http.h"
 #include "gateway/pipe.h"
+#include "gateway/refusals.h"
 #include "gateway/stream.h"
 #include "gateway/upload.h"
 #include "libcommon/api.h"
@@ -325,10 +326,10 @@ drop_spooled(const struct http_call *call, const char *spooled)
 static bool
 still_may(struct http_call *call, const struct forward *f, struct bus_request *request)
 {
-    uint8_t permission = f->match->route->permission;
-    if (call->body_read == 0 || permission == API_PERMISSION_OPEN)
+    const struct route *route = f->match->route;
+    if (call->body_read == 0 || route->permission == API_PERMISSION_OPEN)
         return true;
-    if (!front_sign_in_check(call, permission, f->grant))
+    if (!front_sign_in_check(call, route, f->grant))
         return false;
     request->who = f->grant->who;
     return true;
@@ -359,6 +360,8 @@ forward_run(struct http_call *call, const struct forward *f)
         answer_error(call, f, r);
         return;
     }
+    refusals_note_reply(call->gateway->refusals, &request.who, call->addr, route, call->id,
+                        &a.reply);
     if (a.reply.body_kind == BUS_BODY_STREAM)
         stream_run(call, f, &request, &a);
     else if (a.reply.body_kind == BUS_BODY_PIPE && a.reply.status == 200)

@@ -14,6 +14,7 @@
 #include "gateway/gateway.h"
 #include "gateway/http.h"
 #include "gateway/metrics.h"
+#include "gateway/refusals.h"
 #include "gateway/route.h"
 #include "libcommon/api.h"
 #include "libcommon/log.h"
@@ -59,15 +60,22 @@ answer_other_method(struct http_call *call, unsigned methods)
     buf_done(&b);
 }
 
-bool
-front_sign_in_check(struct http_call *call, uint8_t permission, struct auth_grant *ret_grant)
+/* 'grant': who it is as far as known. False, so that callers can return it. */
+static bool
+refuse(struct http_call *call, const struct route *route, const struct auth_grant *grant,
+       int status, const char *reason)
 {
-    if (call->token == NULL) {
-        (void)http_fail(call, 401, "authentication required");
-        return false;
-    }
-    switch (
-        auth_check(call->gateway->auth, call->token, call->token_len, call->addr, ret_grant)) {
+    refusals_note(call->gateway->refusals, &grant->who, call->addr, route, call->id, reason);
+    (void)http_fail(call, status, status == 401 ? "authentication required" : reason);
+    return false;
+}
+
+bool
+front_sign_in_check(struct http_call *call, const struct route *route, struct auth_grant *grant)
+{
+    if (call->token == NULL)
+        return refuse(call, route, grant, 401, "no token");
+    switch (auth_check(call->gateway->auth, call->token, call->token_len, call->addr, grant)) {
     case AUTH_OK:
         break;
     case AUTH_BUSY:
@@ -78,13 +86,10 @@ front_sign_in_check(struct http_call *call, uint8_t permission, struct auth_gran
         return false;
     case AUTH_REFUSED:
     default:
-        (void)http_fail(call, 401, "authentication required");
-        return false;
+        return refuse(call, route, grant, 401, "the token is not good");
     }
-    const char *refusal = auth_refusal(ret_grant, permission);
-    if (refusal != NULL)
-        (void)http_fail(call, 403, refusal);
-    return refusal == NULL;
+    const char *refusal = auth_refusal(grant, route->permission);
+    return refusal == NULL || refuse(call, route, grant, 403, refusal);
 }
 
 static void
@@ -108,10 +113,9 @@ handle_route(struct http_call *call, const struct route_match *match)
     struct forward f = {
         .match = match, .query_name = name, .query_value = value, .grant = &grant
     };
-    uint8_t permission = match->route->permission;
-    if (permission == API_PERMISSION_OPEN)
+    if (match->route->permission == API_PERMISSION_OPEN)
         (void)str_copy(grant.who.addr, sizeof(grant.who.addr), call->addr); /* fits */
-    else if (!front_sign_in_check(call, permission, &grant))
+    else if (!front_sign_in_check(call, match->route, &grant))
         return;
     if (call->query != NULL) {
         const char *reason = NULL;
@@ -148,11 +152,14 @@ redirect_to_https(struct http_call *call)
 static void
 handle_metrics(struct http_call *call)
 {
-    struct auth_grant grant;
+    static const struct route route = { .method = "GET",
+                                        .path = "/metrics",
+                                        .permission = API_PERMISSION_SYS_MAINTENANCE_RW };
+    struct auth_grant grant = { .who = { .kind = BUS_WHO_NOBODY } };
     if (call->method != METHOD_GET && call->method != METHOD_HEAD)
         answer_other_method(call, 1u << METHOD_GET);
     else if ((!call->secure && call->loopback && call->token == NULL) ||
-             front_sign_in_check(call, API_PERMISSION_SYS_MAINTENANCE_RW, &grant))
+             front_sign_in_check(call, &route, &grant))
         gateway_metrics_answer(call);
 }
 

@@ -5,16 +5,19 @@
 #define FIELDGATE_GATEWAY_FRONT_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 struct auth_grant;
 struct http_call;
+struct route;
 
 /* The one handler behind it all. Answers, whatever happens. */
 void front_handle(struct http_call *call);
 
-/* True when the caller may do what needs 'permission' (of a route); else it is answered. */
-bool front_sign_in_check(struct http_call *call, uint8_t permission,
-                         struct auth_grant *ret_grant);
+/*
+ * True when the caller may do what 'route' is for, and *grant tells who that
+ * is; else it is answered, and noted for the audit log when it was refused.
+ */
+bool front_sign_in_check(struct http_call *call, const struct route *route,
+                         struct auth_grant *grant);
 
 #endif

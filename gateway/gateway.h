@@ -17,6 +17,7 @@ struct auth;
 struct bus_peer;
 struct conns;
 struct http;
+struct refusals;
 struct route_tree;
 struct svc;
 struct tls;
@@ -31,6 +32,7 @@ struct gateway {
     struct conns *conns;
     struct route_tree *routes;
     struct auth *auth;
+    struct refusals *refusals;
     struct tls *tls;
     struct http *http;
     struct bus_peer **peers; /* by index of route_daemons */

@@ -15,6 +15,7 @@
 #include "gateway/gateway.h"
 #include "gateway/http.h"
 #include "gateway/metrics.h"
+#include "gateway/refusals.h"
 #include "gateway/route.h"
 #include "gateway/tls.h"
 #include "gateway/upload.h"
@@ -118,6 +119,8 @@ gateway_open(void *self, struct svc *svc)
         r = route_tree_new(routes, n_routes, &g->routes);
     if (r == 0)
         r = auth_new(svc, &g->auth);
+    if (r == 0)
+        r = refusals_new(svc, &g->refusals);
     g->peers = calloc(n_route_daemons + 1, sizeof(struct bus_peer *));
     if (r == 0 && g->peers == NULL)
         r = -ENOMEM;
@@ -190,6 +193,7 @@ gateway_stop(void *self, struct svc *svc)
         if (loop_round(g->svc->loop, 20000) < 0)
             break;
     } while (atomic_load(&g->n_running) > 0 && clock_mono_us() < until_us);
+    refusals_stop(g->refusals);
 }
 
 static void

@@ -249,6 +249,13 @@ void api_audit_refusal(struct api_call *call, const char *event, const char *fmt
     PRINTF_LIKE(3, 4);
 
 /*
+ * This refusal is in the audit log already, alone or counted with others: the
+ * gateway, which records those that it answers with 401 or 403, adds no more.
+ * api_audit_refusal implies it.
+ */
+void api_refusal_is_recorded(struct api_call *call);
+
+/*
  * Before an effect outside the store (a write to a device): a durable note of
  * it, in a transaction of its own, so that no end of this process leaves it
  * without a record. 'what' becomes the record's message. The frame turns the

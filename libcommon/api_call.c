@@ -364,6 +364,12 @@ api_audit_refusal(struct api_call *call, const char *event, const char *fmt, ...
     p->refusal_event = event;
 }
 
+void
+api_refusal_is_recorded(struct api_call *call)
+{
+    api_private(call)->refusal_recorded = true;
+}
+
 /* {"path":{"id":"3"},"body":{…}}, cut to AUDIT_DETAIL_MAX. */
 static const char *
 change_detail(struct api_call_private *p)
@@ -452,6 +458,8 @@ keep_refusal_record(struct api_call_private *p)
     int r = audit_event(p->call.svc->outbox, &record);
     if (r < 0)
         log_err("api: cannot record a refusal op=%s error=%s", p->call.op->name, strerror(-r));
+    else
+        p->refusal_recorded = true;
 }
 
 /* ---- the end of a call ---- */
@@ -569,6 +577,7 @@ answer(struct api_call_private *p, enum api_status status)
         drop_own_reply(p);
         write_error(p, status);
         reply.body_kind = p->out.err ? BUS_BODY_NONE : BUS_BODY_JSON;
+        reply.recorded = p->refusal_recorded;
         reply.retry_after_s = status == API_UNAVAILABLE || status == API_TOO_MANY ? 1 : 0;
     }
     reply.status = (uint16_t)status;

@@ -42,6 +42,7 @@ struct api_call_private {
     /* audit */
     const char *audit_message, *audit_detail, *audit_source;
     const char *refusal_event, *refusal_message;
+    bool refusal_recorded;
     uint64_t note; /* its key; 0: none */
     bool note_unsure;
     struct api_call_private *next_noted;

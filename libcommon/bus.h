@@ -77,6 +77,7 @@ struct bus_reply {
     uint16_t status; /* HTTP status; internal operations use it too */
     uint8_t body_kind;
     bool end;                    /* STREAM_NEXT: the stream is over */
+    bool recorded;               /* a refusal that is in the audit log already */
     uint32_t retry_after_s;      /* 0: none */
     struct bus_str content_type; /* for BYTES, FILE and PIPE */
     struct bus_str file_name;    /* FILE and PIPE: name offered to the client */

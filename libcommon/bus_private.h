@@ -21,6 +21,7 @@ enum {
     BUS_PIPES_MAX = 1024,       /* connections to one listener */
     BUS_REPLY_ALONE = 1 << 1,   /* reply flag: did not fit beside the others, ask by itself */
     BUS_REPLY_END = 1 << 0,     /* reply flag: the stream is over */
+    BUS_REPLY_RECORDED = 1 << 2, /* reply flag: this refusal is in the audit log already */
 };
 
 struct bus_server;

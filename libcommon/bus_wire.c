@@ -128,7 +128,8 @@ bus_reply_write(uint8_t *start, const struct bus_reply *r, uint8_t more_flags)
     put_u64(p, r->id);
     put_u16(p + 8, r->status);
     p[10] = r->body_kind;
-    p[11] = (uint8_t)((r->end ? BUS_REPLY_END : 0) | more_flags);
+    p[11] = (uint8_t)((r->end ? BUS_REPLY_END : 0) | (r->recorded ? BUS_REPLY_RECORDED : 0) |
+                      more_flags);
     put_u32(p + 12, r->retry_after_s);
     p = write_str16(p + 16, r->content_type);
     p = write_str16(p, r->file_name);
@@ -290,12 +291,14 @@ bus_reply_decode_flags(struct rd *in, struct bus_reply *r, uint8_t *ret_flags)
     r->body_kind = rd_u8(&e);
     uint8_t flags = rd_u8(&e);
     r->end = (flags & BUS_REPLY_END) != 0;
+    r->recorded = (flags & BUS_REPLY_RECORDED) != 0;
     r->retry_after_s = rd_u32(&e);
     r->content_type = read_str16(&e);
     r->file_name = read_str16(&e);
     r->body = read_str32(&e);
-    if (!rd_ended(&e) || (flags & ~(BUS_REPLY_END | BUS_REPLY_ALONE)) != 0 || r->status < 100 ||
-        r->status > 599 || !body_is_sound(r->body_kind, r->body))
+    if (!rd_ended(&e) ||
+        (flags & ~(BUS_REPLY_END | BUS_REPLY_ALONE | BUS_REPLY_RECORDED)) != 0 ||
+        r->status < 100 || r->status > 599 || !body_is_sound(r->body_kind, r->body))
         return -EBADMSG;
     *ret_flags = flags;
     return 0;

@@ -200,6 +200,8 @@ bool link_hold_check(struct authd *a, struct bus_incoming *in);
 /* check.c: internal operations */
 void authd_auth_check(void *self, struct bus_incoming *in);
 void authd_auth_touch(void *self, struct bus_incoming *in);
+/* refusals.c */
+void authd_auth_refused(void *self, struct bus_incoming *in);
 
 /*
  * A change of rights inside a call: begun before the writes, it makes the

@@ -200,6 +200,7 @@ main(int argc, char **argv)
     static const struct svc_internal internals[] = {
         { INTERNAL_AUTH_CHECK, authd_auth_check },
         { INTERNAL_AUTH_TOUCH, authd_auth_touch },
+        { INTERNAL_AUTH_REFUSED, authd_auth_refused },
         { 0, NULL },
     };
     static const struct svc_info info = {

@@ -1,7 +1,7 @@
 programs   += authd
 authd.srcs := $(addprefix services/authd/,main.c check.c flood.c jwt.c link.c lock.c op_auth.c op_lock.c \
               op_password.c op_role.c op_session.c op_user.c password.c policy.c record.c \
-              session.c)
+              refusals.c session.c)
 authd.gen  := api_authd
 authd.libs := -lsodium
 

@@ -99,6 +99,7 @@ sign_in_failed(struct password_job *job, const char *why)
                                  : api_fail(call, API_UNAUTHENTICATED, NULL, "%s", wrong_text);
     if (locked)
         log_warn("authd: account locked name=%s addr=%s", job->name, call->who->addr);
+    api_refusal_is_recorded(call);
     password_job_free(job);
     api_finish(call, status);
 }
@@ -114,6 +115,7 @@ sign_in_admit(struct authd *a, struct api_call *call, const char *name)
         unsigned n = locks_refused(a, name);
         metric_add(&sign_ins_locked, 1);
         api_audit_source(call, name);
+        api_refusal_is_recorded(call); /* if not now, with the next */
         if (n > 0)
             api_audit_refusal(call, "signInFail", "%u attempts refused, the account is locked",
                               n);

@@ -101,6 +101,7 @@ a_reply_comes_back_as_it_was(void **state)
         .status = 503,
         .body_kind = BUS_BODY_FILE,
         .end = true,
+        .recorded = true,
         .retry_after_s = 3,
         .content_type = STR("text/csv"),
         .file_name = STR("audit.csv"),
@@ -115,7 +116,8 @@ a_reply_comes_back_as_it_was(void **state)
     rd_init(&in, b.data, b.len);
     assert_int_equal(bus_reply_decode(&in, &got), 0);
     assert_true(rd_ended(&in));
-    assert_true(got.id == 42 && got.status == 503 && got.end && got.retry_after_s == 3);
+    assert_true(got.id == 42 && got.status == 503 && got.end && got.recorded &&
+                got.retry_after_s == 3);
     assert_int_equal(got.body_kind, BUS_BODY_FILE);
     assert_str(got.content_type, r.content_type);
     assert_str(got.file_name, r.file_name);
