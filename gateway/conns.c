@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "gateway/doors.h"
 #include "libcommon/base.h"
 #include "libcommon/clock.h"
 
@@ -379,7 +380,7 @@ accept(int listener, __SOCKADDR_ARG addr, socklen_t *restrict addr_len)
     struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
     struct sockaddr_in local;
     socklen_t peer_len = sizeof(peer), local_len = sizeof(local);
-    int fd = accept4(listener, (struct sockaddr *)&peer, &peer_len, SOCK_CLOEXEC);
+    int fd = door_accept(listener, (struct sockaddr *)&peer, &peer_len);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE)
             (void)usleep(10000); /* the listener stays readable: do not spin */

@@ -13,6 +13,7 @@
 #include "gateway/forward.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
+#include "gateway/https.h"
 #include "gateway/metrics.h"
 #include "gateway/refusals.h"
 #include "gateway/route.h"
@@ -139,7 +140,7 @@ redirect_to_https(struct http_call *call)
     if (len == 0 || str_copy_len(host, sizeof(host), call->host, len) < 0 ||
         strspn(host, allowed) != len ||
         snprintf(location, sizeof(location), "Location: https://%s:%u%s%s%s\r\n", host,
-                 call->gateway->https_port, call->path, call->query != NULL ? "?" : "",
+                 https_port(call->gateway->https), call->path, call->query != NULL ? "?" : "",
                  call->query != NULL ? call->query : "") >= (int)sizeof(location)) {
         (void)http_fail(call, 400, "use https");
         return;
@@ -189,7 +190,7 @@ front_handle(struct http_call *call)
         (void)http_fail(call, 501, "method not implemented");
         return;
     }
-    if (g->redirect_port != 0 && call->local_port == g->redirect_port) {
+    if (!call->secure && g->redirect_port != 0 && call->local_port == g->redirect_port) {
         redirect_to_https(call);
         return;
     }

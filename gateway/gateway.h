@@ -17,6 +17,7 @@ struct auth;
 struct bus_peer;
 struct conns;
 struct http;
+struct https;
 struct refusals;
 struct route_tree;
 struct svc;
@@ -35,6 +36,7 @@ struct gateway {
     struct refusals *refusals;
     struct tls *tls;
     struct http *http;
+    struct https *https;
     struct bus_peer **peers; /* by index of route_daemons */
     struct loop_timer check_timer;
     struct loop_post pressure;
@@ -43,7 +45,8 @@ struct gateway {
     _Atomic unsigned n_running; /* requests, streams included */
     _Atomic unsigned n_streams;
     _Atomic uint64_t next_request_id;
-    uint32_t https_port, http_port, redirect_port; /* 0: off (the first cannot be) */
+    /* Of the options; 0: off. HTTPS may have moved since: https.h. */
+    uint32_t https_port, http_port, redirect_port;
     uint32_t per_address;                          /* connections; 0: no limit */
     struct cors cors;
 };

@@ -19,6 +19,7 @@
 
 #include "gateway/conns.h"
 #include "gateway/cors.h"
+#include "gateway/doors.h"
 #include "gateway/front.h"
 #include "gateway/gateway.h"
 #include "gateway/metrics.h"
@@ -980,6 +981,19 @@ raise_file_limit(void)
     }
 }
 
+static int
+make_doors(struct mg_context *ctx)
+{
+    struct mg_server_port ports[DOOR_N];
+    int n = mg_get_server_ports(ctx, DOOR_N, ports);
+    int r = n == DOOR_N ? 0 : -ENOENT;
+    for (int i = 0; i < n && r == 0; i++)
+        r = door_adopt(ports[i].is_ssl ? DOOR_HTTPS : DOOR_REDIRECT, (uint16_t)ports[i].port);
+    if (r < 0)
+        log_err("http: cannot take over the listeners error=%s", strerror(-r));
+    return r;
+}
+
 int
 http_start(struct gateway *g)
 {
@@ -1001,10 +1015,7 @@ http_start(struct gateway *g)
         if (h->plain == NULL)
             return -EADDRINUSE;
     }
-    if (g->redirect_port != 0)
-        (void)snprintf(ports, sizeof(ports), "%us,%u", g->https_port, g->redirect_port);
-    else
-        (void)snprintf(ports, sizeof(ports), "%us", g->https_port);
-    h->secure = listen_on(g, ports, HTTP_WORKERS_SECURE);
-    return h->secure == NULL ? -EADDRINUSE : 0;
+    /* Any two ports: their sockets become the doors. */
+    h->secure = listen_on(g, "127.0.0.1:0s,127.0.0.1:0", HTTP_WORKERS_SECURE);
+    return h->secure == NULL ? -EADDRINUSE : make_doors(h->secure);
 }

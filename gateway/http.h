@@ -77,7 +77,10 @@ struct http_reply {
     bool may_cache; /* no Cache-Control: no-store of ours */
 };
 
-/* Opens the listeners: requests come from now on. 0 or -errno. */
+/*
+ * Starts the workers: requests come from now on, by plain HTTP on this machine; from outside when
+ * there is something behind the doors (doors.h). 0 or -errno.
+ */
 int http_start(struct gateway *g);
 
 /* ---- answering: 0, or -EPIPE when the client is gone ---- */

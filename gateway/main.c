@@ -14,6 +14,7 @@
 #include "gateway/conns.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
+#include "gateway/https.h"
 #include "gateway/metrics.h"
 #include "gateway/refusals.h"
 #include "gateway/route.h"
@@ -29,6 +30,7 @@
 #include "libcommon/banned.h"
 
 enum { CHECK_US = 1000000, SWEEP_US = 600 * CHECK_US };
+enum { REDIRECT_PORT = 80, PORT_BY_PROFILE = 65536 };
 
 static int
 set_https_port(void *self, const char *value)
@@ -109,6 +111,8 @@ gateway_open(void *self, struct svc *svc)
         .arg = g,
     };
     g->svc = svc;
+    if (g->redirect_port == PORT_BY_PROFILE)
+        g->redirect_port = svc->profile == SVC_PROFILE_DEVICE ? REDIRECT_PORT : 0;
     if (sodium_init() < 0)
         return -EIO;
     uint64_t first_id;
@@ -162,7 +166,10 @@ gateway_start(void *self, struct svc *svc)
         r = http_start(g);
     }
     if (r == 0)
-        log_info("gateway: listening https=%u http=127.0.0.1:%u", g->https_port, g->http_port);
+        r = https_start(g, &g->https);
+    if (r == 0)
+        log_info("gateway: listening https=%u http=127.0.0.1:%u", https_port(g->https),
+                 g->http_port);
     return r;
 }
 
@@ -197,6 +204,13 @@ gateway_stop(void *self, struct svc *svc)
 }
 
 static void
+serve_http_apply(void *self, struct bus_incoming *in)
+{
+    struct gateway *g = self;
+    https_serve_apply(g->https, in);
+}
+
+static void
 serve_auth_forget(void *self, struct bus_incoming *in)
 {
     struct gateway *g = self;
@@ -208,12 +222,14 @@ main(int argc, char **argv)
 {
     static const struct svc_internal internals[] = {
         { INTERNAL_AUTH_FORGET, serve_auth_forget },
+        { INTERNAL_HTTP_APPLY, serve_http_apply },
         { 0, NULL },
     };
     static const struct svc_option options[] = {
-        { "https-port", "HTTPS on all addresses (default 8443)", set_https_port },
+        { "https-port", "HTTPS on all addresses, unless configured otherwise (default 8443)", set_https_port },
         { "http-port", "HTTP on 127.0.0.1; 0: off (default 59000)", set_http_port },
-        { "redirect-port", "HTTP that leads to HTTPS; 0: off (default 0)", set_redirect_port },
+        { "redirect-port", "HTTP that leads to HTTPS; 0: off (default 80, on the bench 0)",
+          set_redirect_port },
         { "connections-per-address", "HTTPS connections; 0: no limit (default 64)",
           set_per_address },
         { "cors-origin", "https://host[:port] whose pages may call the API; may be repeated",
@@ -231,6 +247,7 @@ main(int argc, char **argv)
     };
     static struct gateway gateway = { .https_port = 8443,
                                       .http_port = 59000,
+                                      .redirect_port = PORT_BY_PROFILE,
                                       .per_address = 64 };
     return svc_main(&info, &gateway, argc, argv);
 }

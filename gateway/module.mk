@@ -1,7 +1,7 @@
 programs += gateway
-gateway.srcs := $(addprefix gateway/,main.c front.c http.c conns.c cors.c route.c auth.c auth_cache.c \
-                  forward.c stream.c pipe.c upload.c refusals.c refusal_table.c metrics.c \
-                  metrics_join.c docs.c tls.c)
+gateway.srcs := $(addprefix gateway/,main.c front.c http.c conns.c doors.c cors.c route.c auth.c \
+                  auth_cache.c forward.c stream.c pipe.c upload.c refusals.c refusal_table.c \
+                  metrics.c metrics_join.c docs.c tls.c https.c https_files.c)
 gateway.gen  := routes openapi_json
 gateway.dir  := $(B)/lib
 gateway.shim := $(gateway.dir)/libssl.so $(gateway.dir)/libcrypto.so
@@ -31,7 +31,7 @@ $(B)/gen/stamp: | $(B)/gen/gateway_docs.h
 test_route.extra        := gateway/route.c
 test_route.gen          := routes openapi_json
 test_auth_cache.extra   := gateway/auth_cache.c
-test_conns.extra        := gateway/conns.c
+test_conns.extra        := gateway/conns.c gateway/doors.c
 test_refusal_table.extra := gateway/refusal_table.c
 test_metrics_join.extra := gateway/metrics_join.c
 fuzz_path.extra         := gateway/route.c

@@ -39,7 +39,7 @@ enum {
     SETTLE_US = 300000,      /* both files of a pair are written within this */
 };
 
-struct pair {
+struct tls_pair {
     X509 *cert;
     EVP_PKEY *key;
     STACK_OF(X509) * chain;
@@ -48,7 +48,8 @@ struct pair {
 struct tls {
     SSL_CTX *ctx;
     pthread_rwlock_t lock; /* of 'pair' */
-    struct pair pair;
+    struct tls_pair *pair;
+    bool uploaded; /* 'pair' is not that of the files */
     char cert_path[PATH_MAX], key_path[PATH_MAX];
     char dir[PATH_MAX];
     int inotify_fd;
@@ -58,12 +59,21 @@ struct tls {
 };
 
 static void
-pair_done(struct pair *p)
+pair_done(struct tls_pair *p)
 {
     X509_free(p->cert);
     EVP_PKEY_free(p->key);
     sk_X509_pop_free(p->chain, X509_free);
-    *p = (struct pair){ 0 };
+    *p = (struct tls_pair){ 0 };
+}
+
+void
+tls_pair_free(struct tls_pair *pair)
+{
+    if (pair == NULL)
+        return;
+    pair_done(pair);
+    free(pair);
 }
 
 /* What OpenSSL says went wrong; empties its queue. */
@@ -197,7 +207,7 @@ finish(FILE *f, bool written, const char *temp, const char *path)
 }
 
 static int
-write_pair(const struct tls *t, const struct pair *p)
+write_pair(const struct tls *t, const struct tls_pair *p)
 {
     char temp[PATH_MAX + 8];
     FILE *f = create(t->key_path, 0600, temp, sizeof(temp));
@@ -229,7 +239,7 @@ keep_old_key(const struct tls *t)
 static int
 make_pair(const struct tls *t)
 {
-    struct pair p = { .cert = X509_new(), .key = EVP_EC_gen("P-256") };
+    struct tls_pair p = { .cert = X509_new(), .key = EVP_EC_gen("P-256") };
     int r = keep_old_key(t);
     if (r < 0) {
         log_err("tls: cannot put the old key aside error=%s", strerror(-r));
@@ -250,7 +260,7 @@ make_pair(const struct tls *t)
 /* ---- loading ---- */
 
 static bool
-read_certificates(FILE *f, struct pair *p)
+read_certificates(FILE *f, struct tls_pair *p)
 {
     p->cert = PEM_read_X509(f, NULL, NULL, NULL);
     p->chain = sk_X509_new_null();
@@ -277,51 +287,76 @@ no_password(char *buf, int size, int rwflag, void *arg)
     return 0;
 }
 
-static int
-load_pair(const struct tls *t, struct pair *ret_pair)
+/* NULL, or why the files are no pair to use. */
+static const char *
+read_pair(const char *cert_path, const char *key_path, struct tls_pair *p)
 {
-    struct pair p = { 0 };
     const char *fault = NULL;
-    FILE *f = fopen(t->cert_path, "re");
-    if (f == NULL || !read_certificates(f, &p))
+    FILE *f = fopen(cert_path, "re");
+    if (f == NULL || !read_certificates(f, p))
         fault = "the certificate cannot be read";
     if (f != NULL)
         (void)fclose(f); /* was only read */
-    if (fault == NULL) {
-        f = fopen(t->key_path, "re");
-        p.key = f == NULL ? NULL : PEM_read_PrivateKey(f, NULL, no_password, NULL);
-        if (f != NULL)
-            (void)fclose(f); /* as above */
-        if (p.key == NULL)
-            fault = "the key cannot be read";
-        else if (X509_check_private_key(p.cert, p.key) != 1)
-            fault = "certificate and key are no pair";
-        else if (EVP_PKEY_get_security_bits(p.key) < SECURITY_BITS_MIN)
-            fault = "the key is too short";
+    if (fault != NULL)
+        return fault;
+    f = fopen(key_path, "re");
+    p->key = f == NULL ? NULL : PEM_read_PrivateKey(f, NULL, no_password, NULL);
+    if (f != NULL)
+        (void)fclose(f); /* as above */
+    if (p->key == NULL)
+        return "the key cannot be read";
+    if (X509_check_private_key(p->cert, p->key) != 1)
+        return "certificate and key are no pair";
+    return EVP_PKEY_get_security_bits(p->key) < SECURITY_BITS_MIN ? "the key is too short" : NULL;
+}
+
+int
+tls_pair_load(const char *cert_path, const char *key_path, struct tls_pair **ret_pair,
+              const char **ret_fault)
+{
+    struct tls_pair *p = calloc(1, sizeof(*p));
+    if (p == NULL) {
+        *ret_fault = "out of memory";
+        return -ENOMEM;
     }
+    const char *fault = read_pair(cert_path, key_path, p);
     ERR_clear_error();
     if (fault != NULL) {
-        log_warn("tls: pair not used file=%s reason=%s", t->cert_path, fault);
-        pair_done(&p);
+        log_warn("tls: pair not used file=%s reason=%s", cert_path, fault);
+        *ret_fault = fault;
+        tls_pair_free(p);
         return -EINVAL;
     }
     *ret_pair = p;
     return 0;
 }
 
+void
+tls_use(struct tls *t, struct tls_pair *pair, bool uploaded)
+{
+    pthread_rwlock_wrlock(&t->lock);
+    struct tls_pair *old = t->pair;
+    t->pair = pair;
+    pthread_rwlock_unlock(&t->lock);
+    t->uploaded = uploaded;
+    tls_pair_free(old); /* handshakes under way hold references of their own */
+}
+
+static int
+load_files(struct tls *t)
+{
+    struct tls_pair *fresh;
+    const char *fault;
+    int r = tls_pair_load(t->cert_path, t->key_path, &fresh, &fault);
+    if (r == 0)
+        tls_use(t, fresh, false);
+    return r;
+}
+
 int
 tls_reload(struct tls *t)
 {
-    struct pair fresh, old;
-    int r = load_pair(t, &fresh);
-    if (r < 0)
-        return r;
-    pthread_rwlock_wrlock(&t->lock);
-    old = t->pair;
-    t->pair = fresh;
-    pthread_rwlock_unlock(&t->lock);
-    pair_done(&old); /* handshakes under way hold references of their own */
-    return 0;
+    return t->uploaded ? 0 : load_files(t);
 }
 
 /* Each handshake takes the pair of this moment. */
@@ -330,7 +365,7 @@ on_handshake(SSL *ssl, void *arg)
 {
     struct tls *t = arg;
     pthread_rwlock_rdlock(&t->lock);
-    int ok = SSL_use_cert_and_key(ssl, t->pair.cert, t->pair.key, t->pair.chain, 1);
+    int ok = SSL_use_cert_and_key(ssl, t->pair->cert, t->pair->key, t->pair->chain, 1);
     pthread_rwlock_unlock(&t->lock);
     return ok;
 }
@@ -386,7 +421,7 @@ tls_new(const char *dir, struct tls **ret_tls)
     if (r == 0 && access(t->cert_path, F_OK) < 0)
         r = make_pair(t);
     if (r == 0)
-        r = load_pair(t, &t->pair);
+        r = load_files(t);
     if (r == 0) {
         t->ctx = make_context(t);
         if (t->ctx == NULL) {
@@ -396,7 +431,7 @@ tls_new(const char *dir, struct tls **ret_tls)
     }
     if (r < 0) {
         log_err("tls: cannot start dir=%s error=%s", dir, strerror(-r));
-        pair_done(&t->pair);
+        tls_pair_free(t->pair);
         free(t);
         return r;
     }
@@ -416,7 +451,7 @@ static void
 settled(void *arg)
 {
     struct tls *t = arg;
-    if (tls_reload(t) == 0)
+    if (!t->uploaded && load_files(t) == 0)
         log_info("tls: certificate replaced file=%s", t->cert_path);
 }
 

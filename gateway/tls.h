@@ -5,8 +5,11 @@
 #ifndef FIELDGATE_GATEWAY_TLS_H
 #define FIELDGATE_GATEWAY_TLS_H
 
+#include <stdbool.h>
+
 struct loop;
 struct tls;
+struct tls_pair;
 
 #define TLS_CERT_FILE "thingspro_https_default.crt"
 #define TLS_KEY_FILE "thingspro_https_default.key"
@@ -22,10 +25,27 @@ int tls_new(const char *dir, struct tls **ret_tls);
 int tls_watch(struct tls *t, struct loop *loop);
 
 /*
- * Reads the files again. New handshakes get the new pair, connections keep
- * theirs. Returns 0, or -EINVAL with the old pair still in use.
+ * Reads the files again, unless another pair is in use (tls_use). New
+ * handshakes get the new pair, connections keep theirs. Returns 0, or -EINVAL
+ * with the old pair still in use.
  */
 int tls_reload(struct tls *t);
+
+/*
+ * A certificate (PEM, followed by those of its issuers) and its key from
+ * files. 0 with a pair that the caller owns, -EINVAL, or -ENOMEM; then
+ * 'ret_fault' says why, for a person.
+ */
+int tls_pair_load(const char *cert_path, const char *key_path, struct tls_pair **ret_pair,
+                  const char **ret_fault);
+void tls_pair_free(struct tls_pair *pair); /* NULL does nothing */
+
+/*
+ * New handshakes get this pair, which is owned by 't' from now on; connections
+ * keep theirs. With 'uploaded' it is not that of the directory's files, whose
+ * changes then have no effect. Loop thread.
+ */
+void tls_use(struct tls *t, struct tls_pair *pair, bool uploaded);
 
 /* The SSL_CTX, owned by 't'. */
 void *tls_context(struct tls *t);

@@ -25,7 +25,7 @@ LIBRARIES = {
                  "tests/unit/test_audit_trail.c", "tests/fuzz/fuzz_token.c"],
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
-                      "gateway/auth.c"],
+                      "gateway/auth.c", "gateway/https_files.c"],
     "cmocka.h": ["tests/unit/*"],
 }
 ONE_FILE = {"MQTTAsync.h", "civetweb.h", "lmdb.h"}  # of the product: exactly one file

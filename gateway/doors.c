@@ -1,0 +1,136 @@
+/*
+ * Doors: listening sockets that can be exchanged. See doors.h.
+ */
+#include "gateway/doors.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libcommon/clock.h"
+
+#include "libcommon/banned.h"
+
+enum { DESCRIPTORS_AT_START = 1024 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+    int fd;       /* the library's: an epoll descriptor; -1: not adopted yet */
+    int listener; /* behind it; -1: none */
+} doors[DOOR_N] = { { -1, -1 }, { -1, -1 } };
+
+int
+door_bind(uint16_t port)
+{
+    const int on = 1;
+    const struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(port) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    /* Reuse: connections that ended lately must not keep the port from us. */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+        bind(fd, (const struct sockaddr *)&any, sizeof(any)) < 0 ||
+        listen(fd, DOOR_BACKLOG) < 0) {
+        int r = -errno;
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+static bool
+listens_on(int fd, uint16_t port)
+{
+    int listens = 0;
+    struct sockaddr_in at = { 0 };
+    socklen_t size = sizeof(listens), at_size = sizeof(at);
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0 &&
+           getsockname(fd, (struct sockaddr *)&at, &at_size) == 0 &&
+           at.sin_family == AF_INET && at.sin_port == htons(port);
+}
+
+/* Also wakes a poll() that waits for it. */
+static void
+close_listener(int fd)
+{
+    (void)shutdown(fd, SHUT_RDWR); /* closing is what counts */
+    close(fd);
+}
+
+int
+door_adopt(enum door door, uint16_t port)
+{
+    int fd = 0;
+    while (fd < DESCRIPTORS_AT_START && !listens_on(fd, port))
+        fd++;
+    if (fd == DESCRIPTORS_AT_START)
+        return -ENOENT;
+    int r = 0;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    int old = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    pthread_mutex_lock(&lock);
+    if (epoll < 0 || old < 0 || dup3(epoll, fd, O_CLOEXEC) < 0)
+        r = -errno;
+    else
+        doors[door].fd = fd;
+    pthread_mutex_unlock(&lock);
+    if (old >= 0 && r == 0)
+        close_listener(old); /* the library's thread waits for it since its start */
+    else if (old >= 0)
+        close(old);
+    if (epoll >= 0)
+        close(epoll);
+    return r;
+}
+
+/* While the library's thread takes what waits there. */
+static void
+wait_until_empty(int listener)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+    uint64_t until_us = clock_mono_us() + DOOR_DRAIN_MS * 1000ull;
+    struct pollfd p = { .fd = listener, .events = POLLIN };
+    while (poll(&p, 1, 0) > 0 && (p.revents & POLLIN) != 0 && clock_mono_us() < until_us)
+        (void)nanosleep(&pause, NULL); /* shorter is fine */
+}
+
+int
+door_use(enum door door, int listener)
+{
+    int old = doors[door].listener; /* written by this function only */
+    struct epoll_event event = { .events = EPOLLIN };
+    if (old >= 0)
+        wait_until_empty(old);
+    if (listener >= 0 && epoll_ctl(doors[door].fd, EPOLL_CTL_ADD, listener, &event) < 0)
+        return -errno;
+    pthread_mutex_lock(&lock);
+    doors[door].listener = listener;
+    pthread_mutex_unlock(&lock);
+    if (old >= 0)
+        close_listener(old); /* and leaves the epoll descriptor */
+    return 0;
+}
+
+int
+door_accept(int fd, struct sockaddr *addr, socklen_t *addr_len)
+{
+    for (int i = 0; i < DOOR_N; i++) {
+        pthread_mutex_lock(&lock);
+        bool is_door = doors[i].fd == fd;
+        int got = -1;
+        errno = EAGAIN;
+        if (is_door && doors[i].listener >= 0)
+            got = accept4(doors[i].listener, addr, addr_len, SOCK_CLOEXEC);
+        pthread_mutex_unlock(&lock);
+        if (is_door)
+            return got;
+    }
+    return accept4(fd, addr, addr_len, SOCK_CLOEXEC);
+}
