@@ -209,6 +209,10 @@ struct buf *api_reply_buf(struct api_call *call);
 void api_reply_file(struct api_call *call, const char *content_type, const char *spool_name,
                     const char *offered_name);
 
+/* The same for bytes that are in memory, which are copied. API_OK, or a refusal to return. */
+enum api_status api_reply_bytes(struct api_call *call, const char *content_type,
+                                const void *bytes, size_t n, const char *offered_name);
+
 /*
  * An OWN reply of any size that is written while the client reads it: 'fn'
  * runs in a thread of its own once the answer was sent and the gateway reads.
@@ -271,6 +275,8 @@ void api_note_unsure(struct api_call *call);
 /* multipart: 0 and the part's bytes, or -ENOENT. Bytes live as long as the call. */
 int api_form_part(const struct api_call *call, const char *name, const char **ret_file_name,
                   const char **ret_bytes, size_t *ret_n);
+/* Overwrites the bytes of a part that holds a secret, once they are not needed any more. */
+void api_form_wipe(struct api_call *call, const char *name);
 
 /* ---- streams (text/event-stream) ---- */
 

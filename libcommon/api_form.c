@@ -201,3 +201,12 @@ api_form_part(const struct api_call *call, const char *name, const char **ret_fi
         }
     return -ENOENT;
 }
+
+void
+api_form_wipe(struct api_call *call, const char *name)
+{
+    struct api_call_private *p = api_private(call);
+    for (size_t i = 0; i < p->n_parts; i++)
+        if (str_eq(p->parts[i].name, name))
+            explicit_bzero(p->parts[i].bytes, p->parts[i].n);
+}

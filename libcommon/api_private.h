@@ -13,7 +13,7 @@ void api_arena_reset(struct api_arena *a);
 
 struct api_form_entry {
     const char *name, *file_name; /* file_name NULL: a plain value */
-    const char *bytes;
+    char *bytes;
     size_t n;
 };
 

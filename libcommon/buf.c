@@ -269,3 +269,17 @@ rd_str16(struct rd *r, size_t *ret_len)
     *ret_len = p == NULL ? 0 : len;
     return p;
 }
+
+void
+rd_text16(struct rd *r, char *out, size_t out_size)
+{
+    size_t len;
+    const char *text = rd_str16(r, &len);
+    if (text == NULL || len >= out_size || memchr(text, '\0', len) != NULL) {
+        r->bad = true;
+        len = 0;
+    }
+    if (len > 0)
+        memcpy(out, text, len);
+    out[len] = '\0';
+}

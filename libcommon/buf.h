@@ -110,6 +110,8 @@ const uint8_t *rd_bytes(struct rd *r, size_t n);
 /* Text with a length byte (or two), in place, not terminated. */
 const char *rd_str8(struct rd *r, size_t *ret_len);
 const char *rd_str16(struct rd *r, size_t *ret_len);
+/* Such a text as a C string; one that does not fit or holds a NUL is bad. */
+void rd_text16(struct rd *r, char *out, size_t out_size);
 static inline size_t
 rd_left(const struct rd *r)
 {

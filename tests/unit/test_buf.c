@@ -200,6 +200,30 @@ test_no_memory_is_an_error_that_stays(void **state)
     assert_true(n > 3);
 }
 
+static void
+test_a_text_comes_back_whole_or_is_bad(void **state)
+{
+    (void)state;
+    struct buf b;
+    struct rd r;
+    char out[5];
+    buf_init(&b, 100);
+    buf_put_str16(&b, "four", 4);
+    buf_put_str16(&b, "a\0b", 3);
+    buf_put_str16(&b, "fives", 5);
+    rd_init(&r, b.data, b.len);
+    rd_text16(&r, out, sizeof(out));
+    assert_string_equal(out, "four");
+    assert_false(r.bad);
+    rd_text16(&r, out, sizeof(out));
+    assert_string_equal(out, "");
+    assert_true(r.bad);
+    rd_init(&r, b.data + b.len - 7, 7);
+    rd_text16(&r, out, sizeof(out));
+    assert_true(r.bad);
+    buf_done(&b);
+}
+
 int
 main(void)
 {
@@ -212,6 +236,7 @@ main(void)
         cmocka_unit_test(test_strings_longer_than_their_length_field_are_refused),
         cmocka_unit_test(test_a_short_message_is_bad_for_good),
         cmocka_unit_test(test_an_empty_string_is_not_a_missing_one),
+        cmocka_unit_test(test_a_text_comes_back_whole_or_is_bad),
         cmocka_unit_test(test_no_memory_is_an_error_that_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
