@@ -27,6 +27,7 @@
 #include "libcommon/svc.h"
 #include "services/authd/jwt.h"
 #include "services/authd/record.h"
+#include "services/authd/vault.h"
 
 /* ---- sessions that live (session.c) ---- */
 
@@ -117,6 +118,8 @@ struct authd {
     struct locks locks;
     struct floods floods;
     struct link link;
+    struct vault vault;
+    struct loop_timer expiry; /* of certificates (cert_expiry.c) */
     struct password_job *jobs; /* under way */
     bool stopping;
 };

@@ -10,6 +10,7 @@
 #include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "proto/internal.h"
+#include "services/authd/cert.h"
 #include "services/authd/op_auth.h"
 #include "services/authd/policy.h"
 
@@ -139,6 +140,43 @@ load(struct authd *a)
     return 0;
 }
 
+/* How many private keys are in the store, and how many of them cannot be opened any more. */
+static int
+count_secrets(const struct authd *a, size_t *ret_n, size_t *ret_lost)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    struct store_iter it = { 0 };
+    *ret_n = *ret_lost = 0;
+    int r = store_read(a->svc->store, &txn);
+    if (r == 0)
+        r = store_iter_init(&it, txn, DB_SECRETS, NULL, 0, false);
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct secret_record s;
+        r = secret_decode(it.value, it.size, &s);
+        *ret_n += 1;
+        *ret_lost += r == STORE_OK && !vault_fits(&a->vault, s.box, s.box_size);
+    }
+    return r < 0 ? r : 0;
+}
+
+/* Without the vault all but private keys works: it is opened again when one is uploaded. */
+static int
+secrets_open(struct authd *a)
+{
+    size_t n = 0, lost = 0;
+    int r = vault_open(&a->vault, a->svc->state_dir);
+    if (r < 0)
+        log_err("authd: private keys can neither be opened nor stored file=%s/" VAULT_FILE
+                " error=%s",
+                a->svc->state_dir, strerror(-r));
+    r = count_secrets(a, &n, &lost);
+    if (r == 0 && lost > 0)
+        log_err("authd: private keys cannot be opened: " VAULT_FILE
+                " is not the file that they were sealed with keys=%zu lost=%zu",
+                n, lost);
+    return r;
+}
+
 static int
 authd_open(void *self, struct svc *svc)
 {
@@ -172,12 +210,16 @@ authd_start(void *self, struct svc *svc)
         r = locks_open(a);
     floods_open(a);
     if (r == 0)
+        r = secrets_open(a);
+    if (r == 0)
         r = link_start(a);
-    if (r < 0)
+    if (r < 0) {
         log_err("authd: cannot start error=%s", strerror(-r));
-    else
-        sign_in_register_metrics();
-    return r;
+        return r;
+    }
+    sign_in_register_metrics();
+    cert_expiry_start(a);
+    return 0;
 }
 
 static void
@@ -190,6 +232,8 @@ authd_stop(void *self, struct svc *svc)
     sessions_close(a);
     floods_close(a);
     locks_close(a);
+    cert_expiry_stop(a);
+    vault_close(&a->vault);
     sodium_free(a->key);
     a->key = NULL;
 }
@@ -201,6 +245,7 @@ main(int argc, char **argv)
         { INTERNAL_AUTH_CHECK, authd_auth_check },
         { INTERNAL_AUTH_TOUCH, authd_auth_touch },
         { INTERNAL_AUTH_REFUSED, authd_auth_refused },
+        { INTERNAL_CERT_PUBLISH, authd_cert_publish },
         { 0, NULL },
     };
     static const struct svc_info info = {

@@ -12,7 +12,8 @@
 const char *const record_dbs[N_DBS] = {
     [DB_USERS] = "users",       [DB_NAMES] = "user-names", [DB_ROLES] = "roles",
     [DB_SESSIONS] = "sessions", [DB_LOCKS] = "locks",      [DB_CONFIG] = "config",
-    [DB_KEY] = "key",           [DB_OUTBOX] = "outbox",
+    [DB_KEY] = "key",           [DB_CERTS] = "certs",      [DB_SECRETS] = "secrets",
+    [DB_OUTBOX] = "outbox",
 };
 
 enum { RECORD_MAX = 8192 };
@@ -69,8 +70,8 @@ get_text(struct rd *r, char *out, size_t size)
     out[len] = '\0';
 }
 
-static int
-put_record(struct store_txn *txn, unsigned db, uint64_t id, struct buf *b)
+int
+record_put(struct store_txn *txn, unsigned db, uint64_t id, struct buf *b)
 {
     uint8_t key[8];
     int r = b->err ? b->err : store_put(txn, db, store_key_u64(key, id), 8, b->data, b->len);
@@ -157,7 +158,7 @@ user_put(struct store_txn *txn, const struct user_record *user)
         buf_done(&b);
         return r;
     }
-    return put_record(txn, DB_USERS, user->id, &b);
+    return record_put(txn, DB_USERS, user->id, &b);
 }
 
 int
@@ -251,7 +252,7 @@ role_put(struct store_txn *txn, const struct role_record *role)
     put_text(&b, role->name);
     put_text(&b, role->description);
     buf_put_u64(&b, role->permissions);
-    return put_record(txn, DB_ROLES, role->id, &b);
+    return record_put(txn, DB_ROLES, role->id, &b);
 }
 
 int
@@ -301,7 +302,7 @@ session_put(struct store_txn *txn, const struct session_record *session)
     buf_put_u64(&b, session->life_us);
     put_text(&b, session->addr);
     buf_put(&b, session->token_hash, sizeof(session->token_hash));
-    return put_record(txn, DB_SESSIONS, session->id, &b);
+    return record_put(txn, DB_SESSIONS, session->id, &b);
 }
 
 int

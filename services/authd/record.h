@@ -20,6 +20,8 @@ enum record_db {
     DB_LOCKS,    /* name as typed -> failed sign-ins (lock.c) */
     DB_CONFIG,   /* "session", "policy", "lock": settings; "next…", "epoch": numbers */
     DB_KEY,      /* "jwt": the signing key */
+    DB_CERTS,    /* id -> struct cert_record */
+    DB_SECRETS,  /* id -> struct secret_record */
     DB_OUTBOX,   /* audit records on their way; last, as audit.h asks */
     N_DBS
 };
@@ -96,6 +98,10 @@ uint64_t role_permissions(const struct role_record *role);
 int session_put(struct store_txn *txn, const struct session_record *session);
 int session_delete(struct store_txn *txn, uint64_t id);
 int session_decode(const void *value, size_t size, struct session_record *ret_session);
+
+/* Puts what 'b' holds under 'id', and frees it. 0 or -errno, also the buffer's own error. */
+struct buf;
+int record_put(struct store_txn *txn, unsigned db, uint64_t id, struct buf *b);
 
 /* Counters in DB_CONFIG: one more, as stored and returned. 0 or -errno. */
 int record_next(struct store_txn *txn, const char *key, uint64_t *ret_value);

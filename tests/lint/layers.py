@@ -21,7 +21,7 @@ LIBRARIES = {
     "MQTTAsync.h": ["services/cloudd/mqtt_paho.c", "services/cloudd/*.c"],
     "MQTTClient.h": [],
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
-                 "services/auditd/*.c", "tests/unit/test_jwt.c",
+                 "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
                  "tests/unit/test_audit_trail.c", "tests/fuzz/fuzz_token.c"],
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",

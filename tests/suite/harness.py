@@ -234,6 +234,17 @@ class Client:
     def delete(self, path, **kw):
         return self.request("DELETE", path, **kw)
 
+    def form(self, method, path, **parts):
+        """multipart/form-data; a part is text, or (file name, text)."""
+        text = ""
+        for name, value in parts.items():
+            file = f'; filename="{value[0]}"' if isinstance(value, tuple) else ""
+            value = value[1] if isinstance(value, tuple) else value
+            text += (f'--B\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+                     f"{value}\r\n")
+        return self.request(method, path, raw=(text + "--B--\r\n").encode(),
+                            headers={"Content-Type": "multipart/form-data; boundary=B"})
+
     def stream(self, path, **kw):
         return Stream(self, path, **kw)
 
@@ -382,6 +393,16 @@ def sanitizer_env():
     env.setdefault("TSAN_OPTIONS",
                    f"suppressions={ROOT}/tests/tsan.supp:exitcode=99:second_deadlock_stack=1")
     return env
+
+
+def preload(library):
+    """LD_PRELOAD for a library of tests/fakes: the sanitizer's own must come first."""
+    path = f"{BUILD}/tests/{library}"
+    if not SANITIZED:
+        return path
+    first = subprocess.run(["gcc", f"-print-file-name=lib{VARIANT}.so"], check=True,
+                           capture_output=True, text=True).stdout.strip()
+    return f"{first}:{path}"
 
 
 class Fleet:

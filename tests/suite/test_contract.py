@@ -14,6 +14,7 @@ import urllib.parse
 
 import contract
 import harness
+import pki
 from harness import Client, Plant, Suite, claims, wait_for
 
 TEST_SECONDS = 240
@@ -131,6 +132,10 @@ def pointer_of(path):
     return "".join(f"/{p}" for p in path)
 
 
+class Form(dict):
+    """A body that goes as multipart/form-data."""
+
+
 class Walk(Suite):
     """One object of each kind to work on, and what each operation needs."""
 
@@ -163,6 +168,9 @@ class Walk(Suite):
         first.put("/users/me/password", {"newPassword": cls.me_password,
                                          "oldPassword": harness.PASSWORD})
         cls.me = cls.sign_in("second", cls.me_password)
+        cls.certificate = cls.admin.form(
+            "POST", "/secrets/certificates", sourceName="walk", name="first.crt",
+            file=pki.cert("first", pki.key())).data["uuid"]
         cls.mqtt = cls.add_mqtt(1, enable=False)
         cls.add_group(cls.mqtt, {P: {"pump": ["flow"]}})
         cls.group = cls.admin.get(f"/mqtt/{cls.mqtt}/messages").data[0]["id"]
@@ -201,6 +209,16 @@ class Walk(Suite):
         return self.made("/modbusmaster/config/tags",
                          {"mcmdId": self.spare_command, "name": self.unique("t"),
                           "dataType": "uint16"})["tagId"]
+
+    def certificate_form(self):
+        name = self.unique("cert")
+        return Form(sourceName="walk", name=name, file=pki.cert(name, pki.key()))
+
+    def key_form(self):
+        return Form(sourceName="walk", name=self.unique("key"), file=pki.key())
+
+    def new_secret(self, path, form):
+        return self.assert_ok(self.admin.form("POST", path, **form)).data["uuid"]
 
     def needs(self, op):
         """(values of the path, body, client) with which the operation succeeds now."""
@@ -273,10 +291,16 @@ class Walk(Suite):
                                                            "dataValue": 8}),
             "getTagsAccess": lambda: ((P, "pump", "flow"), None),
             "getTagsMonitor": lambda: ((P, "pump"), None),
+            "postCertificate": lambda: ((), self.certificate_form()),
+            "deleteCertificate": lambda: ((self.new_secret("/secrets/certificates",
+                                                           self.certificate_form()),), None),
+            "postKey": lambda: ((), self.key_form()),
+            "deleteKey": lambda: ((self.new_secret("/secrets/keys", self.key_form()),), None),
         }
         ids = {"/users/{id}": self.user, "/roles/{id}": self.role, "/mqtt/{id}": self.mqtt,
                "{groupId}": self.group, "{remoteDevId}": self.device, "{mcmdId}": self.command,
-               "{tagId}": self.tag, "{masterTcpIfaceId}": 1, "{tcpMasterId}": 1}
+               "{tagId}": self.tag, "{masterTcpIfaceId}": 1, "{tcpMasterId}": 1,
+               "/certificates/{uuid}": self.certificate}
         if op.name in table:
             found = table[op.name]()
         else:
@@ -302,7 +326,8 @@ class Walk(Suite):
             stream.close()
             return harness.Reply(stream.status, stream.reply.headers,
                                  getattr(stream, "body", b""), 0, f"GET {target}")
-        reply = client.request(op.method, target, body)
+        reply = client.form(op.method, target, **body) if isinstance(body, Form) else \
+            client.request(op.method, target, body)
         if op.name == "putUsersMePassword" and reply.status == 200:
             type(self).me_password = body["newPassword"]
             type(self).me = self.sign_in("second", self.me_password)
@@ -311,7 +336,8 @@ class Walk(Suite):
     STATE = ("/users", "/roles", "/sessions/configuration", "/password-policy", "/auth-lock",
              "/audits/configuration", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
-             "/modbusmaster/config/tags", "/modbusmaster/control/log-level")
+             "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
+             "/secrets/certificates", "/secrets/keys")
     VOLATILE = ("status", "loginAt", "passwordChangedAt", "disks", "flag")
 
     def state(self):

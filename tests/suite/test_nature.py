@@ -22,12 +22,7 @@ class Clock(Suite):
         handle, cls.shift_file = tempfile.mkstemp(prefix="clock")
         os.write(handle, struct.pack("=q", 0))
         os.close(handle)
-        cls.preload = f"{harness.BUILD}/tests/clockshift.so"
-        if harness.SANITIZED:  # the sanitizer's library must come first
-            name = {"asan": "libasan.so", "tsan": "libtsan.so"}[harness.VARIANT]
-            lib = subprocess.run(["gcc", f"-print-file-name={name}"], check=True,
-                                 capture_output=True, text=True).stdout.strip()
-            cls.preload = f"{lib}:{cls.preload}"
+        cls.preload = harness.preload("clockshift.so")
         cls.daemon_env = {"CLOCKSHIFT_FILE": cls.shift_file}
         super().setUpClass()
 
