@@ -161,6 +161,8 @@ gateway_start(void *self, struct svc *svc)
         r = auth_start(g->auth);
     if (r == 0)
         r = tls_watch(g->tls, svc->loop);
+    if (r == 0)
+        r = tls_publish(g->tls, svc);
     if (r == 0) {
         wait_for_peers(g);
         r = http_start(g);

@@ -25,6 +25,7 @@
 #include "gateway/conns.h"
 #include "libcommon/base.h"
 #include "libcommon/buf.h"
+#include "libcommon/cert_publish.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/loop.h"
@@ -56,6 +57,7 @@ struct tls {
     struct loop *loop;
     struct loop_io *io;
     struct loop_timer settle;
+    struct cert_publish *publish; /* NULL until tls_publish */
 };
 
 static void
@@ -340,6 +342,8 @@ tls_use(struct tls *t, struct tls_pair *pair, bool uploaded)
     pthread_rwlock_unlock(&t->lock);
     t->uploaded = uploaded;
     tls_pair_free(old); /* handshakes under way hold references of their own */
+    if (t->publish != NULL)
+        cert_publish_changed(t->publish);
 }
 
 static int
@@ -357,6 +361,28 @@ int
 tls_reload(struct tls *t)
 {
     return t->uploaded ? 0 : load_files(t);
+}
+
+static int
+fill_published(struct buf *list, void *arg)
+{
+    const struct tls *t = arg;
+    BIO *bio = BIO_new(BIO_s_mem());
+    bool ok = bio != NULL && PEM_write_bio_X509(bio, t->pair->cert) == 1;
+    for (int i = 0; ok && i < sk_X509_num(t->pair->chain); i++)
+        ok = PEM_write_bio_X509(bio, sk_X509_value(t->pair->chain, i)) == 1;
+    char *pem = NULL;
+    long n = ok ? BIO_get_mem_data(bio, &pem) : 0;
+    if (n > 0)
+        cert_publish_add(list, t->uploaded ? "uploaded.crt" : TLS_CERT_FILE, pem, (size_t)n);
+    BIO_free(bio);
+    return n > 0 ? 0 : -ENOMEM;
+}
+
+int
+tls_publish(struct tls *t, struct svc *svc)
+{
+    return cert_publish_new(svc, "httpserver", fill_published, t, &t->publish);
 }
 
 /* Each handshake takes the pair of this moment. */

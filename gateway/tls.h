@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 struct loop;
+struct svc;
 struct tls;
 struct tls_pair;
 
@@ -46,6 +47,9 @@ void tls_pair_free(struct tls_pair *pair); /* NULL does nothing */
  * changes then have no effect. Loop thread.
  */
 void tls_use(struct tls *t, struct tls_pair *pair, bool uploaded);
+
+/* Tells authd the certificate in use, now and after each change (libcommon/cert_publish.h). */
+int tls_publish(struct tls *t, struct svc *svc);
 
 /* The SSL_CTX, owned by 't'. */
 void *tls_context(struct tls *t);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "libcommon/api.h"
+#include "libcommon/cert_publish.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
@@ -757,6 +758,7 @@ cloudd_client_changed(void *self, void *arg)
     }
     if (r < 0)
         log_err("client: cannot apply client=%u error=%s", id, strerror(-r));
+    cert_publish_changed(d->published);
 }
 
 void

@@ -40,6 +40,7 @@ enum {
     CLOUDD_RECORD_MAX = 1 << 20, /* memory of one decoded record */
 };
 
+struct cert_publish;
 struct client;
 struct policy;
 
@@ -57,6 +58,7 @@ struct cloudd {
     struct loop_timer purge_timer;
     uint32_t purge[CLOUDD_CLIENTS_MAX * 4]; /* clients whose messages are to be removed */
     size_t n_purge;
+    struct cert_publish *published; /* certificates, to authd */
 };
 
 /* ---- keys ---- */
@@ -139,5 +141,7 @@ int cert_write_files(struct cloudd *d, uint32_t client, struct cert_files *ret_f
 void cert_remove_files(struct cloudd *d, uint32_t client);
 /* At the start: those of all clients. They are written again before each connection. */
 void cert_sweep_files(struct cloudd *d);
+/* cert_told.c: tells authd those of all clients from now on, after each change of a client. */
+int cert_tell(struct cloudd *d);
 
 #endif

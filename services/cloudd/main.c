@@ -175,6 +175,8 @@ cloudd_start(void *self, struct svc *svc)
         r = cloudd_load_clients(d);
     if (r == 0)
         r = find_orphans(d);
+    if (r == 0)
+        r = cert_tell(d);
     metric_on_dump(update_metrics, d);
     return r == 0 ? loop_before_sleep(svc->loop, before_sleep, d) : r;
 }

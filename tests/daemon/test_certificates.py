@@ -255,3 +255,79 @@ class Certificates(OneDaemon):
             self.assertEqual(got.json["error"]["details"][0]["pointer"], f"/{part}")
         self.refused(self.call("postCertificate", {"name": "x"}), 400, "a form")
         self.kept("postCertificate", pem, name="\u4e2d" * 128)
+
+
+class Told(OneDaemon):
+    """cloudd alone, which tells an authd that refuses, stalls and goes."""
+    name = "cloudd"
+    WHO = ADMIN[:3] + (1 << 5,) + ADMIN[4:]  # APP_MQTT_RW
+
+    @classmethod
+    def prepare(cls):
+        cls.audit = cls.fake_auditd()
+        cls.mode, cls.told = "take", []
+        cls.authd = cls.stand_in("authd", cls.listen)
+
+    @classmethod
+    def listen(cls, r):
+        if r.op != buspeer.CERT_PUBLISH:
+            return buspeer.reply(r.id, 404)
+        cls.told.append([c["name"] for c in r.json["certificates"]])
+        if cls.mode == "stall":
+            return None
+        return buspeer.reply(r.id, 200 if cls.mode == "take" else cls.mode)
+
+    def tearDown(self):
+        type(self).mode = "take"
+
+    def told_since(self, mark, n=1):
+        wait_for("authd to be told", lambda: len(self.told) >= mark + n, 15)
+        return self.told[mark:]
+
+    def change(self):
+        """Any change of a client: its certificates are told again."""
+        mark = len(self.told)
+        self.done("postMqttClient", {"enable": False, "server": "h", "port": 1}, who=self.WHO)
+        return mark
+
+    def test_it_tells_at_the_start_after_a_change_and_to_an_authd_that_comes_again(self):
+        self.assertEqual(self.told_since(0)[0], [])
+        self.told_since(self.change())
+        mark = len(self.told)
+        self.authd.drop()
+        self.told_since(mark)
+
+    def test_it_tells_again_what_authd_could_not_keep(self):
+        for status in (500, 507):
+            type(self).mode = status
+            mark = self.change()
+            self.told_since(mark)
+            type(self).mode = "take"
+            self.told_since(mark, 2)
+
+    def test_it_tells_again_when_no_answer_comes_and_serves_meanwhile(self):
+        type(self).mode = "stall"
+        mark = self.change()
+        self.told_since(mark)
+        self.done("getMqttClients", who=self.WHO)
+        type(self).mode = "take"
+        self.told_since(mark, 2)
+
+    def test_a_change_while_authd_thinks_is_told_after_the_answer(self):
+        type(self).mode = "stall"
+        mark = self.change()
+        self.told_since(mark)
+        self.change()
+        type(self).mode = "take"
+        self.authd.drop()
+        self.told_since(mark, 2)
+
+    def test_what_authd_refuses_for_good_is_told_at_the_next_change_only(self):
+        type(self).mode = 403
+        mark = self.change()
+        self.told_since(mark)
+        wait_for("the log", lambda: "authd does not list the certificates"
+                 in self.fleet.tail("cloudd"))
+        type(self).mode = "take"
+        self.told_since(self.change())
+        self.assertEqual(len(self.told), mark + 2)
