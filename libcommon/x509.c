@@ -309,16 +309,17 @@ key_kind(const EVP_PKEY *key)
     }
 }
 
-/* 'whose' begins the reason: "the key", "certificate 2: the key". */
+/* 'whose' begins the reason: "the key", "certificate 2: its key". */
 static int
-judge_key(const EVP_PKEY *key, const char *whose, char reason[X509_REASON_SIZE])
+judge_key(const EVP_PKEY *key, int rsa_bits_max, const char *whose,
+          char reason[X509_REASON_SIZE])
 {
     int bits = EVP_PKEY_get_bits(key);
     switch (key_kind(key)) {
     case X509_KEY_RSA:
-        if (bits < X509_RSA_BITS_MIN || bits > X509_RSA_BITS_MAX)
+        if (bits < X509_RSA_BITS_MIN || bits > rsa_bits_max)
             return refuse(reason, "%s has %d bits, an RSA key needs %d to %d", whose, bits,
-                          X509_RSA_BITS_MIN, X509_RSA_BITS_MAX);
+                          X509_RSA_BITS_MIN, rsa_bits_max);
         return 0;
     case X509_KEY_EC:
         if (bits < X509_EC_BITS_MIN)
@@ -360,7 +361,7 @@ static bool
 signs_for(EVP_PKEY *key, EVP_PKEY *public_key)
 {
     static const unsigned char message[] = "fieldgate";
-    unsigned char signature[X509_RSA_BITS_MAX / 8];
+    unsigned char signature[X509_RSA_KEY_BITS_MAX / 8];
     size_t n = sizeof(signature);
     EVP_MD_CTX *sign = EVP_MD_CTX_new(), *verify = EVP_MD_CTX_new();
     bool ok = sign != NULL && verify != NULL &&
@@ -378,7 +379,7 @@ check_key(const char *pem, size_t len, EVP_PKEY **ret_key, char reason[X509_REAS
 {
     int r = parse_key(pem, len, ret_key, reason);
     if (r == 0)
-        r = judge_key(*ret_key, "the key", reason);
+        r = judge_key(*ret_key, X509_RSA_KEY_BITS_MAX, "the key", reason);
     if (r != 0)
         return r;
     if ((key_kind(*ret_key) == X509_KEY_RSA && !rsa_is_bounded(*ret_key)) ||
@@ -552,7 +553,7 @@ judge_cert(const struct certs *c, unsigned i, int64_t now_us, char reason[X509_R
     (void)snprintf(whose, sizeof(whose), "certificate %u: its key", i + 1); /* fits */
     if (key == NULL)
         return refuse(reason, "%s is of an unknown kind", whose);
-    int r = judge_key(key, whose, reason);
+    int r = judge_key(key, X509_RSA_BITS_MAX, whose, reason);
     if (r == 0)
         r = judge_signature(x, i + 1, reason);
     return r == 0 ? judge_time(x, i + 1, now_us, reason) : r;

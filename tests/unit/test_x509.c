@@ -282,7 +282,7 @@ static void
 weak_keys_are_refused(void **state)
 {
     (void)state;
-    assert_weak_key(rsa(1024), "1024 bits, an RSA key needs 2048 to 8192");
+    assert_weak_key(rsa(1024), "1024 bits, an RSA key needs 2048 to ");
     assert_weak_key(curve("prime192v1"), "192 bits, an elliptic curve key needs 224");
     assert_weak_key(dsa(), "is DSA, which is too weak");
     EVP_PKEY *unnamed = curve("P-256");
@@ -290,6 +290,21 @@ weak_keys_are_refused(void **state)
                                                     OSSL_PKEY_EC_ENCODING_EXPLICIT),
                      1);
     assert_weak_key(unnamed, "has no named curve");
+}
+
+/* A certificate is only verified, so its key may be longer. */
+static void
+private_key_of_rsa_is_at_most_4096_bits(void **state)
+{
+    (void)state;
+    EVP_PKEY *key = rsa(4104);
+    fresh();
+    add_key(&out, key);
+    assert_key(&out, X509_REFUSED, "4104 bits, an RSA key needs 2048 to 4096");
+    fresh();
+    add_made(&out, &(struct spec){ .cn = "long", .key = key });
+    assert_certs(&out, X509_OK, NULL);
+    EVP_PKEY_free(key);
 }
 
 static void
@@ -640,6 +655,7 @@ main(void)
         cmocka_unit_test(good_keys_of_all_kinds_pair_with_their_certificates),
         cmocka_unit_test(old_forms_of_keys_are_read),
         cmocka_unit_test(weak_keys_are_refused),
+        cmocka_unit_test(private_key_of_rsa_is_at_most_4096_bits),
         cmocka_unit_test(key_that_cannot_sign_is_refused),
         cmocka_unit_test(encrypted_key_is_refused_and_nobody_is_asked),
         cmocka_unit_test(key_whose_numbers_do_not_belong_together_is_refused),
