@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -895,6 +896,33 @@ class Suite(unittest.TestCase):
         if reply.status not in (200, 201):
             raise AssertionError(f"{reply}")
         return reply.data
+
+
+class ShiftedClock:
+    """Before Suite: shift() makes the wall clock of all daemons jump while they run
+    (tests/fakes/clockshift.c)."""
+
+    shifted = 0
+
+    @classmethod
+    def setUpClass(cls):
+        handle, cls.shift_file = tempfile.mkstemp(prefix="clock")
+        os.write(handle, struct.pack("=q", 0))
+        os.close(handle)
+        cls.preload = preload("clockshift.so")
+        cls.daemon_env = {"CLOCKSHIFT_FILE": cls.shift_file}
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        os.unlink(cls.shift_file)
+
+    @classmethod
+    def shift(cls, seconds):
+        cls.shifted = seconds
+        with open(cls.shift_file, "r+b") as f:
+            f.write(struct.pack("=q", seconds))
 
 
 class SmallDisk:

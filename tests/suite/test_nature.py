@@ -1,44 +1,21 @@
 """A clock that jumps and a disk that is full."""
 import json
 import os
-import struct
-import subprocess
-import tempfile
 import time
 
 import harness
-from harness import Plant, SmallDisk, Suite, wait_for
+from harness import Plant, ShiftedClock, SmallDisk, Suite, wait_for
 
 TEST_SECONDS = 180
 PRIVATE_MOUNTS = True  # run.py gives us a mount namespace
 P = "modbus_tcp_master"
 
 
-class Clock(Suite):
-    """The wall clock of all daemons jumps while they run (tests/fakes/clockshift.c)."""
-
-    @classmethod
-    def setUpClass(cls):
-        handle, cls.shift_file = tempfile.mkstemp(prefix="clock")
-        os.write(handle, struct.pack("=q", 0))
-        os.close(handle)
-        cls.preload = harness.preload("clockshift.so")
-        cls.daemon_env = {"CLOCKSHIFT_FILE": cls.shift_file}
-        super().setUpClass()
-
+class Clock(ShiftedClock, Suite):
     @classmethod
     def tearDownClass(cls):
         cls.subscriber.close()
         super().tearDownClass()
-        os.unlink(cls.shift_file)
-
-    shifted = 0
-
-    @classmethod
-    def shift(cls, seconds):
-        cls.shifted = seconds
-        with open(cls.shift_file, "r+b") as f:
-            f.write(struct.pack("=q", seconds))
 
     @classmethod
     def prepare(cls):
