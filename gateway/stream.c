@@ -218,29 +218,29 @@ follow(struct stream *s)
 
 struct slot {
     bool used;
-    int64_t session_id;
+    int64_t user_id, session_id; /* service accounts have only the one */
 };
 
 static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct slot slots[2][STREAMS_MAX]; /* plain, secure */
 
-/* NULL: the listener or the session has as many as it may. */
+/* NULL: the listener, or the session or service account, has as many as it may. */
 static struct slot *
-take_slot(const struct http_call *call, int64_t session_id)
+take_slot(const struct http_call *call, const struct bus_principal *who)
 {
     struct slot *found = NULL;
     unsigned n_same = 0;
     pthread_mutex_lock(&slots_lock);
     for (unsigned i = 0; i < STREAMS_MAX; i++) {
         struct slot *s = &slots[call->secure][i];
-        n_same += s->used && s->session_id == session_id;
+        n_same += s->used && s->user_id == who->user_id && s->session_id == who->session_id;
         if (!s->used)
             found = s;
     }
     if (n_same >= STREAMS_PER_SESSION)
         found = NULL;
     if (found != NULL)
-        *found = (struct slot){ true, session_id };
+        *found = (struct slot){ true, who->user_id, who->session_id };
     pthread_mutex_unlock(&slots_lock);
     return found;
 }
@@ -270,7 +270,7 @@ stream_run(struct http_call *call, const struct forward *f, struct bus_request *
         (void)http_answer(call, &reply);
         return;
     }
-    struct slot *slot = take_slot(call, request->who.session_id);
+    struct slot *slot = take_slot(call, &request->who);
     if (slot == NULL) {
         close_at_daemon(&s);
         (void)http_fail(call, 503, "too many event streams");

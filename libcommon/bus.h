@@ -34,7 +34,7 @@ enum bus_who { BUS_WHO_NOBODY, BUS_WHO_USER, BUS_WHO_SERVICE, BUS_WHO_DAEMON };
 /* Who asks. Made by the gateway (or by a daemon for itself), never by a body. */
 struct bus_principal {
     uint8_t kind;         /* enum bus_who */
-    int64_t user_id;      /* 0 for nobody and daemons */
+    int64_t user_id;      /* 0 for nobody and daemons, below 0 for services */
     int64_t session_id;   /* 0 for services and daemons */
     uint64_t permissions; /* bits by enum api_permission (proto/permissions.yaml) */
     char name[66];        /* account, or "daemon" name; terminated */

@@ -539,8 +539,8 @@ def emit_source(daemon, ops, schemas, formats):
 
 def emit_permissions(permissions):
     bits = [p["bit"] for p in permissions]
-    if len(set(bits)) != len(bits) or max(bits) > 63:
-        raise Stop("permissions.yaml: bits must be unique and below 64")
+    if len(set(bits)) != len(bits) or max(bits) > 31:
+        raise Stop("permissions.yaml: bits must be unique and below 32, where add-ons begin")
     out = ["/* Made by proto/apigen.py from proto/permissions.yaml. */",
            "#ifndef FIELDGATE_GEN_PERMISSIONS_H\n#define FIELDGATE_GEN_PERMISSIONS_H\n",
            "/* bit, id, name, description */", "#define PERMISSION_TABLE(X) \\"]

@@ -3,7 +3,8 @@
  *
  * Invariants
  * - A token is good while its session is in the table below and its account is
- *   active. The signature alone opens nothing. A lock stops sign-ins only.
+ *   active, that of a service account while the store has the account. The
+ *   signature alone opens nothing. A lock stops sign-ins only.
  * - The front door (bus name "gateway") remembers principals. A change that
  *   takes rights away is answered only after the front door has confirmed that
  *   it forgot them (link.c).
@@ -78,6 +79,7 @@ struct floods {
 
 /* ---- the front door (link.c) ---- */
 
+/* The user is that of struct bus_principal: a service account's is below 0. */
 enum forget_scope { FORGET_ALL, FORGET_USER, FORGET_SESSION };
 typedef void forget_fn(void *arg, bool forgotten);
 enum { HELD_CHECKS_MAX = 256 };
@@ -87,7 +89,8 @@ struct forget {
     struct forget *next;
     struct authd *a;
     enum forget_scope scope;
-    uint64_t id, epoch, deadline_us;
+    int64_t id;
+    uint64_t epoch, deadline_us;
     bool is_sent;
     bool is_ours; /* allocated by link.c */
     forget_fn *fn;
@@ -193,12 +196,35 @@ void link_stop(struct authd *a);
  * once, never before this returns: false when there was no confirmation within
  * 2 s. 'f' is the caller's memory until then.
  */
-void link_forget(struct authd *a, struct forget *f, enum forget_scope scope, uint64_t id,
+void link_forget(struct authd *a, struct forget *f, enum forget_scope scope, int64_t id,
                  forget_fn *fn, void *arg);
 /* The same when nobody waits for it. */
-void link_forget_soon(struct authd *a, enum forget_scope scope, uint64_t id);
+void link_forget_soon(struct authd *a, enum forget_scope scope, int64_t id);
 /* True: answered later, when the line is clean. */
 bool link_hold_check(struct authd *a, struct bus_incoming *in);
+
+/* ---- service accounts (op_service.c) ---- */
+
+/* Before the name, in tokens, on the bus and in the audit log. */
+#define SERVICE_PREFIX "AzureIoTEdge/"
+/* 9999-12-31T23:59:59Z: a token ends with its account, never by time. */
+#define SERVICE_END_S INT64_C(253402300799)
+
+/* On the bus: never that of a person, and of one account only. */
+static inline int64_t
+service_user_id(const struct service_record *service)
+{
+    return -(int64_t)service->id;
+}
+
+/* token.c */
+/*
+ * Signs a token with these permissions and a random part that is kept nowhere.
+ * 'claims' has all but the serial number, the permissions and the random part.
+ * The text lives as long as the call. 0 or -errno.
+ */
+int token_make(struct authd *a, struct api_call *call, struct jwt_claims *claims,
+               uint64_t permissions, uint8_t ret_hash[JWT_HASH_SIZE], const char **ret_text);
 
 /* check.c: internal operations */
 void authd_auth_check(void *self, struct bus_incoming *in);
@@ -213,7 +239,7 @@ void authd_auth_refused(void *self, struct bus_incoming *in);
  */
 struct rights_change;
 struct rights_change *rights_change(struct authd *a, struct api_call *call,
-                                    enum forget_scope scope, uint64_t id);
+                                    enum forget_scope scope, int64_t id);
 /* Ends a session with it: in the transaction now, in memory after the commit. 0 or -errno. */
 int rights_end_session(struct rights_change *change, uint64_t session_id);
 /* All sessions of an account but 'except' (0: none is spared). 0 or -errno. */
@@ -225,6 +251,10 @@ enum api_status account_fill(struct authd *a, struct api_call *call, struct stor
 /* The caller's own account: API_OK or a refusal. */
 enum api_status account_of_caller(struct api_call *call, struct store_txn *txn,
                                   struct user_record *ret_user);
+/* op_role.c: puts the bits of 'ids' into '*bits', of which those it had need not be known. */
+enum api_status permission_set(struct api_call *call, struct store_txn *txn,
+                               const char *const *ids, size_t n, const char *pointer,
+                               uint64_t *bits);
 /* Of the call; 'digits' of the second. NULL without memory. */
 const char *time_text(struct api_call *call, int64_t wall_us, int digits);
 /* Other people's things may be seen and ended by the caller. */

@@ -10,7 +10,9 @@
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
 #include "libcommon/log.h"
+#include "libcommon/str.h"
 #include "services/authd/authd.h"
+#include "services/authd/permission.h"
 
 #include "libcommon/banned.h"
 
@@ -34,29 +36,93 @@ answer(struct bus_incoming *in, uint16_t status, struct buf *b)
     buf_done(b);
 }
 
-/* The live session of a good token, with its account; NULL: refused. '*ret_error': -errno or 0.
- */
-static struct live_session *
-find_principal(struct authd *a, struct store_txn *txn, const char *token,
-               struct user_record *ret_user, int *ret_error)
+/* Who a good token is, as the front door is told. */
+struct principal {
+    bool is_service;
+    bool must_change;
+    int64_t user_id;
+    uint64_t session_id;
+    uint64_t permissions;
+    char name[RECORD_NAME_SIZE];
+    int64_t left_us; /* as good as that, unless it is taken back */
+};
+
+/* All: STORE_OK, STORE_NOT_FOUND (refused) or -errno. */
+static int
+find_session(struct authd *a, struct store_txn *txn, const struct jwt_subject *subject,
+             const uint8_t *hash, struct principal *p)
 {
-    int64_t user_id, session_id;
+    struct user_record user;
+    struct live_session *s = sessions_find(a, (uint64_t)subject->session_id);
+    if (!s || s->record.user_id != (uint64_t)subject->user_id ||
+        sodium_memcmp(hash, s->record.token_hash, sizeof(s->record.token_hash)) != 0 ||
+        !sessions_is_live(a, s))
+        return STORE_NOT_FOUND;
+    p->left_us = sessions_left_us(a, s);
+    int r = user_get(txn, s->record.user_id, &user);
+    if (r != STORE_OK)
+        return r;
+    if (!user.is_active)
+        return STORE_NOT_FOUND;
+    p->user_id = (int64_t)user.id;
+    p->session_id = s->record.id;
+    p->must_change = user.must_change;
+    memcpy(p->name, user.name, sizeof(p->name));
+    sessions_touch(a, s, 0);
+    r = user.must_change ? STORE_OK : user_permissions(txn, &user, &p->permissions);
+    sodium_memzero(&user, sizeof(user));
+    return r;
+}
+
+static int
+find_service(struct store_txn *txn, const struct jwt_subject *subject, const uint8_t *hash,
+             struct principal *p)
+{
+    struct service_record service;
+    uint64_t known;
+    if (strncmp(subject->name, SERVICE_PREFIX, strlen(SERVICE_PREFIX)) != 0 ||
+        subject->name[strlen(SERVICE_PREFIX)] == '\0')
+        return STORE_NOT_FOUND;
+    int r = service_get(txn, subject->name + strlen(SERVICE_PREFIX), &service);
+    if (r == STORE_OK &&
+        sodium_memcmp(hash, service.token_hash, sizeof(service.token_hash)) != 0)
+        return STORE_NOT_FOUND;
+    if (r == STORE_OK)
+        r = permission_known(txn, &known);
+    if (r != STORE_OK)
+        return r;
+    p->is_service = true;
+    p->user_id = service_user_id(&service);
+    p->permissions = service.required & known;
+    p->left_us = SERVICE_END_S * 1000000 - clock_wall_us();
+    return str_copy(p->name, sizeof(p->name), subject->name);
+}
+
+static int
+find_principal(struct authd *a, struct store_txn *txn, const char *token, struct principal *p)
+{
+    struct jwt_subject subject;
     uint8_t hash[JWT_HASH_SIZE];
     size_t len = strlen(token);
-    *ret_error = 0;
-    if (jwt_check(a->key, token, len, &user_id, &session_id) < 0)
-        return NULL;
-    struct live_session *s = sessions_find(a, (uint64_t)session_id);
+    if (jwt_check(a->key, token, len, &subject) < 0)
+        return STORE_NOT_FOUND;
     jwt_hash(token, len, hash);
-    if (!s || s->record.user_id != (uint64_t)user_id ||
-        sodium_memcmp(hash, s->record.token_hash, sizeof(hash)) != 0 || !sessions_is_live(a, s))
-        return NULL;
-    int r = user_get(txn, s->record.user_id, ret_user);
-    if (r < 0)
-        *ret_error = r;
-    if (r != STORE_OK || !ret_user->is_active)
-        return NULL;
-    return s;
+    return subject.session_id == 0 ? find_service(txn, &subject, hash, p)
+                                   : find_session(a, txn, &subject, hash, p);
+}
+
+static void
+write_principal(struct buf *b, const struct principal *p)
+{
+    char bits[24];
+    (void)snprintf(bits, sizeof(bits), "%llu", (unsigned long long)p->permissions); /* fits */
+    jw_kstr(b, "kind", p->is_service ? "service" : "user");
+    jw_ki64(b, "userId", p->user_id);
+    jw_ku64(b, "sessionId", p->session_id);
+    jw_kstr(b, "permissions", bits);
+    jw_kstr(b, "name", p->name);
+    jw_kbool(b, "mustChange", p->must_change);
+    jw_ki64(b, "validUntil", clock_wall_us() + p->left_us);
 }
 
 void
@@ -82,14 +148,10 @@ authd_auth_check(void *self, struct bus_incoming *in)
         answer(in, API_INVALID, &b);
         return;
     }
-    struct user_record user = { 0 };
-    uint64_t permissions = 0;
-    struct live_session *s = NULL;
+    struct principal p = { 0 };
     int r = store_read(a->svc->store, &txn);
     if (r == 0)
-        s = find_principal(a, txn, token, &user, &r);
-    if (s && !user.must_change)
-        r = user_permissions(txn, &user, &permissions);
+        r = find_principal(a, txn, token, &p);
     if (r < 0) {
         log_err("authd: cannot check a token error=%s", strerror(-r));
         answer(in, API_INTERNAL, &b);
@@ -97,20 +159,10 @@ authd_auth_check(void *self, struct bus_incoming *in)
     }
     jw_open(&b, '{');
     jw_ku64(&b, "epoch", a->epoch);
-    if (s) {
-        char bits[24];
-        (void)snprintf(bits, sizeof(bits), "%llu", (unsigned long long)permissions); /* fits */
-        sessions_touch(a, s, 0);
-        jw_kstr(&b, "kind", "user");
-        jw_ku64(&b, "userId", user.id);
-        jw_ku64(&b, "sessionId", s->record.id);
-        jw_kstr(&b, "permissions", bits);
-        jw_kstr(&b, "name", user.name);
-        jw_kbool(&b, "mustChange", user.must_change);
-        jw_ki64(&b, "validUntil", clock_wall_us() + sessions_left_us(a, s));
-    }
+    if (r == STORE_OK)
+        write_principal(&b, &p);
     jw_close(&b, '}');
-    answer(in, s ? API_OK : API_UNAUTHENTICATED, &b);
+    answer(in, r == STORE_OK ? API_OK : API_UNAUTHENTICATED, &b);
 }
 
 void

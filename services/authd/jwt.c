@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "libcommon/json.h"
+#include "libcommon/str.h"
 
 #include "libcommon/banned.h"
 
@@ -79,7 +80,7 @@ jwt_make(const uint8_t key[JWT_KEY_SIZE], const struct jwt_claims *claims,
 }
 
 static int
-check_claims(const char *text, size_t len, int64_t *ret_user_id, int64_t *ret_session_id)
+check_claims(const char *text, size_t len, struct jwt_subject *ret_subject)
 {
     char json[CLAIMS_MAX + 1];
     size_t n = 0;
@@ -88,21 +89,22 @@ check_claims(const char *text, size_t len, int64_t *ret_user_id, int64_t *ret_se
         return -EBADMSG;
     CLEANUP(json_freep) struct cJSON *tree = NULL;
     struct json_error e;
-    int64_t user_id, session_id;
+    struct jwt_subject subject;
     int r = json_parse(json, n, &tree, &e);
     if (r < 0)
         return r == -ENOMEM ? r : -EBADMSG;
-    if (json_i64(json_get(tree, "UserID"), &user_id) < 0 ||
-        json_i64(json_get(tree, "SessionID"), &session_id) < 0)
+    const char *name = json_text(json_get(tree, "Name"));
+    if (json_i64(json_get(tree, "UserID"), &subject.user_id) < 0 ||
+        json_i64(json_get(tree, "SessionID"), &subject.session_id) < 0 || !name ||
+        str_copy(subject.name, sizeof(subject.name), name) < 0)
         return -EBADMSG;
-    *ret_user_id = user_id;
-    *ret_session_id = session_id;
+    *ret_subject = subject;
     return 0;
 }
 
 int
-jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len, int64_t *ret_user_id,
-          int64_t *ret_session_id)
+jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len,
+          struct jwt_subject *ret_subject)
 {
     if (len > JWT_TEXT_MAX || len <= HEADER_LEN + 1 + SIGNATURE_LEN ||
         memcmp(text, header, HEADER_LEN) != 0)
@@ -118,8 +120,7 @@ jwt_check(const uint8_t key[JWT_KEY_SIZE], const char *text, size_t len, int64_t
     /* The signature first: what follows parses only what this daemon wrote. */
     if (crypto_auth_hmacsha256_verify(mac, (const uint8_t *)text, signed_len, key) != 0)
         return -EBADMSG;
-    return check_claims(text + HEADER_LEN, signed_len - HEADER_LEN, ret_user_id,
-                        ret_session_id);
+    return check_claims(text + HEADER_LEN, signed_len - HEADER_LEN, ret_subject);
 }
 
 void

@@ -43,7 +43,7 @@ finish(struct forget *f, bool forgotten)
 }
 
 static int
-call_gateway(struct authd *a, enum forget_scope scope, uint64_t id, uint64_t epoch,
+call_gateway(struct authd *a, enum forget_scope scope, int64_t id, uint64_t epoch,
              uint64_t deadline_us, bus_reply_fn *fn, void *arg)
 {
     static const char *const names[] = { "all", "userId", "sessionId" };
@@ -54,7 +54,7 @@ call_gateway(struct authd *a, enum forget_scope scope, uint64_t id, uint64_t epo
     if (scope == FORGET_ALL)
         jw_kbool(&body, names[scope], true);
     else
-        jw_ku64(&body, names[scope], id);
+        jw_ki64(&body, names[scope], id);
     jw_close(&body, '}');
     struct bus_request request = {
         .kind = BUS_KIND_INTERNAL,
@@ -118,7 +118,7 @@ send_forget(struct forget *f)
 }
 
 void
-link_forget(struct authd *a, struct forget *f, enum forget_scope scope, uint64_t id,
+link_forget(struct authd *a, struct forget *f, enum forget_scope scope, int64_t id,
             forget_fn *fn, void *arg)
 {
     *f = (struct forget){ .next = a->link.forgets,
@@ -137,7 +137,7 @@ link_forget(struct authd *a, struct forget *f, enum forget_scope scope, uint64_t
 }
 
 void
-link_forget_soon(struct authd *a, enum forget_scope scope, uint64_t id)
+link_forget_soon(struct authd *a, enum forget_scope scope, int64_t id)
 {
     struct forget *f = malloc(sizeof(*f));
     if (!f) {

@@ -12,6 +12,7 @@
 #include "proto/internal.h"
 #include "services/authd/cert.h"
 #include "services/authd/op_auth.h"
+#include "services/authd/permission.h"
 #include "services/authd/policy.h"
 
 #include "libcommon/banned.h"
@@ -36,7 +37,7 @@ make_key(struct store_txn *txn)
 static int
 make_first_account(struct store_txn *txn)
 {
-    struct role_record role = { .name = "Administrator", .permissions = permission_all };
+    struct role_record role = { .name = "Administrator", .permissions = permission_builtin };
     struct user_record user = {
         .is_active = true,
         .must_change = true,

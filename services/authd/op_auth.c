@@ -134,29 +134,14 @@ static int
 make_token(struct authd *a, struct api_call *call, const struct user_record *user,
            uint64_t permissions, struct session_record *session, const char **ret_token)
 {
-    const char *ids[64];
     struct jwt_claims claims = {
         .user_id = (int64_t)user->id,
         .session_id = (int64_t)session->id,
         .name = user->name,
-        .serial_number = a->serial,
-        .permissions = ids,
         .iat = session->created_us / 1000000,
         .exp = (session->created_us + (int64_t)session->life_us) / 1000000,
     };
-    for (unsigned bit = 0; bit < 64; bit++)
-        if (permissions >> bit & 1)
-            ids[claims.n_permissions++] = permission_id(bit);
-    randombytes_buf(claims.id, sizeof(claims.id));
-    char token[JWT_TEXT_MAX + 1];
-    int r = jwt_make(a->key, &claims, token);
-    if (r == 0) {
-        jwt_hash(token, strlen(token), session->token_hash);
-        *ret_token = api_strdup(call, token);
-        r = *ret_token ? 0 : -ENOMEM;
-        sodium_memzero(token, sizeof(token));
-    }
-    return r;
+    return token_make(a, call, &claims, permissions, session->token_hash, ret_token);
 }
 
 struct opened {

@@ -40,7 +40,7 @@ save(struct password_job *job)
         r = job->error;
     struct rights_change *change = NULL;
     if (r == 0) {
-        change = rights_change(a, call, FORGET_USER, user.id);
+        change = rights_change(a, call, FORGET_USER, (int64_t)user.id);
         if (!change)
             return API_INTERNAL;
         memcpy(user.password, job->made, sizeof(user.password));

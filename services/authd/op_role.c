@@ -6,8 +6,36 @@
 
 #include "libcommon/str.h"
 #include "services/authd/authd.h"
+#include "services/authd/permission.h"
 
 #include "libcommon/banned.h"
+
+/* Those of add-ons, with whose they are. */
+static int
+list_addons(struct api_call *call, struct store_txn *txn)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    int r = store_iter_init(&it, txn, DB_SERVICES, NULL, 0, false);
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct service_record service;
+        r = service_decode(it.value, it.size, &service);
+        for (unsigned bit = ADDON_BIT_FIRST; r == 0 && bit < 64; bit++) {
+            struct addon_record addon;
+            if (!(service.addons >> bit & 1))
+                continue;
+            r = addon_by_bit(txn, bit, &addon);
+            if (r != STORE_OK)
+                return r < 0 ? r : -EPROTO;
+            struct permission item = {
+                .id = addon.id,
+                .name = addon.name,
+                .description = api_printf(call, "Of the service account %s.", service.name),
+            };
+            api_item(call, &item);
+        }
+    }
+    return r < 0 ? r : 0;
+}
 
 enum api_status
 authd_get_permissions(struct authd *self, struct api_call *call)
@@ -18,9 +46,13 @@ authd_get_permissions(struct authd *self, struct api_call *call)
         PERMISSION_TABLE(X)
 #undef X
     };
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         api_item(call, &all[i]);
-    return API_OK;
+    int r = list_addons(call, txn);
+    return r < 0 ? api_fail_errno(call, r, "cannot read the permissions") : API_OK;
 }
 
 static int
@@ -45,19 +77,18 @@ static enum api_status
 fill(struct api_call *call, struct store_txn *txn, const struct role_record *record,
      struct role *ret_role)
 {
-    uint64_t bits = role_permissions(record);
+    uint64_t known;
     *ret_role = (struct role){
         .id = (int64_t)record->id,
         .name = api_strdup(call, record->name),
         .description = api_strdup(call, record->description),
-        .permissions = api_alloc(call, 64 * sizeof(const char *)),
     };
-    if (!ret_role->permissions)
-        return API_TOO_LARGE;
-    for (unsigned bit = 0; bit < 64; bit++)
-        if (bits >> bit & 1)
-            ret_role->permissions[ret_role->n_permissions++] = permission_id(bit);
-    int r = list_holders(call, txn, record->id, ret_role);
+    int r = permission_known(txn, &known);
+    if (r == 0)
+        r = permission_ids(call, txn, role_permissions(record, known), &ret_role->permissions,
+                           &ret_role->n_permissions);
+    if (r == 0)
+        r = list_holders(call, txn, record->id, ret_role);
     return r < 0 ? api_fail_errno(call, r, "cannot read the roles") : API_OK;
 }
 
@@ -69,6 +100,27 @@ find_role(struct api_call *call, struct store_txn *txn, int64_t id,
     if (r < 0)
         return api_fail_errno(call, r, "cannot read the role");
     return r == STORE_OK ? API_OK : api_fail(call, API_NOT_FOUND, "/id", "role not found");
+}
+
+enum api_status
+permission_set(struct api_call *call, struct store_txn *txn, const char *const *ids, size_t n,
+               const char *pointer, uint64_t *bits)
+{
+    uint64_t known, found = 0;
+    int r = permission_known(txn, &known);
+    for (size_t i = 0; i < n && r == 0; i++) {
+        unsigned bit;
+        r = permission_find(txn, ids[i], &bit);
+        if (r == STORE_NOT_FOUND || (r == STORE_OK && !((known | *bits) >> bit & 1)))
+            return api_fail(call, API_INVALID, api_printf(call, "%s/%zu", pointer, i),
+                            "no such permission");
+        if (r == STORE_OK)
+            found |= UINT64_C(1) << bit;
+    }
+    if (r < 0)
+        return api_fail_errno(call, r, "cannot read the permissions");
+    *bits = found;
+    return API_OK;
 }
 
 /* Puts what the client says into the record, with the checks that need the store. */
@@ -91,15 +143,8 @@ set(struct api_call *call, struct store_txn *txn, const struct role_put *put,
                      put->description ? put->description : "");
     if (r < 0)
         return api_fail_errno(call, r, "cannot read the roles");
-    record->permissions = 0;
-    for (size_t i = 0; i < put->n_permissions; i++) {
-        int bit = permission_bit(put->permissions[i]);
-        if (bit < 0)
-            return api_fail(call, API_INVALID, api_printf(call, "/permissions/%zu", i),
-                            "no such permission");
-        record->permissions |= UINT64_C(1) << bit;
-    }
-    return API_OK;
+    return permission_set(call, txn, put->permissions, put->n_permissions, "/permissions",
+                          &record->permissions);
 }
 
 enum api_status
@@ -195,6 +240,8 @@ authd_put_role(struct authd *self, struct api_call *call,
     if (!rights_change(self, call, FORGET_ALL, 0))
         return API_INTERNAL;
     int r = role_put(txn, &record);
+    if (r == 0)
+        r = addons_settle(txn);
     if (r < 0)
         return api_fail_errno(call, r, "cannot save the role");
     api_audit_message(call, "Role %s changed by %s", record.name, call->who->name);
@@ -224,6 +271,8 @@ authd_delete_role(struct authd *self, struct api_call *call,
                         record.name, now.n_users);
     /* Nobody holds it, so no right changes. */
     int r = role_delete(txn, record.id);
+    if (r == 0)
+        r = addons_settle(txn);
     if (r < 0)
         return api_fail_errno(call, r, "cannot delete the role");
     api_audit_message(call, "Role %s deleted by %s", record.name, call->who->name);

@@ -17,7 +17,8 @@ struct rights_change {
     struct authd *a;
     struct api_call *call;
     enum forget_scope scope;
-    uint64_t id, epoch;
+    int64_t id;
+    uint64_t epoch;
     uint64_t *gone; /* sessions, SESSIONS_MAX */
     size_t n_gone;
     struct forget forget;
@@ -48,7 +49,7 @@ committed(void *self, void *arg)
 }
 
 struct rights_change *
-rights_change(struct authd *a, struct api_call *call, enum forget_scope scope, uint64_t id)
+rights_change(struct authd *a, struct api_call *call, enum forget_scope scope, int64_t id)
 {
     struct store_txn *txn = api_txn(call);
     struct rights_change *change = api_alloc(call, sizeof(*change));
@@ -180,7 +181,7 @@ authd_get_session(struct authd *self, struct api_call *call,
 static enum api_status
 end_one(struct authd *a, struct api_call *call, uint64_t id)
 {
-    struct rights_change *change = rights_change(a, call, FORGET_SESSION, id);
+    struct rights_change *change = rights_change(a, call, FORGET_SESSION, (int64_t)id);
     if (!change)
         return API_INTERNAL;
     int r = rights_end_session(change, id);
@@ -207,6 +208,9 @@ enum api_status
 authd_delete_auth(struct authd *self, struct api_call *call)
 {
     const struct live_session *s = sessions_find(self, (uint64_t)call->who->session_id);
+    if (!s && call->who->kind == BUS_WHO_SERVICE)
+        return api_fail(call, API_FORBIDDEN, NULL,
+                        "a service account has no session; it ends by its deletion");
     if (!s)
         return api_fail(call, API_NOT_FOUND, NULL, "session not found");
     api_audit_message(call, "%s signed out", call->who->name);
@@ -267,7 +271,7 @@ authd_delete_sessions(struct authd *self, struct api_call *call,
         return API_OK; /* no rights change */
 
     struct rights_change *change =
-        only_own ? rights_change(self, call, FORGET_USER, (uint64_t)call->who->user_id)
+        only_own ? rights_change(self, call, FORGET_USER, call->who->user_id)
                  : rights_change(self, call, FORGET_ALL, 0);
     if (!change)
         return API_INTERNAL;

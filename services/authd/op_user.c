@@ -9,6 +9,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/str.h"
 #include "services/authd/password.h"
+#include "services/authd/permission.h"
 #include "services/authd/policy.h"
 
 #include "libcommon/banned.h"
@@ -57,15 +58,14 @@ account_fill(struct authd *a, struct api_call *call, struct store_txn *txn,
             user->password_changed_us ? time_text(call, user->password_changed_us, 0) : NULL,
         .login_at =
             user->login_us ? time_text(call, user->login_us, 0) : "0001-01-01T00:00:00Z",
-        .permissions = api_alloc(call, 64 * sizeof(const char *)),
         .roles = api_alloc(call, RECORD_ROLES_MAX * sizeof(struct role_ref)),
         .flag = flag_of(a, user),
     };
-    if (!ret_account->permissions || !ret_account->roles)
+    if (!ret_account->roles)
         return API_TOO_LARGE;
-    for (unsigned bit = 0; bit < 64; bit++)
-        if (bits >> bit & 1)
-            ret_account->permissions[ret_account->n_permissions++] = permission_id(bit);
+    r = permission_ids(call, txn, bits, &ret_account->permissions, &ret_account->n_permissions);
+    if (r < 0)
+        return api_fail_errno(call, r, "cannot read the account");
     for (size_t i = 0; i < user->n_roles; i++) {
         struct role_record role;
         r = role_get(txn, user->roles[i], &role);
@@ -82,7 +82,8 @@ enum api_status
 account_of_caller(struct api_call *call, struct store_txn *txn, struct user_record *ret_user)
 {
     if (call->who->kind != BUS_WHO_USER)
-        return api_fail(call, API_FORBIDDEN, NULL, "only accounts have that");
+        return api_fail(call, API_FORBIDDEN, NULL,
+                        "a service account has no account of a person");
     int r = user_get(txn, (uint64_t)call->who->user_id, ret_user);
     if (r < 0)
         return api_fail_errno(call, r, "cannot read the account");
@@ -253,7 +254,7 @@ authd_put_user(struct authd *self, struct api_call *call,
     if (r == 0)
         r = user_put(txn, &user);
     if (api_sent(call, "/isActive") || api_sent(call, "/roles")) {
-        struct rights_change *change = rights_change(self, call, FORGET_USER, user.id);
+        struct rights_change *change = rights_change(self, call, FORGET_USER, (int64_t)user.id);
         if (!change)
             return API_INTERNAL;
         if (r == 0 && !user.is_active)
@@ -285,7 +286,7 @@ authd_delete_user(struct authd *self, struct api_call *call,
     if (status != API_OK)
         return status;
     char *name = api_strdup(call, user.name);
-    struct rights_change *change = rights_change(self, call, FORGET_USER, user.id);
+    struct rights_change *change = rights_change(self, call, FORGET_USER, (int64_t)user.id);
     if (!change || !name)
         return API_INTERNAL;
     int r = rights_end_sessions_of(change, user.id, 0);

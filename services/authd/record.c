@@ -3,50 +3,20 @@
 #include <errno.h>
 #include <string.h>
 
-#include "gen/permissions.h"
 #include "libcommon/buf.h"
-#include "libcommon/str.h"
+#include "services/authd/permission.h"
 
 #include "libcommon/banned.h"
 
 const char *const record_dbs[N_DBS] = {
-    [DB_USERS] = "users",       [DB_NAMES] = "user-names", [DB_ROLES] = "roles",
-    [DB_SESSIONS] = "sessions", [DB_LOCKS] = "locks",      [DB_CONFIG] = "config",
-    [DB_KEY] = "key",           [DB_CERTS] = "certs",      [DB_SECRETS] = "secrets",
+    [DB_USERS] = "users",       [DB_NAMES] = "user-names",  [DB_ROLES] = "roles",
+    [DB_SESSIONS] = "sessions", [DB_LOCKS] = "locks",       [DB_CONFIG] = "config",
+    [DB_KEY] = "key",           [DB_SERVICES] = "services", [DB_ADDONS] = "addons",
+    [DB_CERTS] = "certs",       [DB_SECRETS] = "secrets",
     [DB_OUTBOX] = "outbox",
 };
 
 enum { RECORD_MAX = 8192 };
-
-/* ---- permissions ---- */
-
-#define X(bit, id, name, description) | UINT64_C(1) << (bit)
-const uint64_t permission_all = 0 PERMISSION_TABLE(X);
-#undef X
-
-int
-permission_bit(const char *id)
-{
-#define X(bit, word, name, description)                                                        \
-    if (str_eq(id, #word))                                                                     \
-        return (bit);
-    PERMISSION_TABLE(X)
-#undef X
-    return -1;
-}
-
-const char *
-permission_id(unsigned bit)
-{
-    switch (bit) {
-#define X(number, word, name, description)                                                     \
-    case (number):                                                                             \
-        return #word;
-        PERMISSION_TABLE(X)
-#undef X
-    }
-    return NULL;
-}
 
 /* ---- encoding ---- */
 
@@ -68,6 +38,14 @@ get_text(struct rd *r, char *out, size_t size)
     }
     memcpy(out, text, len);
     out[len] = '\0';
+}
+
+static void
+get_hash(struct rd *r, uint8_t out[RECORD_TOKEN_HASH_SIZE])
+{
+    const uint8_t *hash = rd_bytes(r, RECORD_TOKEN_HASH_SIZE);
+    if (hash)
+        memcpy(out, hash, RECORD_TOKEN_HASH_SIZE);
 }
 
 int
@@ -202,16 +180,19 @@ user_count_admins(struct store_txn *txn, uint64_t except, size_t *ret_n)
 int
 user_permissions(struct store_txn *txn, const struct user_record *user, uint64_t *ret_bits)
 {
-    uint64_t bits = 0;
+    uint64_t bits = 0, known;
+    int r = permission_known(txn, &known);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < user->n_roles; i++) {
         struct role_record role;
-        int r = role_get(txn, user->roles[i], &role);
+        r = role_get(txn, user->roles[i], &role);
         if (r < 0)
             return r;
         if (r == STORE_OK)
-            bits |= role_permissions(&role);
+            bits |= role_permissions(&role, known);
     }
-    *ret_bits = bits;
+    *ret_bits = bits & known;
     return 0;
 }
 
@@ -263,9 +244,64 @@ role_delete(struct store_txn *txn, uint64_t id)
 }
 
 uint64_t
-role_permissions(const struct role_record *role)
+role_permissions(const struct role_record *role, uint64_t known)
 {
-    return role->id == ROLE_ADMINISTRATOR ? permission_all : role->permissions & permission_all;
+    return role->id == ROLE_ADMINISTRATOR ? known : role->permissions;
+}
+
+/* ---- service accounts ---- */
+
+int
+service_decode(const void *value, size_t size, struct service_record *ret_service)
+{
+    struct rd r;
+    struct service_record s = { 0 };
+    rd_init(&r, value, size);
+    s.id = rd_u64(&r);
+    get_text(&r, s.name, sizeof(s.name));
+    get_text(&r, s.display_name, sizeof(s.display_name));
+    s.created_us = (int64_t)rd_u64(&r);
+    s.addons = rd_u64(&r);
+    s.required = rd_u64(&r);
+    get_hash(&r, s.token_hash);
+    if (!rd_ended(&r))
+        return -EPROTO;
+    *ret_service = s;
+    return STORE_OK;
+}
+
+int
+service_get(struct store_txn *txn, const char *name, struct service_record *ret_service)
+{
+    const void *value;
+    size_t size;
+    int r = store_get(txn, DB_SERVICES, name, strlen(name), &value, &size);
+    return r == STORE_OK ? service_decode(value, size, ret_service) : r;
+}
+
+int
+service_put(struct store_txn *txn, const struct service_record *service)
+{
+    struct buf b;
+    buf_init(&b, RECORD_MAX);
+    buf_put_u64(&b, service->id);
+    put_text(&b, service->name);
+    put_text(&b, service->display_name);
+    buf_put_u64(&b, (uint64_t)service->created_us);
+    buf_put_u64(&b, service->addons);
+    buf_put_u64(&b, service->required);
+    buf_put(&b, service->token_hash, sizeof(service->token_hash));
+    int r = b.err ? b.err
+                  : store_put(txn, DB_SERVICES, service->name, strlen(service->name), b.data,
+                              b.len);
+    buf_done(&b);
+    return r;
+}
+
+int
+service_delete(struct store_txn *txn, const char *name)
+{
+    return store_del(txn, DB_SERVICES, name, strlen(name));
 }
 
 /* ---- sessions ---- */
@@ -282,10 +318,9 @@ session_decode(const void *value, size_t size, struct session_record *ret_sessio
     s.last_us = (int64_t)rd_u64(&r);
     s.life_us = rd_u64(&r);
     get_text(&r, s.addr, sizeof(s.addr));
-    const uint8_t *hash = rd_bytes(&r, sizeof(s.token_hash));
-    if (!hash || !rd_ended(&r))
+    get_hash(&r, s.token_hash);
+    if (!rd_ended(&r))
         return -EPROTO;
-    memcpy(s.token_hash, hash, sizeof(s.token_hash));
     *ret_session = s;
     return STORE_OK;
 }

@@ -202,7 +202,7 @@ sweep(void *arg)
     }
     /* Nobody waits for it, and the front door asks again at the end we told it. */
     if (n > 0)
-        link_forget_soon(a, n > 1 ? FORGET_ALL : FORGET_SESSION, id);
+        link_forget_soon(a, n > 1 ? FORGET_ALL : FORGET_SESSION, (int64_t)id);
     arm_sweep(a);
 }
 

@@ -244,6 +244,46 @@ class Gateway(OneDaemon):
             self.assertEqual(c.get("/mqtt").status, 200)
         self.assertEqual((self.checks(), self.checks("other-token")), (mine + 1, theirs + 1))
 
+    def test_service_accounts_are_forgotten_one_by_one(self):
+        clients = {}
+        for user in (-1, -2):
+            self.rights.grant(f"service{user}", kind="service", userId=user, sessionId=0,
+                              name=f"AzureIoTEdge/app{-user}")
+            clients[user] = self.anyone.with_token(f"service{user}")
+            self.assertEqual(clients[user].get("/mqtt").status, 200)
+        asked = self.cloudd.asked[-1].who
+        self.assertEqual((asked[:3], asked[4]), ((buspeer.WHO_SERVICE, -2, 0), "AzureIoTEdge/app2"))
+        for user in (-1, -2):
+            self.rights.grants.pop(f"service{user}")
+        self.forget(userId=-1)
+        self.refused(clients[-1].get("/mqtt"), 401)
+        self.assertEqual(clients[-2].get("/mqtt").status, 200)
+        self.forget(sessionId=11)
+        self.forget(userId=1)
+        self.assertEqual(clients[-2].get("/mqtt").status, 200)
+        self.forget(userId=-2)
+        self.refused(clients[-2].get("/mqtt"), 401)
+
+    def test_a_stream_of_a_service_account_ends_with_it_and_counts_for_it_alone(self):
+        self.events_from([b"data:1\n\n"], end=False)
+        streams = {}
+        for user, n in ((-1, 56), (-2, 1)):
+            self.rights.grant(f"streams{user}", kind="service", userId=user, sessionId=0,
+                              name=f"AzureIoTEdge/app{-user}")
+            client = self.anyone.with_token(f"streams{user}")
+            streams[user] = [client.stream("/tags/monitor/a/b?onChanged") for _ in range(n)]
+            for s in streams[user]:
+                self.addCleanup(s.close)
+            self.assertEqual([s.status for s in streams[user]], [200] * n)
+        more = self.anyone.with_token("streams-1").stream("/tags/monitor/a/b?onChanged")
+        self.addCleanup(more.close)
+        self.assertEqual(more.status, 503)
+        self.rights.grants.pop("streams-1")
+        self.forget(userId=-1)
+        wait_for("their end", lambda: all(s.ended for s in streams[-1]))
+        self.assertEqual({s.ended for s in streams[-1]}, {"clean"})
+        self.assertIsNone(streams[-2][0].ended)
+
     def test_an_answer_from_before_a_forget_is_not_used(self):
         """authd answered with the old rights, but the answer was on its way for long."""
         for what in ({"userId": 1}, {"sessionId": 11}, {"all": True}):
@@ -288,6 +328,9 @@ class Gateway(OneDaemon):
         none = fresh("none", 0)
         self.rights.grant("first-token", permissions="0", mustChange=True)
         first = self.anyone.with_token("first-token")
+        self.rights.grant("service-token", kind="service", userId=-1, sessionId=0,
+                          permissions="0", name="AzureIoTEdge/x")
+        service = self.anyone.with_token("service-token")
         wait_for("auditd", lambda: fresh("a", 1 << bits["SYS_MAINTENANCE_RW"])
                  .get("/audits").status == 200)
         wait_for("modbusd", lambda: fresh("m", 1 << bits["APP_MODBUS_RW"])
@@ -308,7 +351,7 @@ class Gateway(OneDaemon):
                     if need == "token":
                         self.refused(ask(first), 403)
                     self.assertEqual(len(server.asked_for(id_)), before)
-                    ask({"open": self.anyone, "token": none, "self": first}[need])
+                    ask({"open": self.anyone, "token": service, "self": first}[need])
                 else:
                     self.refused(ask(self.anyone), 401)
                     self.refused(ask(none), 403)

@@ -27,6 +27,9 @@ RULES = [
     ("postUsers|putUser", "/roles/0/id", "no such role"),
     ("postRoles|putRole", "/permissions/0", "no such permission"),
     ("putUsersMePassword", "/oldPassword", "the wrong password"),
+    ("(post|put)AzureIotedgeServices?", "/required/0", "no such permission"),
+    ("(post|put)AzureIotedgeServices?", "/addon/0/id", "not of the form of an add-on's permission"),
+    ("(post|put)AzureIotedgeServices?", "/displayname", "displayName says something else"),
     ("putAuditsConfiguration", "/desiredDiskCacheSizeMB", "above maxSizeMB of this disk"),
     ("post.*|put.*|patch.*", "/(masterTcpIface|tcpMaster|remoteDev|mcmd)Id", "no such parent"),
     ("(post|put|patch)Mcmds?", "/(fp|st)Func", "1 and 2 are not offered"),
@@ -171,6 +174,7 @@ class Walk(Suite):
         cls.certificate = cls.admin.form(
             "POST", "/secrets/certificates", sourceName="walk", name="first.crt",
             file=pki.cert("first", pki.key())).data["uuid"]
+        cls.service = cls.made("/azure-iotedge/services", {"name": "walker"})["name"]
         cls.mqtt = cls.add_mqtt(1, enable=False)
         cls.add_group(cls.mqtt, {P: {"pump": ["flow"]}})
         cls.group = cls.admin.get(f"/mqtt/{cls.mqtt}/messages").data[0]["id"]
@@ -238,6 +242,13 @@ class Walk(Suite):
             "putUsersMe": lambda: ((), {"description": "d"}, self.me),
             "putUsersMePassword": lambda: ((), {"newPassword": self.unique("Next-word-"),
                                                 "oldPassword": self.me_password}, self.me),
+            "postAzureIotedgeServices": lambda: ((), {
+                "name": self.unique("s"), "displayName": "d", "required": ROLE_RIGHTS,
+                "addon": [{"id": self.unique("APP_W") + "_RW"}]}),
+            "putAzureIotedgeService": lambda: ((self.service,), {
+                "displayName": "d", "addon": [{"id": "APP_WALKER_RW"}]}),
+            "deleteAzureIotedgeService": lambda: ((self.made(
+                "/azure-iotedge/services", {"name": self.unique("s")})["name"],), None),
             "postRoles": lambda: ((), {"name": self.unique("r"), "permissions": ROLE_RIGHTS}),
             "putRole": lambda: ((self.role,), {"name": self.unique("r")}),
             "deleteRole": lambda: ((self.made("/roles", {"name": self.unique("r"),
@@ -333,7 +344,8 @@ class Walk(Suite):
             type(self).me = self.sign_in("second", self.me_password)
         return reply
 
-    STATE = ("/users", "/roles", "/sessions/configuration", "/password-policy", "/auth-lock",
+    STATE = ("/users", "/roles", "/azure-iotedge/services", "/permissions",
+             "/sessions/configuration", "/password-policy", "/auth-lock",
              "/audits/configuration", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
              "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
@@ -492,6 +504,8 @@ class Contract(Walk):
                 self.admin.delete(f"/users/{data['id']}")
             elif op.name == "postRoles":
                 self.admin.delete(f"/roles/{data['id']}")
+            elif op.name == "postAzureIotedgeServices":
+                self.admin.delete(f"/azure-iotedge/services/{data['name']}")
             elif op.name == "postMqttClient":
                 self.admin.delete(f"/mqtt/{data[-1]['id']}")
             elif op.name == "postMqttMessage":

@@ -34,16 +34,39 @@ claims(void)
 }
 
 static void
-made_token_is_accepted_and_gives_its_ids(void **state)
+made_token_is_accepted_and_gives_its_subject(void **state)
 {
     (void)state;
     char text[JWT_TEXT_MAX + 1];
     struct jwt_claims c = claims();
-    int64_t user = 0, session = 0;
+    struct jwt_subject s = { 0 };
     assert_int_equal(jwt_make(key, &c, text), 0);
-    assert_int_equal(jwt_check(key, text, strlen(text), &user, &session), 0);
-    assert_int_equal(user, 1);
-    assert_int_equal(session, 7);
+    assert_int_equal(jwt_check(key, text, strlen(text), &s), 0);
+    assert_int_equal(s.user_id, 1);
+    assert_int_equal(s.session_id, 7);
+    assert_string_equal(s.name, "admin");
+}
+
+static void
+name_of_a_service_account_fits_and_a_longer_one_is_refused(void **state)
+{
+    (void)state;
+    char text[JWT_TEXT_MAX + 1], name[JWT_NAME_SIZE + 1];
+    struct jwt_claims c = claims();
+    struct jwt_subject s;
+    memset(name, 'n', sizeof(name));
+    c.user_id = -1;
+    c.session_id = 0;
+    c.name = name;
+    name[JWT_NAME_SIZE - 1] = '\0';
+    assert_int_equal(jwt_make(key, &c, text), 0);
+    assert_int_equal(jwt_check(key, text, strlen(text), &s), 0);
+    assert_int_equal(s.user_id, -1);
+    assert_string_equal(s.name, name);
+    name[JWT_NAME_SIZE - 1] = 'n';
+    name[JWT_NAME_SIZE] = '\0';
+    assert_int_equal(jwt_make(key, &c, text), 0);
+    assert_int_equal(jwt_check(key, text, strlen(text), &s), -EBADMSG);
 }
 
 static void
@@ -71,10 +94,10 @@ static void
 header_of_another_algorithm_is_refused(void **state)
 {
     (void)state;
-    int64_t user, session;
+    struct jwt_subject s;
     /* {"alg":"none"} with claims {"UserID":1,"SessionID":7} and no signature. */
     static const char none[] = "eyJhbGciOiJub25lIn0.eyJVc2VySUQiOjEsIlNlc3Npb25JRCI6N30.";
-    assert_int_equal(jwt_check(key, none, strlen(none), &user, &session), -EBADMSG);
+    assert_int_equal(jwt_check(key, none, strlen(none), &s), -EBADMSG);
 }
 
 static void
@@ -83,7 +106,7 @@ every_changed_character_is_refused(void **state)
     (void)state;
     char text[JWT_TEXT_MAX + 1];
     struct jwt_claims c = claims();
-    int64_t user, session;
+    struct jwt_subject s;
     assert_int_equal(jwt_make(key, &c, text), 0);
     size_t len = strlen(text);
     for (size_t i = 0; i < len; i++) {
@@ -92,12 +115,12 @@ every_changed_character_is_refused(void **state)
             if (*p == kept)
                 continue;
             text[i] = *p;
-            assert_int_equal(jwt_check(key, text, len, &user, &session), -EBADMSG);
+            assert_int_equal(jwt_check(key, text, len, &s), -EBADMSG);
         }
         text[i] = kept;
     }
     for (size_t n = 0; n < len; n++)
-        assert_int_equal(jwt_check(key, text, n, &user, &session), -EBADMSG);
+        assert_int_equal(jwt_check(key, text, n, &s), -EBADMSG);
 }
 
 static void
@@ -107,9 +130,9 @@ another_key_is_refused(void **state)
     static const uint8_t other[JWT_KEY_SIZE] = { 1, 2, 4 };
     char text[JWT_TEXT_MAX + 1];
     struct jwt_claims c = claims();
-    int64_t user, session;
+    struct jwt_subject s;
     assert_int_equal(jwt_make(key, &c, text), 0);
-    assert_int_equal(jwt_check(other, text, strlen(text), &user, &session), -EBADMSG);
+    assert_int_equal(jwt_check(other, text, strlen(text), &s), -EBADMSG);
 }
 
 static void
@@ -143,7 +166,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_token_is_accepted_and_gives_its_ids),
+        cmocka_unit_test(made_token_is_accepted_and_gives_its_subject),
+        cmocka_unit_test(name_of_a_service_account_fits_and_a_longer_one_is_refused),
         cmocka_unit_test(claims_are_the_documented_ones),
         cmocka_unit_test(header_of_another_algorithm_is_refused),
         cmocka_unit_test(every_changed_character_is_refused),
