@@ -125,6 +125,7 @@ read_grant(const struct cJSON *tree, uint64_t now_us, struct auth_grant *ret_gra
     else
         return -EBADMSG;
     g.must_change = cJSON_IsTrue(json_get(tree, "mustChange"));
+    g.is_derived = cJSON_IsTrue(json_get(tree, "derived"));
     /* From here on by the clock that nobody sets. */
     int64_t left_us = valid_until_us - clock_wall_us();
     g.valid_until_us = left_us > 0 ? now_us + (uint64_t)left_us : now_us;
@@ -303,6 +304,10 @@ auth_refusal(const struct auth_grant *grant, uint8_t permission)
         return "password must be changed";
     if (permission == API_PERMISSION_TOKEN)
         return NULL;
+    if (permission == API_PERMISSION_SESSION)
+        return grant->is_derived || grant->who.session_id == 0
+                   ? "only the token of a sign-in may do that"
+                   : NULL;
     return (grant->who.permissions >> permission & 1) == 0 ? "permission denied" : NULL;
 }
 

@@ -28,6 +28,7 @@ enum {
 struct auth_grant {
     struct bus_principal who; /* addr is empty */
     bool must_change;         /* only operations with x-permission self are allowed */
+    bool is_derived;          /* none with x-permission session is */
     uint64_t valid_until_us;  /* monotonic */
 };
 

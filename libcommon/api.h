@@ -116,9 +116,15 @@ enum api_audit { API_AUDIT_NONE, API_AUDIT_CHANGE };
 enum api_error_style { API_ERRORS_PLAIN, API_ERRORS_MODBUS };
 /*
  * Permission bits 0.. come from proto/permissions.yaml; these are no bits. SELF is TOKEN that
- * stays open to who must change the password first; the gateway tells them apart.
+ * stays open to who must change the password first; SESSION is TOKEN for the one that a sign-in
+ * gave: neither a service account's nor one made with it. The gateway tells them apart.
  */
-enum { API_PERMISSION_SELF = 253, API_PERMISSION_OPEN = 254, API_PERMISSION_TOKEN = 255 };
+enum {
+    API_PERMISSION_SESSION = 252,
+    API_PERMISSION_SELF = 253,
+    API_PERMISSION_OPEN = 254,
+    API_PERMISSION_TOKEN = 255,
+};
 
 struct api_call;
 struct api_op {

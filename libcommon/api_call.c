@@ -732,6 +732,8 @@ api_permits(uint8_t permission, const struct bus_principal *who)
         return true;
     if (who->kind == BUS_WHO_NOBODY)
         return false;
+    if (permission == API_PERMISSION_SESSION)
+        return who->kind == BUS_WHO_USER && who->session_id != 0;
     return permission == API_PERMISSION_TOKEN || permission == API_PERMISSION_SELF ||
            (who->permissions >> permission & 1) != 0;
 }

@@ -16,7 +16,7 @@ import yaml
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 METHODS = ("get", "post", "put", "patch", "delete")
-CALLERS = ("open", "token", "self")  # permissions that are none of permissions.yaml
+CALLERS = ("open", "token", "self", "session")  # permissions that are none of permissions.yaml
 OP_KEYS = {
     "operationId", "summary", "description", "tags", "parameters", "x-permission", "x-audit",
     "x-event", "x-timeout-ms", "x-lane", "x-defer", "x-success", "x-body", "x-body-max", "x-items-max",
@@ -575,7 +575,7 @@ struct route {
     const char *name;          /* operationId */
     uint32_t op;
     uint8_t daemon;     /* index of route_daemons */
-    uint8_t permission; /* bit, or API_PERMISSION_OPEN, _TOKEN, _SELF (libcommon/api.h) */
+    uint8_t permission; /* bit, or API_PERMISSION_OPEN, _TOKEN, _SELF, _SESSION (libcommon/api.h) */
     bool gather;        /* x-lane: shared */
     bool form;          /* multipart/form-data is accepted */
     bool stream;        /* may answer with text/event-stream */

@@ -32,10 +32,13 @@
 
 /* ---- sessions that live (session.c) ---- */
 
+enum { SESSION_TOKEN_LIFE_US = 15 * 60 * 1000000 };
+
 struct live_session {
     struct session_record record; /* record.last_us may be newer than the store's */
     int64_t began_mono_us, last_mono_us;
-    bool dirty; /* last use is not in the store yet */
+    int64_t token_end_mono_us[SESSION_TOKENS_MAX]; /* of record.tokens */
+    bool dirty;                                    /* last use is not in the store yet */
 };
 
 struct sessions {
@@ -142,11 +145,21 @@ struct live_session *sessions_find(struct authd *a, uint64_t id);
 bool sessions_is_live(const struct authd *a, const struct live_session *s);
 /* µs until it ends unless used again. */
 int64_t sessions_left_us(const struct authd *a, const struct live_session *s);
+/*
+ * µs that the token with this hash opens the session unless it is used again;
+ * 0 or less: it does not. '*ret_is_own' tells the session's own token from one
+ * that was made with it.
+ */
+int64_t sessions_token_left_us(const struct authd *a, const struct live_session *s,
+                               const uint8_t hash[RECORD_TOKEN_HASH_SIZE], bool *ret_is_own);
 /* Live ones of an account (0: all). */
 size_t sessions_count(const struct authd *a, uint64_t user_id);
 /* After a commit. */
 void sessions_add(struct authd *a, const struct session_record *record);
 void sessions_remove(struct authd *a, uint64_t id);
+/* Those that are in the store now; the last one is new and 'left_us' from its end. */
+void sessions_set_tokens(struct authd *a, const struct session_record *record, int64_t left_us);
+void sessions_drop_tokens(struct authd *a, uint64_t id);
 /* Used 'ago_us' before now. */
 void sessions_touch(struct authd *a, struct live_session *s, int64_t ago_us);
 
@@ -242,7 +255,10 @@ struct rights_change *rights_change(struct authd *a, struct api_call *call,
                                     enum forget_scope scope, int64_t id);
 /* Ends a session with it: in the transaction now, in memory after the commit. 0 or -errno. */
 int rights_end_session(struct rights_change *change, uint64_t session_id);
-/* All sessions of an account but 'except' (0: none is spared). 0 or -errno. */
+/*
+ * All sessions of an account but 'except' (0: none is spared), which only
+ * loses its short-lived tokens. 0 or -errno.
+ */
 int rights_end_sessions_of(struct rights_change *change, uint64_t user_id, uint64_t except);
 
 /* op_user.c: shared by those that answer with an account */

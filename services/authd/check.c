@@ -39,6 +39,7 @@ answer(struct bus_incoming *in, uint16_t status, struct buf *b)
 /* Who a good token is, as the front door is told. */
 struct principal {
     bool is_service;
+    bool is_derived; /* by a token that a session's own token made */
     bool must_change;
     int64_t user_id;
     uint64_t session_id;
@@ -53,17 +54,19 @@ find_session(struct authd *a, struct store_txn *txn, const struct jwt_subject *s
              const uint8_t *hash, struct principal *p)
 {
     struct user_record user;
+    bool is_own;
     struct live_session *s = sessions_find(a, (uint64_t)subject->session_id);
-    if (!s || s->record.user_id != (uint64_t)subject->user_id ||
-        sodium_memcmp(hash, s->record.token_hash, sizeof(s->record.token_hash)) != 0 ||
-        !sessions_is_live(a, s))
+    if (!s || s->record.user_id != (uint64_t)subject->user_id)
         return STORE_NOT_FOUND;
-    p->left_us = sessions_left_us(a, s);
+    p->left_us = sessions_token_left_us(a, s, hash, &is_own);
+    if (p->left_us <= 0)
+        return STORE_NOT_FOUND;
     int r = user_get(txn, s->record.user_id, &user);
     if (r != STORE_OK)
         return r;
     if (!user.is_active)
         return STORE_NOT_FOUND;
+    p->is_derived = !is_own;
     p->user_id = (int64_t)user.id;
     p->session_id = s->record.id;
     p->must_change = user.must_change;
@@ -122,6 +125,7 @@ write_principal(struct buf *b, const struct principal *p)
     jw_kstr(b, "permissions", bits);
     jw_kstr(b, "name", p->name);
     jw_kbool(b, "mustChange", p->must_change);
+    jw_kbool(b, "derived", p->is_derived);
     jw_ki64(b, "validUntil", clock_wall_us() + p->left_us);
 }
 

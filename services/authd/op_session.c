@@ -21,6 +21,7 @@ struct rights_change {
     uint64_t epoch;
     uint64_t *gone; /* sessions, SESSIONS_MAX */
     size_t n_gone;
+    uint64_t bare; /* a session that only loses its short-lived tokens; 0: none */
     struct forget forget;
 };
 
@@ -44,6 +45,7 @@ committed(void *self, void *arg)
     a->epoch = change->epoch;
     for (size_t i = 0; i < change->n_gone; i++)
         sessions_remove(a, change->gone[i]);
+    sessions_drop_tokens(a, change->bare);
     api_hold(change->call);
     link_forget(a, &change->forget, change->scope, change->id, on_forgotten, change);
 }
@@ -80,18 +82,27 @@ rights_end_session(struct rights_change *change, uint64_t session_id)
     return r < 0 ? r : 0;
 }
 
+/* In the transaction now, in memory after the commit. */
+static int
+end_tokens(struct rights_change *change, const struct session_record *session)
+{
+    struct session_record bare = *session;
+    bare.n_tokens = 0;
+    change->bare = session->id;
+    return session_put(api_txn(change->call), &bare);
+}
+
 int
 rights_end_sessions_of(struct rights_change *change, uint64_t user_id, uint64_t except)
 {
     const struct sessions *t = &change->a->sessions;
-    for (size_t i = 0; i < t->n; i++) {
+    int r = 0;
+    for (size_t i = 0; i < t->n && r == 0; i++) {
         const struct session_record *s = &t->all[i].record;
-        int r =
-            s->user_id == user_id && s->id != except ? rights_end_session(change, s->id) : 0;
-        if (r < 0)
-            return r;
+        if (s->user_id == user_id)
+            r = s->id == except ? end_tokens(change, s) : rights_end_session(change, s->id);
     }
-    return 0;
+    return r;
 }
 
 /* ---- operations ---- */

@@ -319,6 +319,13 @@ session_decode(const void *value, size_t size, struct session_record *ret_sessio
     s.life_us = rd_u64(&r);
     get_text(&r, s.addr, sizeof(s.addr));
     get_hash(&r, s.token_hash);
+    s.n_tokens = rd_left(&r) > 0 ? rd_u8(&r) : 0; /* not yet there in the first records */
+    if (s.n_tokens > SESSION_TOKENS_MAX)
+        return -EPROTO;
+    for (size_t i = 0; i < s.n_tokens; i++) {
+        get_hash(&r, s.tokens[i].hash);
+        s.tokens[i].end_us = (int64_t)rd_u64(&r);
+    }
     if (!rd_ended(&r))
         return -EPROTO;
     *ret_session = s;
@@ -337,6 +344,11 @@ session_put(struct store_txn *txn, const struct session_record *session)
     buf_put_u64(&b, session->life_us);
     put_text(&b, session->addr);
     buf_put(&b, session->token_hash, sizeof(session->token_hash));
+    buf_put_u8(&b, (uint8_t)session->n_tokens);
+    for (size_t i = 0; i < session->n_tokens; i++) {
+        buf_put(&b, session->tokens[i].hash, sizeof(session->tokens[i].hash));
+        buf_put_u64(&b, (uint64_t)session->tokens[i].end_us);
+    }
     return record_put(txn, DB_SESSIONS, session->id, &b);
 }
 

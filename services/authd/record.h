@@ -44,6 +44,7 @@ enum {
     ROLES_MAX = 64,
     SESSIONS_MAX = 1024,
     SERVICES_MAX = 32,
+    SESSION_TOKENS_MAX = 4, /* of one session, besides its own */
 
     ROLE_ADMINISTRATOR = 1, /* holds every permission; cannot be changed */
 };
@@ -82,12 +83,20 @@ struct service_record {
     uint8_t token_hash[RECORD_TOKEN_HASH_SIZE];
 };
 
+/* What a session may have besides its own token: one with a short life. */
+struct session_token {
+    uint8_t hash[RECORD_TOKEN_HASH_SIZE];
+    int64_t end_us; /* wall clock */
+};
+
 struct session_record {
     uint64_t id, user_id;
     int64_t created_us, last_us; /* wall clock */
     uint64_t life_us;            /* what timeoutMin was when it began */
     char addr[RECORD_ADDR_SIZE];
     uint8_t token_hash[RECORD_TOKEN_HASH_SIZE];
+    struct session_token tokens[SESSION_TOKENS_MAX];
+    size_t n_tokens;
 };
 
 /* All: STORE_OK, STORE_NOT_FOUND (get only) or -errno; -EPROTO for a record that cannot be

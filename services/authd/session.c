@@ -3,6 +3,7 @@
  * the times of last use back into the store without a write per request.
  */
 #include <errno.h>
+#include <sodium.h>
 #include <string.h>
 
 #include "libcommon/clock.h"
@@ -42,6 +43,22 @@ bool
 sessions_is_live(const struct authd *a, const struct live_session *s)
 {
     return sessions_left_us(a, s) > 0;
+}
+
+int64_t
+sessions_token_left_us(const struct authd *a, const struct live_session *s,
+                       const uint8_t hash[RECORD_TOKEN_HASH_SIZE], bool *ret_is_own)
+{
+    int64_t left = sessions_left_us(a, s);
+    *ret_is_own = sodium_memcmp(hash, s->record.token_hash, RECORD_TOKEN_HASH_SIZE) == 0;
+    if (*ret_is_own)
+        return left;
+    for (size_t i = 0; i < s->record.n_tokens; i++)
+        if (sodium_memcmp(hash, s->record.tokens[i].hash, RECORD_TOKEN_HASH_SIZE) == 0) {
+            int64_t token_left = s->token_end_mono_us[i] - mono_us(a);
+            return token_left < left ? token_left : left;
+        }
+    return 0;
 }
 
 /* Index of the first session with an id >= 'id'. */
@@ -123,6 +140,34 @@ sessions_add(struct authd *a, const struct session_record *record)
                                        .began_mono_us = mono_us(a),
                                        .last_mono_us = mono_us(a) };
     arm_sweep(a);
+}
+
+void
+sessions_set_tokens(struct authd *a, const struct session_record *record, int64_t left_us)
+{
+    struct live_session *s = sessions_find(a, record->id);
+    if (!s)
+        return;
+    /* Those that are kept move to the front, in order. */
+    size_t kept = 0;
+    for (size_t i = 0; i < s->record.n_tokens && kept < record->n_tokens; i++)
+        if (memcmp(s->record.tokens[i].hash, record->tokens[kept].hash,
+                   RECORD_TOKEN_HASH_SIZE) == 0)
+            s->token_end_mono_us[kept++] = s->token_end_mono_us[i];
+    MUST(kept + 1 == record->n_tokens);
+    s->token_end_mono_us[kept] = mono_us(a) + left_us;
+    memcpy(s->record.tokens, record->tokens, sizeof(s->record.tokens));
+    s->record.n_tokens = record->n_tokens;
+}
+
+void
+sessions_drop_tokens(struct authd *a, uint64_t id)
+{
+    struct live_session *s = sessions_find(a, id);
+    if (!s)
+        return;
+    s->record.n_tokens = 0;
+    memset(s->record.tokens, 0, sizeof(s->record.tokens));
 }
 
 void
@@ -235,6 +280,9 @@ sessions_load(struct authd *a)
         int64_t idle = clamp(wall - s->record.last_us - FLUSH_US, 0, age);
         s->began_mono_us = mono - age;
         s->last_mono_us = mono - idle;
+        for (size_t t = 0; t < s->record.n_tokens; t++)
+            s->token_end_mono_us[t] =
+                mono + clamp(s->record.tokens[t].end_us - wall, 0, SESSION_TOKEN_LIFE_US);
         a->sessions.n++;
     }
     if (r < 0)

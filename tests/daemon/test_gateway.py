@@ -328,6 +328,8 @@ class Gateway(OneDaemon):
         none = fresh("none", 0)
         self.rights.grant("first-token", permissions="0", mustChange=True)
         first = self.anyone.with_token("first-token")
+        self.rights.grant("derived-token", derived=True)
+        derived = self.anyone.with_token("derived-token")
         self.rights.grant("service-token", kind="service", userId=-1, sessionId=0,
                           permissions="0", name="AzureIoTEdge/x")
         service = self.anyone.with_token("service-token")
@@ -345,13 +347,17 @@ class Gateway(OneDaemon):
                     m.upper(), p, raw=None if m in ("get", "delete") else b"{}")
                 need = op["x-permission"]
                 before = len(server.asked_for(id_))
-                if need in ("open", "token", "self"):
+                if need in ("open", "token", "self", "session"):
                     if need != "open":
                         self.refused(ask(self.anyone), 401)
-                    if need == "token":
+                    if need in ("token", "session"):
                         self.refused(ask(first), 403)
+                    if need == "session":
+                        self.refused(ask(derived), 403)
+                        self.refused(ask(service), 403)
                     self.assertEqual(len(server.asked_for(id_)), before)
-                    ask({"open": self.anyone, "token": service, "self": first}[need])
+                    ask({"open": self.anyone, "token": service, "self": first,
+                         "session": none}[need])
                 else:
                     self.refused(ask(self.anyone), 401)
                     self.refused(ask(none), 403)

@@ -1,4 +1,4 @@
-"""authd alone: service accounts, the permissions of add-ons."""
+"""authd alone: service accounts, the permissions of add-ons, short-lived tokens."""
 import base64
 import hashlib
 import hmac
@@ -67,8 +67,8 @@ class Services(AuthdAlone):
         got = self.check(made["token"])
         self.assertEqual(got.status, 200)
         self.assertEqual((got.json["kind"], got.json["sessionId"], got.json["permissions"],
-                          got.json["name"], got.json["mustChange"]),
-                         ("service", 0, str(MQTT), "AzureIoTEdge/myapp", False))
+                          got.json["name"], got.json["mustChange"], got.json["derived"]),
+                         ("service", 0, str(MQTT), "AzureIoTEdge/myapp", False, False))
         self.assertLess(got.json["userId"], 0)
         self.assertGreater(got.json["validUntil"], (time.time() + 50 * 365 * 86400) * 1e6)
         claims = harness.claims(made["token"])
@@ -89,9 +89,10 @@ class Services(AuthdAlone):
 
     def test_a_copy_of_the_store_opens_nothing(self):
         made, session = self.make("copied", "APP_MQTT_RW"), self.sign_in()
+        short = self.done("putAuthWebsocketToken", who=session["who"])["token"]
         with open(f"{self.fleet.state}/authd/data.mdb", "rb") as f:
             copy = f.read()
-        for token in (made["token"], session["token"]):
+        for token in (made["token"], session["token"], short):
             self.assertNotIn(token.encode(), copy)
             for part in token.split(".")[1:]:  # the header is no secret
                 self.assertNotIn(part.encode(), copy)
@@ -109,7 +110,7 @@ class Services(AuthdAlone):
         for n in range(4):
             jti = f"{n:032x}"
             for forged in (dict(claims, jti=jti), dict(harness.claims(session["token"]), jti=jti),
-                           dict(claims, Name="x"),
+                           dict(harness.claims(short), jti=jti), dict(claims, Name="x"),
                            dict(claims, Name="AzureIoTEdge/"), dict(claims, Name="admin"),
                            dict(claims, Name="AzureIoTEdge/other"), dict(claims, UserID=1),
                            dict(claims, SessionID=session["session"]),
@@ -272,7 +273,7 @@ class Services(AuthdAlone):
         app = self.service_of(self.make("robot", "SYS_ACCOUNT_RW"))
         for operation, body in (("getUsersMe", b""), ("putUsersMe", {"description": "x"}),
                                 ("putUsersMePassword", {"newPassword": SPARE}),
-                                ("deleteAuth", b"")):
+                                ("deleteAuth", b""), ("putAuthWebsocketToken", b"")):
             got = self.call(operation, body, who=app)
             self.assertEqual(got.status, 403, operation)
             self.assertTrue(got.json["error"]["message"])
@@ -379,3 +380,50 @@ class Services(AuthdAlone):
         self.delete("s00")
         self.delete("full")
         self.make("x", addon=["APP_X_RW"])
+
+    # ---- short-lived tokens ----
+
+    def test_a_short_lived_token_is_its_sessions_owner_and_ends_with_the_session(self):
+        s = self.sign_in()
+        made = self.done("putAuthWebsocketToken", who=s["who"])
+        mine, short = self.check(s["token"]).json, self.check(made["token"]).json
+        self.assertEqual([short[k] for k in ("kind", "userId", "sessionId", "name",
+                                             "permissions", "derived")],
+                         ["user", 1, s["session"], "admin", mine["permissions"], True])
+        self.assertFalse(mine["derived"])
+        left = short["validUntil"] / 1e6 - time.time()
+        self.assertTrue(890 - 30 * harness.SLOW < left <= 900, left)
+        self.assertEqual(harness.claims(made["token"])["SessionID"], s["session"])
+        self.assertLessEqual(abs(harness.claims(made["token"])["exp"] - short["validUntil"] / 1e6),
+                             5 * harness.SLOW)
+        self.kill_and_start()
+        again = self.check(made["token"]).json
+        self.assertEqual((again["sessionId"], again["derived"]), (s["session"], True))
+        self.assertLessEqual(again["validUntil"] / 1e6 - time.time(), left + 0.1)
+        self.done("deleteSession", path=(str(s["session"]),), status=204)
+        self.assertEqual(self.check(made["token"]).status, 401)
+        wait_for("the record", lambda: self.audit.named("sessionTokenCreate", "by admin"))
+
+    def test_a_change_of_the_password_ends_the_short_lived_tokens_of_all_sessions(self):
+        user = self.new_user("leaky")
+        sessions = [self.sign_in("leaky", SPARE) for _ in range(2)]
+        tokens = [self.done("putAuthWebsocketToken", who=s["who"])["token"] for s in sessions]
+        self.done("putUsersMePassword", {"oldPassword": SPARE, "newPassword": SPARE + "0"},
+                  who=sessions[0]["who"])
+        statuses = lambda: [self.check(t).status for t in
+                            (sessions[0]["token"], sessions[1]["token"], *tokens)]
+        self.assertEqual(statuses(), [200, 401, 401, 401])
+        self.kill_and_start()
+        self.assertEqual(statuses(), [200, 401, 401, 401])
+        self.done("deleteUser", path=(str(user),), status=204)
+
+    def test_a_session_has_so_many_short_lived_tokens(self):
+        s, other = self.sign_in(), self.sign_in()
+        tokens = [self.done("putAuthWebsocketToken", who=s["who"])["token"] for _ in range(4)]
+        got = self.call("putAuthWebsocketToken", who=s["who"])
+        self.assertEqual(got.status, 403)
+        self.assertIn("maximum token limit", got.json["error"]["message"])
+        self.assertEqual({self.check(t).status for t in tokens}, {200})
+        self.done("putAuthWebsocketToken", who=other["who"])
+        gone = s["who"][:2] + (999999,) + s["who"][3:]
+        self.assertEqual(self.call("putAuthWebsocketToken", who=gone).status, 401)

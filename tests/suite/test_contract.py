@@ -242,6 +242,7 @@ class Walk(Suite):
             "putUsersMe": lambda: ((), {"description": "d"}, self.me),
             "putUsersMePassword": lambda: ((), {"newPassword": self.unique("Next-word-"),
                                                 "oldPassword": self.me_password}, self.me),
+            "putAuthWebsocketToken": lambda: ((), None, self.sign_in("second", self.me_password)),
             "postAzureIotedgeServices": lambda: ((), {
                 "name": self.unique("s"), "displayName": "d", "required": ROLE_RIGHTS,
                 "addon": [{"id": self.unique("APP_W") + "_RW"}]}),

@@ -1,5 +1,5 @@
-"""What time does to passwords, with a clock that can be set."""
-from harness import PASSWORD, ShiftedClock, Suite
+"""What time does to passwords and sessions, with a clock that can be set."""
+from harness import PASSWORD, ShiftedClock, Suite, wait_for
 
 DAY = 86400
 
@@ -30,3 +30,16 @@ class Reminder(ShiftedClock, Suite):
         self.assert_ok(self.admin.put("/users/me/password", {"oldPassword": PASSWORD,
                                                              "newPassword": PASSWORD + "x"}))
         self.assertEqual((self.flag(), self.flag(other)), ("", "passwordChangeRemind"))
+
+
+class ShortLived(ShiftedClock, Suite):
+    daemons = ("auditd", "authd", "gateway")
+
+    def test_the_clock_ends_a_short_lived_token_only_where_nobody_watched_it(self):
+        token = self.assert_ok(self.admin.put("/auth/websocket-token")).data["token"]
+        short = self.admin.with_token(token)
+        self.shift(20 * 60)  # while authd runs it counts itself
+        self.assert_ok(short.get("/users/me"))
+        self.restart("authd")  # across a restart only the clock can tell
+        wait_for("authd's word", lambda: short.get("/users/me").status == 401)
+        self.assert_ok(self.admin.get("/users/me"))

@@ -36,7 +36,7 @@ class Services(Suite):
         app = self.make("robot", "APP_MQTT_RW")
         for method, path, body in (("GET", "/users/me", None), ("PUT", "/users/me", {}),
                                    ("PUT", "/users/me/password", {"newPassword": PASSWORD}),
-                                   ("DELETE", "/auth", None)):
+                                   ("DELETE", "/auth", None), ("PUT", "/auth/websocket-token", None)):
             self.assert_refused(app.request(method, path, body), 403)
         self.assertEqual(self.assert_ok(app.get("/sessions")).data, [])
         self.assert_ok(app.get("/mqtt"))
@@ -208,3 +208,41 @@ class Services(Suite):
             # and each that is gone has its record, once
             for name in set(apps) - listed:
                 self.assert_audited("serviceAccountDelete", containing=f"account {name} ", count=1)
+
+    # ---- short-lived tokens ----
+
+    def short(self, client):
+        reply = self.assert_ok(client.put("/auth/websocket-token"))
+        return client.with_token(reply.data["token"])
+
+    def test_a_short_lived_token_is_the_caller_and_ends_with_his_session(self):
+        client = self.sign_in()
+        short = self.short(client)
+        mine, its = client.get("/users/me").data, short.get("/users/me").data
+        self.assertEqual(mine, its)
+        self.assertTrue(any(s["isCurrent"] for s in short.get("/sessions").data))
+        self.assert_refused(short.put("/auth/websocket-token"), 403, word="sign-in")
+        stream = short.stream("/audits?monitor=true")
+        self.addCleanup(stream.close)
+        self.assertEqual(stream.status, 200)
+        self.assert_audited("sessionTokenCreate")
+        self.assert_ok(client.delete("/auth"), 204)
+        self.assert_refused(short.get("/users/me"), 401)
+        wait_for("the end of the stream", lambda: stream.ended, 5)
+
+    def test_a_short_lived_token_in_a_url_is_none(self):
+        token = self.short(self.sign_in()).token
+        for name in ("token", "access_token", "mx-api-token", "Authorization"):
+            self.assert_refused(self.anyone.get(f"/users/me?{name}={token}"), 401)
+
+    def test_a_session_that_is_used_by_its_short_lived_token_alone_is_not_idle(self):
+        client = self.sign_in()
+        short = self.short(client)
+        session = harness.claims(client.token)["SessionID"]
+        seen = lambda: self.admin.get(f"/sessions/{session}").data["lastAccessAt"]
+        before = seen()
+
+        def later():
+            self.assert_ok(short.get("/tags/list"))
+            return seen() > before
+        wait_for("a later use", later, 20, step=0.5)

@@ -101,6 +101,34 @@ cut_or_longer_record_is_refused(void **state)
     assert_int_equal(service_decode(bytes, size + 1, &got), -EPROTO);
 }
 
+static void
+session_keeps_its_tokens_and_one_from_before_there_were_any_is_read(void **state)
+{
+    struct fixture *f = *state;
+    struct session_record s = { .id = 9, .user_id = 2, .addr = "::1", .n_tokens = 2 }, got;
+    uint8_t bytes[1024], key[8];
+    const void *value;
+    size_t size;
+    memset(s.tokens[1].hash, 0xAB, sizeof(s.tokens[1].hash));
+    s.tokens[1].end_us = -1;
+    assert_int_equal(session_put(f->txn, &s), 0);
+    assert_int_equal(store_get(f->txn, DB_SESSIONS, store_key_u64(key, 9), 8, &value, &size),
+                     STORE_OK);
+    assert_true(size < sizeof(bytes));
+    memcpy(bytes, value, size);
+    assert_int_equal(session_decode(bytes, size, &got), STORE_OK);
+    assert_int_equal(got.n_tokens, 2);
+    assert_memory_equal(got.tokens[1].hash, s.tokens[1].hash, sizeof(s.tokens[1].hash));
+    assert_int_equal(got.tokens[1].end_us, -1);
+    size_t old = size - 1 - 2 * (RECORD_TOKEN_HASH_SIZE + 8);
+    for (size_t n = 0; n < size; n++)
+        assert_int_equal(session_decode(bytes, n, &got), n == old ? STORE_OK : -EPROTO);
+    assert_int_equal(session_decode(bytes, old, &got), STORE_OK);
+    assert_int_equal(got.n_tokens, 0);
+    bytes[old] = SESSION_TOKENS_MAX + 1;
+    assert_int_equal(session_decode(bytes, size, &got), -EPROTO);
+}
+
 /* ---- add-ons ---- */
 
 static unsigned
@@ -208,6 +236,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(service_is_got_as_it_was_put),
         TEST(cut_or_longer_record_is_refused),
+        TEST(session_keeps_its_tokens_and_one_from_before_there_were_any_is_read),
         TEST(addon_has_one_bit_of_its_own),
         TEST(bits_are_as_many_as_there_are_and_then_it_is_told),
         TEST(bit_is_free_again_when_nobody_brings_or_holds_it),

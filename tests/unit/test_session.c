@@ -1,5 +1,6 @@
 /*
- * When sessions end, and that use costs no write of its own.
+ * When sessions and their short-lived tokens end, and that use costs no write
+ * of its own.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -194,6 +195,85 @@ use_is_written_in_batches(void **state)
     assert_in_range(mono_us(&f->a) - sessions_find(&f->a, 50)->last_mono_us, 0, MINUTE);
 }
 
+/* ---- short-lived tokens ---- */
+
+static void
+make_token(struct fixture *f, uint64_t session, uint8_t byte, int64_t left_us)
+{
+    struct session_record record = sessions_find(&f->a, session)->record;
+    struct session_token *token = &record.tokens[record.n_tokens++];
+    memset(token->hash, byte, sizeof(token->hash));
+    token->end_us = clock_wall_us() + left_us;
+    put(f, &record);
+    sessions_set_tokens(&f->a, &record, left_us);
+}
+
+static int64_t
+left_of(struct fixture *f, uint64_t session, uint8_t byte)
+{
+    uint8_t hash[RECORD_TOKEN_HASH_SIZE];
+    bool is_own = true;
+    memset(hash, byte, sizeof(hash));
+    int64_t left = sessions_token_left_us(&f->a, sessions_find(&f->a, session), hash, &is_own);
+    assert_false(is_own);
+    return left;
+}
+
+static void
+short_lived_token_ends_by_time_and_before_its_session(void **state)
+{
+    struct fixture *f = *state;
+    struct live_session *s = begin(f, 7);
+    make_token(f, 7, 0xA1, 15 * MINUTE);
+    assert_in_range(left_of(f, 7, 0xA1), 14 * MINUTE, 15 * MINUTE);
+    assert_int_equal(left_of(f, 7, 0xA2), 0); /* none of its tokens */
+    s->token_end_mono_us[0] = mono_us(&f->a);
+    assert_true(left_of(f, 7, 0xA1) <= 0);
+    s->token_end_mono_us[0] = mono_us(&f->a) + 15 * MINUTE;
+    s->began_mono_us -= 110 * MINUTE; /* 10 minutes are left */
+    assert_in_range(left_of(f, 7, 0xA1), 9 * MINUTE, 10 * MINUTE);
+    bool is_own = false;
+    assert_true(sessions_token_left_us(&f->a, s, s->record.token_hash, &is_own) > 0);
+    assert_true(is_own);
+}
+
+static void
+short_lived_tokens_survive_a_restart_and_end_as_they_would_have(void **state)
+{
+    struct fixture *f = *state;
+    (void)begin(f, 7);
+    make_token(f, 7, 0xA1, 5 * MINUTE);
+    make_token(f, 7, 0xA2, -MINUTE);      /* over while nobody ran */
+    make_token(f, 7, 0xA3, 600 * MINUTE); /* the clock was ahead */
+    restart(f);
+    assert_in_range(left_of(f, 7, 0xA1), 4 * MINUTE, 5 * MINUTE);
+    assert_true(left_of(f, 7, 0xA2) <= 0);
+    assert_in_range(left_of(f, 7, 0xA3), 14 * MINUTE, 15 * MINUTE);
+}
+
+static void
+tokens_that_are_over_make_room_and_the_others_keep_their_end(void **state)
+{
+    struct fixture *f = *state;
+    struct live_session *s = begin(f, 7);
+    make_token(f, 7, 0xA1, MINUTE);
+    make_token(f, 7, 0xA2, 5 * MINUTE);
+    make_token(f, 7, 0xA3, 9 * MINUTE);
+    /* The second is over and left out; a new one comes last. */
+    struct session_record record = s->record;
+    record.tokens[1] = record.tokens[2];
+    memset(record.tokens[2].hash, 0xA4, sizeof(record.tokens[2].hash));
+    sessions_set_tokens(&f->a, &record, 15 * MINUTE);
+    assert_in_range(left_of(f, 7, 0xA1), 1, MINUTE);
+    assert_int_equal(left_of(f, 7, 0xA2), 0);
+    assert_in_range(left_of(f, 7, 0xA3), 8 * MINUTE, 9 * MINUTE);
+    assert_in_range(left_of(f, 7, 0xA4), 14 * MINUTE, 15 * MINUTE);
+    sessions_remove(&f->a, 99); /* none of that number */
+    record.id = 99;
+    sessions_set_tokens(&f->a, &record, MINUTE);
+    assert_int_equal(f->a.sessions.n, 1);
+}
+
 int
 main(void)
 {
@@ -204,6 +284,9 @@ main(void)
         TEST(longer_time_out_does_not_reach_a_session_that_began_before_it),
         TEST(ended_sessions_leave_store_and_table_and_the_front_door_is_told),
         TEST(use_is_written_in_batches),
+        TEST(short_lived_token_ends_by_time_and_before_its_session),
+        TEST(short_lived_tokens_survive_a_restart_and_end_as_they_would_have),
+        TEST(tokens_that_are_over_make_room_and_the_others_keep_their_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
