@@ -249,11 +249,16 @@ class Services(AuthdAlone):
         for body, pointer in (({"name": "only"}, "/name"), ({"name": "a" * 52}, "/name"),
                               ({"name": ""}, "/name"), ({"name": "a/b"}, "/name"), ({}, "/name"),
                               ({"name": "x", "source": "Else"}, "/source"),
+                              ({"name": "x", "displayName": "d" * 129}, "/displayName"),
+                              ({"name": "x", "required": ["APP_MQTT_RW"] * 65}, "/required"),
+                              ({"name": "x", "addon": [{"id": f"APP_{i}_RW"} for i in range(9)]},
+                               "/addon"),
                               ({"name": "x", "required": ["NO_SUCH"]}, "/required/0"),
                               ({"name": "x", "required": ["APP_GONE_RW"]}, "/required/0")):
             got = self.call("postAzureIotedgeServices", body)
             self.assertEqual(got.status, 400, body)
             self.assertIn(f'"{pointer}"', got.body.decode())
+        self.assertEqual(self.names_of(), ["only"])
         self.assertEqual(self.put("nobody", {}).status, 404)
         self.assertEqual(self.delete("nobody"), 404)
         long = self.make("a" * 51, "APP_MQTT_RW")

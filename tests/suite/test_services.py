@@ -1,11 +1,14 @@
 """Programs that come with a token of their own, through everything."""
+import collections
+import os
 import threading
 import time
 
 import buspeer
 import harness
-from harness import Client, PASSWORD, Suite, Unanswered, wait_for
+from harness import Client, PASSWORD, SmallDisk, Suite, Unanswered, wait_for
 
+PRIVATE_MOUNTS = True  # for FullDisk
 ALL_RIGHTS = 0x3FF
 
 
@@ -246,3 +249,43 @@ class Services(Suite):
             self.assert_ok(short.get("/tags/list"))
             return seen() > before
         wait_for("a later use", later, 20, step=0.5)
+
+
+class FullDisk(SmallDisk, Suite):
+    daemons = ("auditd", "authd", "cloudd", "gateway")
+
+    def test_on_a_full_disk_accounts_are_made_and_ended_whole_or_not_at_all(self):
+        accounts, refused = {}, collections.Counter()  # name -> client
+        path = "/azure-iotedge/services"
+        for name in (f"before{i}" for i in range(8)):
+            reply = self.assert_ok(self.admin.post(path, {"name": name,
+                                                          "required": ["APP_MQTT_RW"]}))
+            accounts[name] = self.anyone.with_token(reply.data["token"])
+        self.kill("auditd")  # so that records stay in authd's store
+        self.fill()
+        for n in range(400):
+            reply = self.admin.post(path, {"name": f"n{n}", "displayName": "d" * 128,
+                                           "required": ["APP_MQTT_RW"]})
+            if reply.status == 200:
+                accounts[f"n{n}"] = self.anyone.with_token(reply.data["token"])
+            else:
+                self.assert_refused(reply, 507)
+                refused["post"] += 1
+            for name, app in list(accounts.items())[:1]:
+                reply = self.admin.delete(f"{path}/{name}")
+                if reply.status == 204:
+                    del accounts[name]
+                else:
+                    self.assert_refused(reply, 507)
+                    refused["delete"] += 1
+                self.assertEqual(app.get("/mqtt").status, 200 if name in accounts else 401)
+            self.assertEqual({s["name"] for s in self.admin.get(path).data}, set(accounts))
+            if min(refused["post"], refused["delete"]) >= 5:
+                break
+        self.assertGreaterEqual(min(refused["post"], refused["delete"]), 5, refused)
+        os.unlink(self.big)
+        self.start("auditd")
+        for name, app in accounts.items():
+            self.assert_ok(app.get("/mqtt"))
+            self.assert_ok(self.admin.delete(f"{path}/{name}"), 204)
+            self.assert_refused(app.get("/mqtt"), 401)
