@@ -75,9 +75,10 @@ declare -A argv=(
     [tagd]="$BUILD/bin/tagd $suite"
     [modbusd]="$BUILD/bin/modbusd $suite"
     [cloudd]="$BUILD/bin/cloudd $suite"
+    [sysd]="$BUILD/bin/sysd $suite"
     [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT"
 )
-order=(mosquitto demoplant auditd authd tagd modbusd cloudd gateway)
+order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd gateway)
 declare -A pid_of name_of since
 stopping=
 

@@ -22,6 +22,7 @@
 #include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "libcommon/svc.h"
+#include "libcommon/x509.h"
 
 #include "libcommon/banned.h"
 
@@ -300,6 +301,28 @@ answer_state(const struct https *h, struct bus_incoming *in)
     answer_body(in, 200, &b);
 }
 
+/* Whether the two are good enough, and a pair; 'only_key': the certificate is the one that was there. */
+static int
+judge_pair(const char *cert, const char *key, bool only_key, struct refusal *ret_refusal)
+{
+    struct x509_info info;
+    struct x509_key_info key_info;
+    char reason[X509_REASON_SIZE];
+    int r = x509_check_certs(cert, strlen(cert), clock_wall_us(), &info, reason);
+    if (r > 0)
+        return refuse(ret_refusal, 400, "/certFile", "%s", reason);
+    if (r == 0)
+        r = x509_check_key(key, strlen(key), &key_info, reason);
+    if (r > 0)
+        return refuse(ret_refusal, 400, "/keyFile", "%s", reason);
+    if (r < 0)
+        return refuse_errno(ret_refusal, r, "cannot check the certificate");
+    if (memcmp(info.key.hash, key_info.hash, X509_HASH_SIZE) != 0)
+        return refuse(ret_refusal, 400, only_key ? "/keyFile" : "/certFile",
+                      "certificate and key are no pair");
+    return 0;
+}
+
 /*
  * Uploaded texts, either of which may be missing: then it is the one of the
  * pair that was there. Names the new pair in 's'.
@@ -318,12 +341,17 @@ take_pair(const struct https *h, const char *cert, const char *key, struct https
     if (cert == NULL || key == NULL)
         return refuse(ret_refusal, 400, cert == NULL ? "/certFile" : "/keyFile",
                       "the stored one cannot be read: send both");
-    const char *const keep[] = { h->in_force.pair, s->pair };
-    https_pairs_sweep(h->dir, keep, ARRAY_LEN(keep));
-    int r = https_pair_keep(h->dir, cert, key, s->pair);
+    int r = judge_pair(cert, key, cert == old, ret_refusal);
+    if (r == 0) {
+        const char *const keep[] = { h->in_force.pair, s->pair };
+        https_pairs_sweep(h->dir, keep, ARRAY_LEN(keep));
+        r = https_pair_keep(h->dir, cert, key, s->pair);
+        if (r < 0)
+            r = refuse_errno(ret_refusal, r, "cannot keep the certificate");
+    }
     if (old != NULL)
         explicit_bzero(old, strlen(old));
-    return r < 0 ? refuse_errno(ret_refusal, r, "cannot keep the certificate") : 0;
+    return r;
 }
 
 static int

@@ -40,7 +40,7 @@ SANITIZED = VARIANT in ("asan", "tsan")
 
 FIRST_PASSWORD = "admin@123"
 PASSWORD = "Plant-floor-7"
-DAEMONS = ("auditd", "authd", "tagd", "modbusd", "cloudd", "gateway")
+DAEMONS = ("auditd", "authd", "tagd", "modbusd", "cloudd", "sysd", "gateway")
 # an operation of each daemon that a client may ask at any time
 PROBE = {
     "authd": "/users/me",
@@ -48,6 +48,7 @@ PROBE = {
     "tagd": "/tags/list",
     "modbusd": "/modbusmaster/config/tcp-masters",
     "cloudd": "/mqtt",
+    "sysd": "/system/httpserver",
 }
 
 
@@ -417,7 +418,7 @@ class Fleet:
         self.logs = self.dir
         for d in (self.state, os.path.join(self.run, "bus"), os.path.join(self.run, "spool")):
             os.makedirs(d, mode=0o750, exist_ok=True)
-        self.https_port, self.http_port = free_port(), free_port()
+        self.https_port, self.http_port, self.redirect_port = free_port(), free_port(), free_port()
         self.names = [d for d in DAEMONS if d in daemons]
         self.d = {}
         environment = sanitizer_env()
@@ -429,7 +430,8 @@ class Fleet:
                     "--run", self.run]
             if name == "gateway":
                 argv += ["--set", f"https-port={self.https_port}",
-                         "--set", f"http-port={self.http_port}"]
+                         "--set", f"http-port={self.http_port}",
+                         "--set", f"redirect-port={self.redirect_port}"]
             argv += (options or {}).get(name, [])
             self.d[name] = Daemon(self, name, argv, environment)
         self.others = []

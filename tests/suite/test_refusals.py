@@ -40,7 +40,7 @@ class Permissions(Suite):
         self.assertEqual(len(opened), 1, opened)
 
     def test_until_the_first_password_is_changed_only_the_own_account_opens(self):
-        other = harness.Fleet(("auditd", "authd", "tagd", "modbusd", "cloudd", "gateway"))
+        other = harness.Fleet()
         try:
             other.start()
             other.wait_ready()
