@@ -382,13 +382,19 @@ prepare(struct https *h, const struct cJSON *tree, struct refusal *ret_refusal)
     return 0;
 }
 
+/* sysd does one thing at a time: whoever prepared something will not commit it any more. */
+static void
+abandon(struct https *h)
+{
+    loop_timer_cancel(h->gateway->svc->loop, &h->drop_timer);
+    prepared_done(&h->prepared);
+}
+
 static void
 serve_prepare(struct https *h, struct bus_incoming *in, const struct cJSON *tree)
 {
     struct refusal refusal;
-    /* Whoever prepared that will not commit it any more. */
-    loop_timer_cancel(h->gateway->svc->loop, &h->drop_timer);
-    prepared_done(&h->prepared);
+    abandon(h);
     if (prepare(h, tree, &refusal) < 0) {
         answer_refusal(in, &refusal);
         return;
@@ -447,12 +453,14 @@ https_serve_apply(struct https *h, struct bus_incoming *in)
         return;
     }
     const char *step = json_text(json_get(tree, "step"));
-    if (step != NULL && str_eq(step, "show"))
+    if (step != NULL && str_eq(step, "show")) {
+        abandon(h);
         answer_state(h, in);
-    else if (step != NULL && str_eq(step, "prepare"))
+    } else if (step != NULL && str_eq(step, "prepare")) {
         serve_prepare(h, in, tree);
-    else if (step != NULL && str_eq(step, "commit"))
+    } else if (step != NULL && str_eq(step, "commit")) {
         serve_commit(h, in, tree);
-    else
+    } else {
         bus_answer_status(in, 400);
+    }
 }

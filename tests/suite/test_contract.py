@@ -47,6 +47,7 @@ RULES = [
     ("putMqttStoreAndForward", "/targetDiskName", "no such disk"),
     ("(post|put)MqttClient", "/remoteAPI/enable", "not offered"),
     ("(post|put)MqttClient", "/willMessage/enable", "a will needs a topic"),
+    ("(put|patch)SystemHttpserver", "/http(sEnable|Port|sPort)", "fixed, or a port that is not ours"),
 ]
 
 # Texts that each format refuses, and how to make one of a wanted length.
@@ -229,6 +230,7 @@ class Walk(Suite):
         group = {"enable": True, "tags": {P: {"pump": ["flow"]}}, "outputTopic": "t",
                  "sendOutThreshold": {"mode": "immediately"}}
         pump = {"prvdName": P, "srcName": "pump"}
+        front = {"httpsPort": self.fleet.https_port, "redirectToHttps": True}
         lock = {"enable": False, "failWindow": 1, "failTimes": 32, "lockWindow": 5}
         table = {
             "postAuth": lambda: ((), {"name": "second", "password": self.me_password}),
@@ -273,6 +275,8 @@ class Walk(Suite):
             "deleteMqttMessage": lambda: ((self.mqtt, self.made(
                 f"/mqtt/{self.mqtt}/messages", group)[-1]["id"]), None),
             "putMqttStoreAndForward": lambda: ((self.mqtt,), {"enable": False}),
+            "putSystemHttpserver": lambda: ((), front),
+            "patchSystemHttpserver": lambda: ((), front),
             "putMasterTcpIface": lambda: ((1,), {"tcpMasterId": 1, "responseTout": 500}),
             "patchMasterTcpIface": lambda: ((1,), {"tcpMasterId": 1, "responseTout": 500}),
             "putTcpMaster": lambda: ((1,), {"name": P}),
@@ -350,7 +354,7 @@ class Walk(Suite):
              "/audits/configuration", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
              "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
-             "/secrets/certificates", "/secrets/keys")
+             "/secrets/certificates", "/secrets/keys", "/system/httpserver")
     VOLATILE = ("status", "loginAt", "passwordChangedAt", "disks", "flag")
 
     def state(self):
