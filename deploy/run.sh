@@ -7,6 +7,7 @@
 #   STATE       directory of all state and logs        (./state)
 #   HTTPS_PORT  HTTPS, all addresses                   (8443)
 #   HTTP_PORT   plain HTTP, 127.0.0.1                  (59000)
+#   REDIRECT_PORT  plain HTTP that leads to HTTPS      (8442)
 #   MQTT_PORT   the broker, 127.0.0.1                  (18830)
 #   PLANT_PORT  the demo plant (Modbus TCP), 127.0.0.1 (15020)
 set -u
@@ -14,6 +15,7 @@ cd "$(dirname "$0")/.."
 STATE=${STATE:-$PWD/state}
 HTTPS_PORT=${HTTPS_PORT:-8443}
 HTTP_PORT=${HTTP_PORT:-59000}
+REDIRECT_PORT=${REDIRECT_PORT:-8442}
 MQTT_PORT=${MQTT_PORT:-18830}
 PLANT_PORT=${PLANT_PORT:-15020}
 BUILD=${BUILD:-build/release}
@@ -22,7 +24,7 @@ die() {
     echo "run: $*" >&2
     exit 1
 }
-for name in HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT; do
+for name in HTTPS_PORT HTTP_PORT REDIRECT_PORT MQTT_PORT PLANT_PORT; do
     [[ ${!name} =~ ^[0-9]{1,5}$ && ${!name} -ge 1 && ${!name} -le 65535 ]] ||
         die "$name=${!name} is no port"
 done
@@ -53,7 +55,7 @@ mkdir -p "$RUN/bus" "$RUN/spool"
 busy() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
-for name in HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT; do
+for name in HTTPS_PORT HTTP_PORT REDIRECT_PORT MQTT_PORT PLANT_PORT; do
     busy "${!name}" && { rm -rf "$RUN"; die "port ${!name} is in use: make run $name=..."; }
 done
 
@@ -76,7 +78,7 @@ declare -A argv=(
     [modbusd]="$BUILD/bin/modbusd $suite"
     [cloudd]="$BUILD/bin/cloudd $suite"
     [sysd]="$BUILD/bin/sysd $suite"
-    [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT"
+    [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT --set redirect-port=$REDIRECT_PORT"
 )
 order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd gateway)
 declare -A pid_of name_of since
@@ -141,6 +143,7 @@ cat <<EOT
 Fieldgate runs (bench profile).
 
   from outside     https://$(hostname):$HTTPS_PORT/api/v1   certificate made at first start: curl -k
+                   http://$(hostname):$REDIRECT_PORT leads there
   on this machine  $A
   documentation    https://$(hostname):$HTTPS_PORT/api/docs
   broker           127.0.0.1:$MQTT_PORT        demo plant (Modbus TCP)  127.0.0.1:$PLANT_PORT

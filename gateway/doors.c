@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,7 +25,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     int fd;       /* the library's: an epoll descriptor; -1: not adopted yet */
     int listener; /* behind it; -1: none */
-} doors[DOOR_N] = { { -1, -1 }, { -1, -1 } };
+    int knock;    /* behind it until the library first looks: see door_adopt; -1: none */
+} doors[DOOR_N] = { { -1, -1, -1 }, { -1, -1, -1 } };
 
 int
 door_bind(uint16_t port)
@@ -52,8 +54,8 @@ listens_on(int fd, uint16_t port)
     struct sockaddr_in at = { 0 };
     socklen_t size = sizeof(listens), at_size = sizeof(at);
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0 &&
-           getsockname(fd, (struct sockaddr *)&at, &at_size) == 0 &&
-           at.sin_family == AF_INET && at.sin_port == htons(port);
+           getsockname(fd, (struct sockaddr *)&at, &at_size) == 0 && at.sin_family == AF_INET &&
+           at.sin_port == htons(port);
 }
 
 /* Also wakes a poll() that waits for it. */
@@ -64,29 +66,64 @@ close_listener(int fd)
     close(fd);
 }
 
+/* An epoll descriptor that is ready for a knock. */
+static int
+make_door(int *ret_knock)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+    int door = epoll_create1(EPOLL_CLOEXEC);
+    int knock = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (door >= 0 && knock >= 0 && epoll_ctl(door, EPOLL_CTL_ADD, knock, &event) == 0) {
+        *ret_knock = knock;
+        return door;
+    }
+    int r = -errno;
+    if (door >= 0)
+        close(door);
+    if (knock >= 0)
+        close(knock);
+    return r;
+}
+
+static int
+put_in_place(enum door door, int fd)
+{
+    int knock = -1;
+    int epoll = make_door(&knock);
+    if (epoll < 0)
+        return epoll;
+    pthread_mutex_lock(&lock);
+    int r = dup3(epoll, fd, O_CLOEXEC) < 0 ? -errno : 0;
+    if (r == 0) {
+        doors[door].fd = fd;
+        doors[door].knock = knock;
+    }
+    pthread_mutex_unlock(&lock);
+    close(epoll);
+    if (r < 0)
+        close(knock);
+    return r;
+}
+
+/*
+ * The library's thread is in a poll() that began with the old socket: when that
+ * ends, the kernel looks at what has the number now, but never waits for it.
+ * So there is something to see (a knock), and the poll() returns.
+ */
 int
 door_adopt(enum door door, uint16_t port)
 {
     int fd = 0;
     while (fd < DESCRIPTORS_AT_START && !listens_on(fd, port))
         fd++;
-    if (fd == DESCRIPTORS_AT_START)
-        return -ENOENT;
-    int r = 0;
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    int old = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    pthread_mutex_lock(&lock);
-    if (epoll < 0 || old < 0 || dup3(epoll, fd, O_CLOEXEC) < 0)
-        r = -errno;
+    int old = fd == DESCRIPTORS_AT_START ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (old < 0)
+        return fd == DESCRIPTORS_AT_START ? -ENOENT : -errno;
+    int r = put_in_place(door, fd);
+    if (r == 0)
+        close_listener(old);
     else
-        doors[door].fd = fd;
-    pthread_mutex_unlock(&lock);
-    if (old >= 0 && r == 0)
-        close_listener(old); /* the library's thread waits for it since its start */
-    else if (old >= 0)
         close(old);
-    if (epoll >= 0)
-        close(epoll);
     return r;
 }
 
@@ -126,6 +163,10 @@ door_accept(int fd, struct sockaddr *addr, socklen_t *addr_len)
         bool is_door = doors[i].fd == fd;
         int got = -1;
         errno = EAGAIN;
+        if (is_door && doors[i].knock >= 0) {
+            close(doors[i].knock);
+            doors[i].knock = -1;
+        }
         if (is_door && doors[i].listener >= 0)
             got = accept4(doors[i].listener, addr, addr_len, SOCK_CLOEXEC);
         pthread_mutex_unlock(&lock);

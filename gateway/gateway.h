@@ -47,7 +47,7 @@ struct gateway {
     _Atomic uint64_t next_request_id;
     /* Of the options; 0: off. HTTPS may have moved since: https.h. */
     uint32_t https_port, http_port, redirect_port;
-    uint32_t per_address;                          /* connections; 0: no limit */
+    uint32_t per_address; /* connections; 0: no limit */
     struct cors cors;
 };
 

@@ -78,8 +78,8 @@ struct http_reply {
 };
 
 /*
- * Starts the workers: requests come from now on, by plain HTTP on this machine; from outside when
- * there is something behind the doors (doors.h). 0 or -errno.
+ * Starts the workers: requests come from now on, by plain HTTP on this machine; from outside
+ * when there is something behind the doors (doors.h). 0 or -errno.
  */
 int http_start(struct gateway *g);
 

@@ -54,7 +54,7 @@ struct refusal {
 };
 
 static int PRINTF_LIKE(4, 5)
-refuse(struct refusal *ret, uint16_t status, const char *pointer, const char *fmt, ...)
+    refuse(struct refusal *ret, uint16_t status, const char *pointer, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
@@ -140,7 +140,8 @@ acquire(const struct https *h, const struct https_setting *s, struct prepared *r
     return r;
 }
 
-/* From now on 'p' is in force; consumes it. 0 or -errno of a door, which then stays as it was. */
+/* From now on 'p' is in force; consumes it. 0 or -errno of a door, which then stays as it was.
+ */
 static int
 put_into_force(struct https *h, struct prepared *p)
 {
@@ -301,7 +302,8 @@ answer_state(const struct https *h, struct bus_incoming *in)
     answer_body(in, 200, &b);
 }
 
-/* Whether the two are good enough, and a pair; 'only_key': the certificate is the one that was there. */
+/* Whether the two are good enough, and a pair; 'only_key': the certificate is the one that was
+ * there. */
 static int
 judge_pair(const char *cert, const char *key, bool only_key, struct refusal *ret_refusal)
 {

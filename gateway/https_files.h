@@ -55,7 +55,8 @@ void https_pair_paths(const char *dir, const char *pair, char ret_cert[PATH_MAX]
                       char ret_key[PATH_MAX]);
 /* The text of a PEM file, terminated, the caller's to free; NULL when it cannot be read. */
 char *https_pem_read(const char *path);
-/* Removes the files of all uploaded pairs but those 'n' and the ones of https.conf and .last. */
+/* Removes the files of all uploaded pairs but those 'n' and the ones of https.conf and .last.
+ */
 void https_pairs_sweep(const char *dir, const char *const *keep, size_t n);
 
 #endif

@@ -228,7 +228,8 @@ main(int argc, char **argv)
         { 0, NULL },
     };
     static const struct svc_option options[] = {
-        { "https-port", "HTTPS on all addresses, unless configured otherwise (default 8443)", set_https_port },
+        { "https-port", "HTTPS on all addresses, unless configured otherwise (default 8443)",
+          set_https_port },
         { "http-port", "HTTP on 127.0.0.1; 0: off (default 59000)", set_http_port },
         { "redirect-port", "HTTP that leads to HTTPS; 0: off (default 80, on the bench 0)",
           set_redirect_port },

@@ -33,6 +33,7 @@ test_route.gen          := routes openapi_json
 test_auth_cache.extra   := gateway/auth_cache.c
 test_conns.extra        := gateway/conns.c gateway/doors.c
 test_refusal_table.extra := gateway/refusal_table.c
+test_doors.extra        := gateway/doors.c
 test_metrics_join.extra := gateway/metrics_join.c
 fuzz_path.extra         := gateway/route.c
 fuzz_path.gen           := routes openapi_json

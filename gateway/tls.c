@@ -309,7 +309,8 @@ read_pair(const char *cert_path, const char *key_path, struct tls_pair *p)
         return "the key cannot be read";
     if (X509_check_private_key(p->cert, p->key) != 1)
         return "certificate and key are no pair";
-    return EVP_PKEY_get_security_bits(p->key) < SECURITY_BITS_MIN ? "the key is too short" : NULL;
+    return EVP_PKEY_get_security_bits(p->key) < SECURITY_BITS_MIN ? "the key is too short"
+                                                                  : NULL;
 }
 
 int

@@ -89,7 +89,7 @@ compile_commands.json: gen
 	  $(lint_srcs) > $@
 
 # ---- running: everything a newcomer needs ----
-export STATE HTTPS_PORT HTTP_PORT MQTT_PORT PLANT_PORT
+export STATE HTTPS_PORT HTTP_PORT REDIRECT_PORT MQTT_PORT PLANT_PORT
 run:
 	deploy/run.sh
 

@@ -164,8 +164,9 @@ tell(struct sysd *d, const char *why)
     if (f->is_told)
         return;
     httpserver_show(d, &d->wanted, &shown);
-    (void)snprintf(text, sizeof(text), "HTTPS is on port %u instead of what is wanted (port %u): %s",
-                   f->state.port, (unsigned)shown.https_port, why); /* cut is fine */
+    (void)snprintf(text, sizeof(text),
+                   "HTTPS is on port %u instead of what is wanted (port %u): %s", f->state.port,
+                   (unsigned)shown.https_port, why); /* cut is fine */
     struct audit_record record = { .event = "httpserverRollback",
                                    .message = text,
                                    .detail = "",
@@ -299,7 +300,8 @@ end_change(struct sysd *d)
 static enum api_status
 not_in_force(struct sysd *d, struct api_call *call)
 {
-    (void)str_copy(d->front.fault, sizeof(d->front.fault), "the gateway did not answer"); /* fits */
+    (void)str_copy(d->front.fault, sizeof(d->front.fault),
+                   "the gateway did not answer"); /* fits */
     return api_fail(call, API_UNAVAILABLE, NULL, "it is saved, but not in force yet");
 }
 
@@ -442,10 +444,9 @@ next(struct sysd *d)
         if (f->waiting == NULL)
             f->end = &f->waiting;
         f->n_waiting--;
-        enum api_status status =
-            c->call->request->deadline_us <= clock_mono_us()
-                ? api_fail(c->call, API_TIMEOUT, NULL, "no answer in time")
-                : begin(d, c);
+        enum api_status status = c->call->request->deadline_us <= clock_mono_us()
+                                     ? api_fail(c->call, API_TIMEOUT, NULL, "no answer in time")
+                                     : begin(d, c);
         if (status != API_PENDING) {
             api_finish(c->call, status);
             free(c);

@@ -71,7 +71,8 @@ part_bool(struct api_call *call, const char *name, bool *ret_has, bool *ret_valu
     *ret_has = true;
     if (*ret_value || str_eq(text, "false"))
         return API_OK;
-    return api_fail(call, API_INVALID, api_printf(call, "/%s", name), "true or false is expected");
+    return api_fail(call, API_INVALID, api_printf(call, "/%s", name),
+                    "true or false is expected");
 }
 
 static enum api_status
@@ -159,7 +160,8 @@ httpserver_resolve(struct sysd *d, struct change *c)
     if (u->has_https_enable && !u->https_enable)
         return api_fail(c->call, API_INVALID, "/httpsEnable", "HTTPS cannot be turned off");
     if (u->has_http_port && u->http_port != d->front.state.http_port)
-        return api_fail(c->call, API_INVALID, "/httpPort", "the port of HTTP cannot be changed");
+        return api_fail(c->call, API_INVALID, "/httpPort",
+                        "the port of HTTP cannot be changed");
     if (u->has_https_port && u->https_port != PORT_HTTPS && u->https_port < PORT_FREE_MIN)
         return api_fail(c->call, API_INVALID, "/httpsPort", "443 or 1024..65535 is expected");
     *t = d->wanted;
@@ -182,8 +184,8 @@ change(struct sysd *d, struct api_call *call)
         return api_fail_errno(call, -ENOMEM, "cannot change");
     c->call = call;
     bool is_form = call->request->body_kind == BUS_BODY_FILE;
-    enum api_status status = is_form ? read_form(call, c)
-                                     : api_merge(call, &httpserver_update_desc, &c->update);
+    enum api_status status =
+        is_form ? read_form(call, c) : api_merge(call, &httpserver_update_desc, &c->update);
     if (status == API_OK)
         return front_change(d, c);
     free(c);

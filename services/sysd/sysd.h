@@ -31,8 +31,8 @@ enum wanted_redirect { REDIRECT_UNSET, REDIRECT_OFF, REDIRECT_ON };
 
 /* What nobody set is as the gateway was started. */
 struct wanted {
-    uint16_t port;    /* 0: not set */
-    uint8_t redirect; /* enum wanted_redirect */
+    uint16_t port;                                            /* 0: not set */
+    uint8_t redirect;                                         /* enum wanted_redirect */
     char cert_name[FILE_NAME_SIZE], key_name[FILE_NAME_SIZE]; /* as uploaded; "": not set */
     char pair[PAIR_NAME_SIZE];                                /* "": the gateway's own */
 };

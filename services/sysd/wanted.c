@@ -56,8 +56,8 @@ wanted_save(struct store_txn *txn, const struct wanted *w)
     buf_put_str8(&b, w->cert_name, strlen(w->cert_name));
     buf_put_str8(&b, w->key_name, strlen(w->key_name));
     buf_put_str8(&b, w->pair, strlen(w->pair));
-    int r = b.err != 0 ? b.err
-                       : store_put(txn, SYSD_DB_CONFIG, key, strlen(key), b.data, b.len);
+    int r =
+        b.err != 0 ? b.err : store_put(txn, SYSD_DB_CONFIG, key, strlen(key), b.data, b.len);
     buf_done(&b);
     return r;
 }

@@ -5,6 +5,7 @@ usage: machine_inside.py OUT PHASE      OUT: a line of JSON for each check
 The suite runs there as packages install it: units, users, sandboxes, the
 profile "device". Each check is a function; its words are its name.
 """
+import http.client
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ P = "modbus_tcp_master"
 MQTT_PORT, PLANT_PORT = 1883, 1502
 STATE, RUN = "/var/lib/fieldgate", "/run/fieldgate"
 ANSWERED = "/try/answered"
+CAP_NET_BIND_SERVICE = 1 << 10
 
 
 class Where:
@@ -79,12 +81,13 @@ class Inside:
             wait_for(d, lambda d=d: show(d, "ActiveState") == "active", 20)
         print(f"ready {time.monotonic() - began:.2f} s after the start of the target")
 
-    def each_daemon_is_a_user_of_its_own_without_capabilities(self):
+    def each_daemon_is_a_user_of_its_own_with_no_capability_but_one(self):
         uids = set()
         for d in harness.DAEMONS:
             s = status_of(pid_of(d))
             uids.add(s["Uid"].split()[0])
-            assert int(s["CapEff"], 16) == 0 and int(s["CapBnd"], 16) == 0, (d, s["CapBnd"])
+            may = CAP_NET_BIND_SERVICE if d == "gateway" else 0  # the ports 80 and 443
+            assert int(s["CapEff"], 16) == may and int(s["CapBnd"], 16) == may, (d, s["CapBnd"])
             assert s["NoNewPrivs"].strip() == "1" and s["Seccomp"].strip() == "2", d
             assert oct(os.stat(f"{STATE}/{d}").st_mode & 0o777) == "0o700", d
         assert len(uids) == len(harness.DAEMONS) and "0" not in uids, uids
@@ -123,6 +126,20 @@ class Inside:
         done = subprocess.run(["mosquitto_sub", "-p", str(MQTT_PORT), "-t", "plant", "-C", "3",
                                "-W", "20"], capture_output=True, text=True)
         assert done.stdout.count('"flow"') == 3, done.stdout + done.stderr
+
+    def https_moves_to_443_and_http_on_80_leads_to_it(self):
+        for port in (443, 8443):
+            reply = self.admin.put("/system/httpserver", {"httpsPort": port})
+            assert reply.status == 200 and reply.data["httpPort"] == 80, repr(reply)
+            ssl.get_server_certificate(("127.0.0.1", port))
+            conn = http.client.HTTPConnection("127.0.0.1", 80, timeout=10)
+            conn.request("GET", "/api/v1/users/me")
+            got = conn.getresponse()
+            assert (got.status, got.headers["Location"]) == \
+                (308, f"https://127.0.0.1:{port}/api/v1/users/me"), got.headers
+            conn.close()
+        reply = self.admin.put("/system/httpserver", {"httpsPort": 59000})
+        assert reply.status == 400, repr(reply)
 
     def a_restart_of_one_service_disturbs_no_other(self):
         pulse = harness.Pulse()
@@ -216,8 +233,8 @@ class Inside:
                 f.write(f"{n}\n")
                 f.flush()
 
-    FIRST = (all_units_become_ready, each_daemon_is_a_user_of_its_own_without_capabilities,
-             the_first_sign_in_forces_a_new_password, values_go_from_the_device_to_the_broker,
+    FIRST = (all_units_become_ready, each_daemon_is_a_user_of_its_own_with_no_capability_but_one,
+             the_first_sign_in_forces_a_new_password, https_moves_to_443_and_http_on_80_leads_to_it, values_go_from_the_device_to_the_broker,
              a_restart_of_one_service_disturbs_no_other, a_killed_service_is_back_by_itself,
              a_renewed_certificate_is_taken_by_reload,
              strangers_on_the_machine_reach_neither_the_bus_nor_the_state,

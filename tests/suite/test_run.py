@@ -52,7 +52,7 @@ class Run:
         return self.process.returncode
 
 
-PORTS = ("HTTPS_PORT", "HTTP_PORT", "MQTT_PORT", "PLANT_PORT")
+PORTS = ("HTTPS_PORT", "HTTP_PORT", "REDIRECT_PORT", "MQTT_PORT", "PLANT_PORT")
 
 
 class MakeRun(unittest.TestCase):
