@@ -127,7 +127,7 @@ is_in_force(const struct sysd *d)
            str_eq(d->wanted.pair, s->pair);
 }
 
-/* What was prepared; 'ret_reason' is for a person. 0 or -errno. */
+/* Takes an answer to "prepare". 0, or -errno with nothing to commit. */
 static int
 read_prepared(int error, const struct bus_reply *reply, uint64_t *ret_id,
               char ret_pair[PAIR_NAME_SIZE])
@@ -321,19 +321,15 @@ on_committed(void *arg, int error, const struct bus_reply *reply)
     end_change(d);
 }
 
-struct saved {
-    uint64_t id;
-};
-
 static void
 on_saved(void *self, void *arg)
 {
     struct sysd *d = self;
-    const struct saved *saved = arg;
+    (void)arg;
     struct change *c = d->front.current;
     d->wanted = c->target;
     api_hold(c->call);
-    c->is_held = ask_commit(d, saved->id, on_committed) == 0;
+    c->is_held = ask_commit(d, c->id, on_committed) == 0;
     if (!c->is_held) {
         api_finish(c->call, not_in_force(d, c->call));
         look_at(d, clock_mono_us());
@@ -342,22 +338,20 @@ on_saved(void *self, void *arg)
 
 /* In the call's transaction, with what the client and the audit log are told. */
 static enum api_status
-save(struct sysd *d, struct change *c, uint64_t id)
+save(struct sysd *d, struct change *c)
 {
     struct httpserver_config *shown = c->call->reply;
-    struct saved *saved = api_alloc(c->call, sizeof(*saved));
-    struct store_txn *txn = saved == NULL ? NULL : api_txn(c->call);
+    struct store_txn *txn = api_txn(c->call);
     if (txn == NULL)
-        return saved == NULL ? API_TOO_LARGE : API_INTERNAL;
+        return API_INTERNAL;
     int r = wanted_save(txn, &c->target);
     if (r < 0)
         return api_fail_errno(c->call, r, "cannot save");
-    saved->id = id;
     httpserver_show(d, &c->target, shown);
     api_audit_message(c->call, "HTTPS on port %u, redirect %s, certificate %s",
                       (unsigned)shown->https_port, shown->redirect_to_https ? "on" : "off",
                       shown->cert_file_name);
-    api_after_commit(c->call, on_saved, saved);
+    api_after_commit(c->call, on_saved, NULL);
     return API_OK;
 }
 
@@ -381,12 +375,11 @@ on_prepared(void *arg, int error, const struct bus_reply *reply)
 {
     struct sysd *d = arg;
     struct change *c = d->front.current;
-    uint64_t id = 0;
     enum api_status status = API_OK;
-    if (read_prepared(error, reply, &id, c->target.pair) < 0)
+    if (read_prepared(error, reply, &c->id, c->target.pair) < 0)
         status = refusal_of(c->call, error, reply);
     else
-        status = save(d, c, id);
+        status = save(d, c);
     api_finish(c->call, status); /* commits: then on_saved has run */
     if (!c->is_held)
         end_change(d);

@@ -61,6 +61,7 @@ struct change {
     const char *cert, *key;           /* texts that live in the call; NULL: not sent */
     const char *cert_name, *key_name; /* as above */
     struct wanted target;
+    uint64_t id;  /* of what the gateway prepared */
     bool is_held; /* committed here; the call waits for the gateway to switch */
 };
 

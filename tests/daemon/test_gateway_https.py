@@ -150,6 +150,16 @@ class Https(OneDaemon):
                                  port if name == "https.conf" else self.fleet.https_port)
                 self.assertIn("https.conf is damaged", state["fault"])
 
+    def test_a_death_between_the_two_names_of_a_commit_leaves_the_old_setting(self):
+        port = self.put(free_port())["httpsPort"]
+        self.daemon.kill()
+        path = f"{self.fleet.state}/gateway/https."
+        os.rename(path + "conf", path + "last")
+        self.start_again()
+        state = self.state()
+        self.assertEqual((state["httpsPort"], state["fault"]), (port, ""))
+        self.put(free_port())
+
     def test_no_request_that_makes_no_sense_changes_anything(self):
         before = self.state()
         good = {"httpsPort": free_port(), "redirectToHttps": True, "pair": ""}

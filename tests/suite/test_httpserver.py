@@ -15,6 +15,7 @@ import harness
 from harness import Client, Suite, Unanswered, free_port, wait_for
 
 TEST_SECONDS = 240
+PRIVATE_MOUNTS = True  # run.py gives us a mount namespace
 PATH = "/system/httpserver"
 CLIENTS = 8
 
@@ -482,6 +483,23 @@ class Rollback(Front):
             self.as_wanted(port)
             wait_for("the other port to be closed", lambda: not self.is_open(
                 ports[ports[0] == port]), 8)
+
+
+class FullDisk(harness.SmallDisk, Front):
+    def test_a_full_disk_refuses_the_change_and_nothing_else(self):
+        before, served = self.admin.get(PATH).data, self.served(self.fleet.https_port)
+        cert, key = self.pairs.make()
+        self.fill()
+        for _ in range(3):
+            self.assert_refused(self.admin.put(PATH, {"httpsPort": free_port()}), 507)
+            self.assert_refused(self.upload(certFile=("a.crt", cert), keyFile=("a.key", key)), 507)
+        self.assertEqual(self.admin.get(PATH).data, before)
+        self.assertEqual(self.served(self.fleet.https_port), served)
+        self.assert_ok(self.tls().get("/users/me"))
+        os.unlink(self.big)
+        port = free_port()
+        wait_for("room", lambda: self.admin.put(PATH, {"httpsPort": port}).status == 200)
+        self.as_wanted(port)
 
 
 def urlport(got):
