@@ -378,7 +378,7 @@ int
 accept(int listener, __SOCKADDR_ARG addr, socklen_t *restrict addr_len)
 {
     struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
-    struct sockaddr_in local;
+    struct sockaddr_in local = { 0 };
     socklen_t peer_len = sizeof(peer), local_len = sizeof(local);
     int fd = door_accept(listener, (struct sockaddr *)&peer, &peer_len);
     if (fd < 0) {

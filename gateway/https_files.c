@@ -173,7 +173,7 @@ int
 https_file_commit(const char *dir)
 {
     char conf[PATH_MAX], last[PATH_MAX], next[PATH_MAX];
-    struct https_setting old, new;
+    struct https_setting old = { 0 }, new = { 0 };
     path_of(dir, conf_name, conf);
     path_of(dir, last_name, last);
     path_of(dir, next_name, next);
