@@ -5,7 +5,7 @@ import socket
 
 import buspeer
 import harness
-from harness import free_port, wait_for
+from harness import free_port, is_open, wait_for
 from onedaemon import OneDaemon
 
 PREPARED_S = 5  # what is prepared waits so long for its commit
@@ -17,14 +17,6 @@ def taken(port):
     s.bind(("0.0.0.0", port))
     s.listen(1)
     return s
-
-
-def is_open(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-        return True
-    except ConnectionRefusedError:
-        return False
 
 
 def is_free(port):

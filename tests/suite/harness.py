@@ -102,6 +102,15 @@ def free_port():
         return port
 
 
+def is_open(port):
+    """Does anybody listen on that port of this machine?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except ConnectionRefusedError:
+        return False
+
+
 class Pulse(threading.Thread):
     """How late this process itself is woken: what a busy test machine adds to
     every time measured here is taken off before it is judged."""

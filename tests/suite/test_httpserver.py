@@ -12,7 +12,7 @@ import threading
 import uuid
 
 import harness
-from harness import Client, Suite, Unanswered, free_port, wait_for
+from harness import Client, Suite, Unanswered, free_port, is_open, wait_for
 
 TEST_SECONDS = 240
 PRIVATE_MOUNTS = True  # run.py gives us a mount namespace
@@ -97,21 +97,13 @@ class Front(Suite):
         begin, end = text.find("-----BEGIN"), text.find("-----END CERTIFICATE-----")
         return text[begin:end] + "-----END CERTIFICATE-----\n" if begin >= 0 else None
 
-    @staticmethod
-    def is_open(port):
-        try:
-            socket.create_connection(("127.0.0.1", port), 5).close()
-            return True
-        except ConnectionRefusedError:
-            return False
-
     def as_wanted(self, port):
         """GET and the listeners say the same."""
         def same():
             with contextlib.suppress(Unanswered):
                 reply = self.admin.get(PATH)
                 return reply.status == 200 and reply.data["httpsPort"] == port and \
-                    "fault" not in reply.data and self.is_open(port)
+                    "fault" not in reply.data and is_open(port)
         wait_for(f"HTTPS on {port} and nothing else wanted", same, 25)
         self.fleet.https_port = port
 
@@ -165,7 +157,7 @@ class Httpserver(Front):
         self.assertEqual(self.admin.get(PATH).data, before)
         self.assert_ok(self.tls().get("/users/me"))
         self.assertEqual(self.plain("/x").status, 308)
-        self.assertTrue(self.is_open(old))
+        self.assertTrue(is_open(old))
         self.change(httpsPort=port)  # free now
 
     # ---- ports ----
@@ -207,7 +199,7 @@ class Httpserver(Front):
             for n in range(1, 9):
                 was, now = ports[(n + 1) % 2], ports[n % 2]
                 self.change(client=self.tls(), httpsPort=now)  # answered on the old port
-                self.assertFalse(self.is_open(was), "the old port still accepts")
+                self.assertFalse(is_open(was), "the old port still accepts")
                 self.assert_ok(self.tls().get("/users/me"))  # at once
                 before = [c.get(now, 0) for c in counts]
                 wait_for("all clients on the new port", lambda: faults or all(
@@ -276,7 +268,7 @@ class Httpserver(Front):
         for reply in replies:
             self.assert_ok(reply)
         port = self.admin.get(PATH).data["httpsPort"]
-        self.assertEqual([p for p in ports if self.is_open(p)], [port])
+        self.assertEqual([p for p in ports if is_open(p)], [port])
         self.fleet.https_port = port
 
     # ---- redirect ----
@@ -290,7 +282,7 @@ class Httpserver(Front):
             self.assertEqual(got.headers["Location"],
                              f"https://gate.example:{port}/api/v1/users/me?a=b")
         self.assertFalse(self.change(redirectToHttps=False)["redirectToHttps"])
-        self.assertFalse(self.is_open(self.fleet.redirect_port))
+        self.assertFalse(is_open(self.fleet.redirect_port))
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.bind(("0.0.0.0", self.fleet.redirect_port))
@@ -389,7 +381,7 @@ class Httpserver(Front):
                                           httpsPort=port, redirectToHttps="false")).data
         self.assertEqual((data["httpsPort"], data["redirectToHttps"]), (port, False))
         self.assertEqual(self.served(port), cert.decode())
-        self.assertFalse(self.is_open(self.fleet.redirect_port))
+        self.assertFalse(is_open(self.fleet.redirect_port))
         self.fleet.https_port = port
         self.change(redirectToHttps=True)
 
@@ -403,7 +395,7 @@ class Rollback(Front):
         self.kill("sysd")
         self.kill("gateway")
         self.start("gateway", wait=False)
-        wait_for("HTTPS", lambda: self.is_open(port))
+        wait_for("HTTPS", lambda: is_open(port))
         first = self.tls().get("/users/me")
         self.assertLess(first.took, 0.5 * harness.SLOW, "the port was open before it was served")
         wait_for("authd", lambda: self.tls().get("/users/me").status == 200)
@@ -481,7 +473,7 @@ class Rollback(Front):
             self.wait_daemons(["sysd"])
             port = self.admin.get(PATH).data["httpsPort"]
             self.as_wanted(port)
-            wait_for("the other port to be closed", lambda: not self.is_open(
+            wait_for("the other port to be closed", lambda: not is_open(
                 ports[ports[0] == port]), 8)
 
 
