@@ -334,7 +334,8 @@ put_date(struct worker *w)
     buf_puts(&w->out, w->date);
 }
 
-/* Everything up to and with the empty line; 'body_len' < 0: chunked, HTTP/1.0: until the end. */
+/* Everything up to and with the empty line; 'body_len' < 0: chunked, HTTP/1.0: until the end.
+ */
 static void
 put_head(struct http_call *call, const struct http_reply *reply, int64_t body_len)
 {
@@ -997,7 +998,6 @@ make_doors(struct mg_context *ctx)
 int
 http_start(struct gateway *g)
 {
-    char ports[64];
     struct http *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return -ENOMEM;
@@ -1009,13 +1009,18 @@ http_start(struct gateway *g)
                 "beside it?");
         return -EOPNOTSUPP;
     }
-    if (g->http_port != 0) {
-        (void)snprintf(ports, sizeof(ports), "127.0.0.1:%u", g->http_port);
-        h->plain = listen_on(g, ports, HTTP_WORKERS_PLAIN);
-        if (h->plain == NULL)
-            return -EADDRINUSE;
-    }
     /* Any two ports: their sockets become the doors. */
     h->secure = listen_on(g, "127.0.0.1:0s,127.0.0.1:0", HTTP_WORKERS_SECURE);
     return h->secure == NULL ? -EADDRINUSE : make_doors(h->secure);
+}
+
+int
+http_start_local(struct gateway *g)
+{
+    char ports[64];
+    if (g->http_port == 0)
+        return 0;
+    (void)snprintf(ports, sizeof(ports), "127.0.0.1:%u", g->http_port);
+    g->http->plain = listen_on(g, ports, HTTP_WORKERS_PLAIN);
+    return g->http->plain == NULL ? -EADDRINUSE : 0;
 }

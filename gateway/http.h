@@ -78,10 +78,15 @@ struct http_reply {
 };
 
 /*
- * Starts the workers: requests come from now on, by plain HTTP on this machine; from outside
- * when there is something behind the doors (doors.h). 0 or -errno.
+ * Starts the workers for what comes from outside: requests come when there is something behind
+ * the doors (doors.h). 0 or -errno.
  */
 int http_start(struct gateway *g);
+/*
+ * Opens plain HTTP on this machine, if there is any. Last: whoever gets an answer there may
+ * expect all the rest. 0 or -errno.
+ */
+int http_start_local(struct gateway *g);
 
 /* ---- answering: 0, or -EPIPE when the client is gone ---- */
 

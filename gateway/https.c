@@ -235,7 +235,6 @@ drop(void *arg)
     log_warn("https: a prepared setting was not committed, and is dropped port=%u",
              h->prepared.setting.port);
     prepared_done(&h->prepared);
-    https_file_drop(h->dir);
 }
 
 int
@@ -249,7 +248,6 @@ https_start(struct gateway *g, struct https **ret_https)
     h->prepared = (struct prepared){ .listener = -1, .redirect_listener = -1 };
     h->next_id = clock_mono_us(); /* ids of an earlier life mean nothing */
     loop_timer_init(&h->drop_timer, drop, h);
-    https_file_drop(h->dir);
     *ret_https = h;
     return choose(h);
 }

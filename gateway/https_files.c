@@ -188,14 +188,6 @@ https_file_commit(const char *dir)
     return sync_dir(dir);
 }
 
-void
-https_file_drop(const char *dir)
-{
-    char path[PATH_MAX];
-    path_of(dir, next_name, path);
-    (void)unlink(path); /* mostly it is not there */
-}
-
 /* ---- uploaded pairs ---- */
 
 void

@@ -3,7 +3,7 @@
  *
  *   https.conf         the setting in force: {"httpsPort","redirectToHttps","pair"}
  *   https.last         the one before it
- *   https.next         one that is prepared
+ *   https.next         the one that was prepared last, unless it was committed
  *   https-<pair>.crt   a certificate that was uploaded, and its key; <pair> is
  *   https-<pair>.key   a hash of both. No pair: the machine's own (tls.h)
  *
@@ -44,8 +44,6 @@ int https_file_read(const char *dir, const char *name, struct https_setting *ret
 int https_file_stage(const char *dir, const struct https_setting *s);
 /* The prepared one becomes the one in force, durably. 0 or -errno: then either may be. */
 int https_file_commit(const char *dir);
-/* Forgets the prepared one. */
-void https_file_drop(const char *dir);
 
 /* Keeps an uploaded pair, durably; mode 0600. 0 with its name, or -errno. */
 int https_pair_keep(const char *dir, const char *cert, const char *key,

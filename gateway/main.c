@@ -170,6 +170,8 @@ gateway_start(void *self, struct svc *svc)
     if (r == 0)
         r = https_start(g, &g->https);
     if (r == 0)
+        r = http_start_local(g);
+    if (r == 0)
         log_info("gateway: listening https=%u http=127.0.0.1:%u", https_port(g->https),
                  g->http_port);
     return r;

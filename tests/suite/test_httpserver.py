@@ -105,6 +105,8 @@ class Front(Suite):
                 return reply.status == 200 and reply.data["httpsPort"] == port and \
                     "fault" not in reply.data and is_open(port)
         wait_for(f"HTTPS on {port} and nothing else wanted", same, 25)
+        # what was seen may be from before sysd and the gateway met again
+        wait_for("a change to be possible", lambda: self.admin.patch(PATH, {}).status == 200)
         self.fleet.https_port = port
 
     def plain(self, path, host=None):
