@@ -35,6 +35,7 @@ struct auditd {
     struct audit_setting setting;
     bool
         threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
+    struct trail_texts texts; /* of the last search */
     struct loop_timer trim, hourly;
     struct follower *followers;
     size_t n_followers;

@@ -22,6 +22,27 @@ load_setting(struct auditd *a, struct store_txn *txn)
     return r == STORE_NOT_FOUND ? api_defaults(arena, &audit_setting_desc, &a->setting) : r;
 }
 
+/* Records of a schema that had no index, or of another one, get into it. */
+static int
+complete_index(struct auditd *a)
+{
+    enum { STEP = 20000 }; /* in one transaction, whose pages are in memory */
+    int n = STEP;
+    for (uint64_t sum = 0; n == STEP; sum += STEP) {
+        CLEANUP(store_abortp) struct store_txn *txn = NULL;
+        int r = store_begin(a->svc->store, &txn);
+        if (r == 0)
+            r = n = trail_index_catch_up(txn, &a->state, STEP);
+        if (r > 0)
+            r = store_commit(MOVE_PTR(txn));
+        if (r < 0)
+            return r;
+        if (n == STEP)
+            log_info("auditd: making the index records=%llu", (unsigned long long)sum + STEP);
+    }
+    return 0;
+}
+
 static int
 auditd_open(void *self, struct svc *svc)
 {
@@ -42,6 +63,12 @@ auditd_start(void *self, struct svc *svc)
         r = load_setting(a, txn);
     if (r < 0) {
         log_err("auditd: cannot read the store error=%s", strerror(-r));
+        return r;
+    }
+    store_abort(MOVE_PTR(txn));
+    r = complete_index(a);
+    if (r < 0) {
+        log_err("auditd: cannot complete the index error=%s", strerror(-r));
         return r;
     }
     /* On a small disk the default may be more than there can be. */
@@ -73,7 +100,8 @@ main(int argc, char **argv)
         .internals = internals,
         .dbs = trail_dbs,
         .n_dbs = TRAIL_N_DBS,
-        .schema = 1,
+        .schema = TRAIL_SCHEMA,
+        .migrate = trail_migrate,
         .open = auditd_open,
         .start = auditd_start,
         .stop = auditd_stop,

@@ -184,7 +184,7 @@ answer_page(struct auditd *a, struct api_call *call,
     size_t limit = query->limit < TRAIL_PAGE_MAX ? (size_t)query->limit : TRAIL_PAGE_MAX;
     size_t n = 0, put = 0;
     uint64_t total = 0;
-    int r = trail_query(txn, &a->state, filter, (enum trail_order)query->order,
+    int r = trail_query(txn, &a->state, filter, &a->texts, (enum trail_order)query->order,
                         query->sort == AUDITD_GET_AUDITS_QUERY_SORT_DESC,
                         (uint64_t)query->offset, limit, ids, &n, &total);
     struct buf rows;

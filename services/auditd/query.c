@@ -1,7 +1,8 @@
 /*
  * Finding records. Most filters and orders need only the event and the
- * source, which stand in the index by time; texts of messages are looked for
- * in one walk over the records, whose outcome is kept as a bit per record.
+ * source, which stand in the index; texts of messages are looked for in one
+ * walk over the records, whose outcome is kept as a bit per record, for the
+ * next page of the same search, too.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -9,6 +10,7 @@
 
 #include "libcommon/base.h"
 #include "libcommon/str.h"
+#include "services/auditd/select.h"
 #include "services/auditd/trail.h"
 
 #include "libcommon/banned.h"
@@ -94,10 +96,16 @@ source_passes(const struct trail_filter *f, uint64_t key)
 }
 
 bool
+trail_filter_passes_entry(const struct trail_filter *f, size_t event, uint64_t source_key)
+{
+    return f->event_passes[event] && source_passes(f, source_key);
+}
+
+bool
 trail_filter_passes(const struct trail_filter *f, const struct trail_record *r)
 {
     size_t event = trail_event_by_code(r->event);
-    if (!f->event_passes[event] || !source_passes(f, r->source_key))
+    if (!trail_filter_passes_entry(f, event, r->source_key))
         return false;
     if (event == trail_n_events && !has_word(&f->names, r->name.p, r->name.len))
         return false;
@@ -107,210 +115,173 @@ trail_filter_passes(const struct trail_filter *f, const struct trail_record *r)
     return f->messages.n == 0;
 }
 
-/* ---- a page ---- */
+/* ---- texts ---- */
 
-enum { EVENTS_MAX = 512, RANKS_MAX = EVENTS_MAX };
+enum { TEXTS_MAX = 8 << 20 }; /* records whose bits are kept for the next page */
 
-struct search {
-    struct store_txn *txn;
-    const struct trail_filter *filter;
-    uint64_t first_id, n_ids;
-    uint8_t *bits;             /* by id - first_id: passes; NULL: event and source decide */
-    bool bits_needed;          /* a message filter, or names of unknown events */
-    uint16_t rank[EVENTS_MAX]; /* of an event in the wanted order */
-    size_t n_ranks;
-    uint64_t count[RANKS_MAX];               /* that pass, by rank */
-    uint64_t from[RANKS_MAX], to[RANKS_MAX]; /* rows of the page, counted within the rank */
-    uint64_t at[RANKS_MAX];                  /* where they go in the page */
-    uint64_t seen[RANKS_MAX];
-    uint64_t *ids;
-    size_t n_found, limit;
-};
-
-static const char *
-rank_text(size_t event, enum trail_order order)
-{
-    bool known = event < trail_n_events;
-    switch (order) {
-    case TRAIL_BY_CATEGORY:
-        return known ? trail_events[event].category : "Maintenance";
-    case TRAIL_BY_NAME:
-        return known ? trail_events[event].name : "";
-    case TRAIL_BY_SEVERITY:
-        return known ? trail_events[event].severity : "notice";
-    case TRAIL_BY_TIME:
-    case TRAIL_BY_ID:
-        break;
-    }
-    return "";
-}
-
-/* Equal texts share a rank; ranks follow the texts' order. */
 static void
-rank_events(struct search *s, enum trail_order order, bool descending)
+put_words(struct buf *b, const struct trail_words *w)
 {
-    size_t greatest = 0;
-    for (size_t i = 0; i <= trail_n_events; i++) {
-        const char *mine = rank_text(i, order);
-        size_t smaller = 0;
-        for (size_t k = 0; k <= trail_n_events; k++) {
-            /* Count each different text once. */
-            const char *other = rank_text(k, order);
-            bool repeated = false;
-            for (size_t j = 0; j < k && !repeated; j++)
-                repeated = str_eq(rank_text(j, order), other);
-            int c = strcmp(other, mine);
-            smaller += !repeated && (descending ? c > 0 : c < 0);
-        }
-        s->rank[i] = (uint16_t)smaller;
-        greatest = smaller > greatest ? smaller : greatest;
-    }
-    s->n_ranks = greatest + 1;
+    for (size_t i = 0; i < w->n; i++)
+        buf_put_str16(b, w->words[i], strlen(w->words[i]));
+    buf_putc(b, '\0');
 }
 
-static bool
-passes(const struct search *s, uint64_t id, uint32_t event, uint64_t source_key,
-       size_t *ret_rank)
-{
-    size_t i = s->filter->every_event && s->n_ranks == 1 ? 0 : trail_event_by_code(event);
-    *ret_rank = s->rank[i];
-    if (s->bits_needed) {
-        uint64_t at = id - s->first_id;
-        return at < s->n_ids && (s->bits[at / 8] >> (at % 8) & 1);
-    }
-    return s->filter->event_passes[i] && source_passes(s->filter, source_key);
-}
-
-/* One walk over the records decides what only their texts can tell. */
+/* Something that is the same for the same filter only. */
 static int
-read_texts(struct search *s)
+write_filter(struct buf *b, const struct trail_filter *f)
 {
-    CLEANUP(store_iter_done) struct store_iter it = { 0 };
-    s->bits = calloc(s->n_ids / 8 + 1, 1);
-    if (!s->bits)
-        return -ENOMEM;
-    int r = store_iter_init(&it, s->txn, TRAIL_DB_RECORDS, NULL, 0, false);
-    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
-        struct trail_record t;
-        uint64_t id = store_u64_key(it.key), at = id - s->first_id;
-        r = trail_decode(id, it.value, it.size, &t);
-        if (r == 0 && at < s->n_ids && trail_filter_passes(s->filter, &t))
-            s->bits[at / 8] = (uint8_t)(s->bits[at / 8] | 1u << (at % 8));
+    const struct trail_words *const all[] = { &f->categories, &f->names, &f->severities,
+                                              &f->sources, &f->messages };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        buf_put_u16(b, (uint16_t)all[i]->n);
+        put_words(b, all[i]);
     }
-    return r < 0 ? r : 0;
+    return b->err;
 }
 
-/* Index entries in order of time, or of arrival. */
-static int
-next_entry(struct store_iter *it, bool by_time, uint64_t *ret_id, uint32_t *ret_event,
-           uint64_t *ret_source_key)
+void
+trail_texts_done(struct trail_texts *t)
 {
-    int r = store_iter_next(it);
-    if (r != STORE_OK)
+    buf_done(&t->filter);
+    free(t->bits);
+    *t = (struct trail_texts){ 0 };
+}
+
+/* Makes 't' one of this filter, without bits unless it was that already. */
+static int
+begin_texts(struct trail_texts *t, const struct trail_state *state,
+            const struct trail_filter *filter)
+{
+    struct buf wanted;
+    uint64_t first_id = state->next_id - state->n;
+    buf_init(&wanted, 1 << 20);
+    int r = write_filter(&wanted, filter);
+    bool is_same = r == 0 && wanted.len == t->filter.len && t->first_id <= first_id &&
+                   t->end_id <= state->next_id && t->end_id >= first_id &&
+                   memcmp(wanted.data, t->filter.data, wanted.len) == 0;
+    if (is_same || r < 0) {
+        buf_done(&wanted);
         return r;
-    const uint8_t *v = it->value, *k = it->key;
-    if (it->size < 12 || it->key_size != (by_time ? 16u : 8u))
-        return -EPROTO;
-    *ret_id = get_u64(by_time ? k + 8 : k);
-    *ret_event = get_u32(v);
-    *ret_source_key = get_u64(v + 4);
-    return STORE_OK;
+    }
+    trail_texts_done(t);
+    t->filter = wanted;
+    /* Whole bytes, so that a search can begin at any of them. */
+    t->first_id = t->end_id = first_id - first_id % 8;
+    return 0;
 }
 
 static int
-count_ranks(struct search *s)
+make_bits(struct trail_texts *t, uint64_t end_id)
 {
-    CLEANUP(store_iter_done) struct store_iter it = { 0 };
-    uint64_t id, key;
-    uint32_t event;
-    int r = store_iter_init(&it, s->txn, TRAIL_DB_TIMES, NULL, 0, false);
-    while (r == 0 && (r = next_entry(&it, true, &id, &event, &key)) == STORE_OK) {
-        size_t rank;
-        if (passes(s, id, event, key, &rank))
-            s->count[rank]++;
-    }
-    return r < 0 ? r : 0;
+    size_t old = (size_t)((t->end_id - t->first_id + 7) / 8);
+    size_t size = (size_t)((end_id - t->first_id + 7) / 8);
+    uint8_t *bits = realloc(t->bits, size + 1);
+    if (bits == NULL)
+        return -ENOMEM;
+    memset(bits + old, 0, size + 1 - old);
+    t->bits = bits;
+    return 0;
 }
 
-/* Which rows of each rank are on the page. */
-static void
-lay_out(struct search *s, uint64_t offset)
-{
-    uint64_t begin = 0, end = offset + s->limit;
-    for (size_t i = 0; i < s->n_ranks; i++) {
-        uint64_t after = begin + s->count[i];
-        uint64_t from = begin > offset ? begin : offset, to = after < end ? after : end;
-        s->from[i] = from - begin;
-        s->to[i] = to > from ? to - begin : s->from[i];
-        s->at[i] = from - offset;
-        if (to > from)
-            s->n_found += to - from;
-        begin = after;
-    }
-}
-
+/* Reads the records that 't' does not have yet. 0 or -errno. */
 static int
-collect(struct search *s, bool by_time, bool descending)
+read_texts(struct trail_texts *t, struct store_txn *txn, const struct trail_state *state,
+           const struct trail_filter *filter)
 {
     CLEANUP(store_iter_done) struct store_iter it = { 0 };
-    uint64_t id, key;
-    uint32_t event;
-    size_t left = s->n_found;
-    int r = store_iter_init(&it, s->txn, by_time ? TRAIL_DB_TIMES : TRAIL_DB_RECORDS, NULL, 0,
-                            descending);
-    while (r == 0 && left > 0 &&
-           (r = next_entry(&it, by_time, &id, &event, &key)) == STORE_OK) {
-        size_t rank;
-        if (!passes(s, id, event, key, &rank))
-            continue;
-        uint64_t row = s->seen[rank]++;
-        if (row >= s->from[rank] && row < s->to[rank]) {
-            s->ids[s->at[rank] + row - s->from[rank]] = id;
-            left--;
-        }
+    uint8_t key[8];
+    int r = begin_texts(t, state, filter);
+    if (r == 0)
+        r = make_bits(t, state->next_id);
+    if (r == 0)
+        r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, store_key_u64(key, t->end_id),
+                            sizeof(key), false);
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct trail_record record;
+        uint64_t at = store_u64_key(it.key) - t->first_id;
+        if (at >= state->next_id - t->first_id)
+            break;
+        r = trail_decode(store_u64_key(it.key), it.value, it.size, &record);
+        if (r == 0 && trail_filter_passes(filter, &record))
+            t->bits[at / 8] = (uint8_t)(t->bits[at / 8] | 1u << (at % 8));
     }
-    if (r >= 0 && left > 0) /* counted before, in the same view */
-        r = -EPROTO;
-    return r < 0 ? r : 0;
+    if (r < 0) {
+        trail_texts_done(t);
+        return r;
+    }
+    t->end_id = state->next_id;
+    return 0;
+}
+
+/* ---- pages ---- */
+
+/* A filter that only texts can decide. */
+static bool
+needs_texts(const struct trail_filter *f)
+{
+    return f->messages.n > 0 || f->unknown_names;
 }
 
 int
 trail_query(struct store_txn *txn, const struct trail_state *state,
-            const struct trail_filter *filter, enum trail_order order, bool descending,
-            uint64_t offset, size_t limit, uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n,
-            uint64_t *ret_total)
+            const struct trail_filter *filter, struct trail_texts *texts,
+            enum trail_order order, bool descending, uint64_t offset, size_t limit,
+            uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n, uint64_t *ret_total)
 {
-    MUST(trail_n_events < EVENTS_MAX && limit <= TRAIL_PAGE_MAX);
-    struct search *s = calloc(1, sizeof(*s));
-    if (!s)
-        return -ENOMEM;
-    *s = (struct search){ .txn = txn,
-                          .filter = filter,
-                          .first_id = state->next_id - state->n,
-                          .n_ids = state->n,
-                          .ids = ret_ids,
-                          .limit = limit };
-    s->bits_needed = filter->messages.n > 0 || filter->unknown_names;
-    bool by_rank = order != TRAIL_BY_TIME && order != TRAIL_BY_ID;
-    s->n_ranks = 1;
-    if (by_rank)
-        rank_events(s, order, descending);
-    int r = s->bits_needed ? read_texts(s) : 0;
-    if (r == 0 && !s->bits_needed && filter->every_event && filter->sources.n == 0 && !by_rank)
-        s->count[0] = state->n;
-    else if (r == 0)
-        r = count_ranks(s);
-    if (r == 0) {
-        lay_out(s, offset);
-        r = collect(s, order == TRAIL_BY_TIME, descending);
+    MUST(limit <= TRAIL_PAGE_MAX);
+    CLEANUP(select_freep) struct select *s = NULL;
+    struct trail_key keys[TRAIL_PAGE_MAX];
+    struct select_what what = { .txn = txn,
+                                .filter = filter,
+                                .order = order,
+                                .descending = descending,
+                                .first_id = state->next_id - state->n,
+                                .end_id = state->next_id };
+    int r = 0;
+    if (needs_texts(filter)) {
+        r = read_texts(texts, txn, state, filter);
+        what.bits = texts->bits;
+        what.bits_id = texts->first_id;
     }
+    if (r == 0)
+        r = select_new(&what, &s);
+    if (r == 0)
+        r = select_rows(s, offset, limit, keys, ret_n);
     if (r == 0) {
-        *ret_n = s->n_found;
-        *ret_total = 0;
-        for (size_t i = 0; i < s->n_ranks; i++)
-            *ret_total += s->count[i];
+        *ret_total = select_total(s);
+        for (size_t i = 0; i < *ret_n; i++)
+            ret_ids[i] = keys[i].id;
     }
-    free(s->bits);
-    free(s);
+    if (texts->end_id - texts->first_id > TEXTS_MAX)
+        trail_texts_done(texts);
+    return r;
+}
+
+int
+trail_walk_next(struct store_txn *txn, const struct trail_state *state, struct trail_walk *walk,
+                size_t most, struct trail_key *ret_keys, size_t *ret_n)
+{
+    CLEANUP(select_freep) struct select *s = NULL;
+    struct select_what what = { .txn = txn,
+                                .filter = walk->filter,
+                                .order = walk->order,
+                                .descending = walk->descending,
+                                .first_id = walk->first_id,
+                                .end_id = walk->end_id,
+                                .after = walk->has_begun ? &walk->last : NULL };
+    if (state->next_id - state->n > walk->first_id)
+        return -ESTALE;
+    if (what.after != NULL && walk->order == TRAIL_BY_ID && walk->descending)
+        what.end_id = walk->last.id;
+    else if (what.after != NULL && walk->order == TRAIL_BY_ID)
+        what.first_id = walk->last.id + 1;
+    int r = select_new(&what, &s);
+    if (r == 0)
+        r = select_rows(s, 0, most, ret_keys, ret_n);
+    if (r == 0 && *ret_n > 0) {
+        walk->has_begun = true;
+        walk->last = ret_keys[*ret_n - 1];
+    }
     return r;
 }

@@ -11,19 +11,16 @@
 #include "libcommon/banned.h"
 
 const char *const trail_dbs[TRAIL_N_DBS] = {
-    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_TIMES] = "times",
-    [TRAIL_DB_SENDERS] = "senders", [TRAIL_DB_CONFIG] = "config",
-    [TRAIL_DB_OUTBOX] = "outbox",
+    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_INDEX] = "index", [TRAIL_DB_SENDERS] = "senders",
+    [TRAIL_DB_CONFIG] = "config",   [TRAIL_DB_TIMES] = "times", [TRAIL_DB_OUTBOX] = "outbox",
 };
 
 enum {
     VALUE_MAX = 8192,
     /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full.
      */
-    RECORD_OVERHEAD = 120,
+    RECORD_OVERHEAD = 80,
     STATE_SIZE = 3 * 8 + 2 * TRAIL_HASH_SIZE,
-    TIME_KEY_SIZE = 16,
-    TIME_VALUE_SIZE = 12,
 };
 static const char state_key[] = "state";
 
@@ -111,15 +108,6 @@ chain(const uint8_t before[TRAIL_HASH_SIZE], uint64_t id, const void *value, siz
     crypto_generichash_update(&h, store_key_u64(key, id), sizeof(key));
     crypto_generichash_update(&h, value, size);
     crypto_generichash_final(&h, ret_hash, TRAIL_HASH_SIZE);
-}
-
-static const void *
-time_key(uint8_t out[TIME_KEY_SIZE], int64_t at_us, uint64_t id)
-{
-    /* Times before 1970 sort first, too. */
-    put_u64(out, (uint64_t)at_us ^ UINT64_C(1) << 63);
-    put_u64(out + 8, id);
-    return out;
 }
 
 /* Cut to 'max' bytes, not inside a character. */
@@ -215,6 +203,23 @@ save_state(struct store_txn *txn, const struct trail_state *s)
     return store_put(txn, TRAIL_DB_CONFIG, state_key, strlen(state_key), v, sizeof(v));
 }
 
+int
+trail_migrate(struct store_txn *txn, uint32_t from)
+{
+    enum { OVERHEAD_1 = 120 };
+    struct trail_state s;
+    if (from != 1)
+        return -EPROTO;
+    int r = store_clear(txn, TRAIL_DB_TIMES);
+    if (r == 0)
+        r = trail_load(txn, &s);
+    if (r < 0)
+        return r;
+    uint64_t less = s.n * (OVERHEAD_1 - RECORD_OVERHEAD);
+    s.bytes = s.bytes > less ? s.bytes - less : 0;
+    return save_state(txn, &s);
+}
+
 /* ---- growing and shrinking ---- */
 
 int
@@ -244,16 +249,16 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
         chain(state->last_hash, id, b.data, b.len, hash);
     buf_put(&b, hash, sizeof(hash));
 
-    uint8_t key[8], tkey[TIME_KEY_SIZE], tvalue[TIME_VALUE_SIZE];
-    put_u32(tvalue, event);
-    put_u64(tvalue + 4, source_key);
+    uint8_t key[8];
+    const struct trail_record entry = {
+        .id = id, .event = event, .source_key = source_key, .at_us = in->at_us
+    };
     int r = b.err;
     if (r == 0)
         r = store_append(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), sizeof(key), b.data,
                          b.len);
     if (r == 0)
-        r = store_put(txn, TRAIL_DB_TIMES, time_key(tkey, in->at_us, id), sizeof(tkey), tvalue,
-                      sizeof(tvalue));
+        r = trail_index_add(txn, &entry);
     if (r == 0) {
         state->next_id++;
         state->n++;
@@ -273,7 +278,6 @@ trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int
     int r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, NULL, 0, false), n = 0;
     while (r == 0 && (unsigned)n < most && (r = store_iter_next(&it)) == STORE_OK) {
         struct trail_record t;
-        uint8_t key[TIME_KEY_SIZE];
         uint64_t id = store_u64_key(it.key);
         size_t size = it.size;
         r = trail_decode(id, it.value, it.size, &t);
@@ -281,7 +285,7 @@ trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int
         if (r < 0 || (state->bytes <= bytes && t.at_us >= before_us))
             break;
         memcpy(state->base_hash, t.hash, TRAIL_HASH_SIZE);
-        r = store_del(txn, TRAIL_DB_TIMES, time_key(key, t.at_us, id), sizeof(key));
+        r = trail_index_trim(txn, id);
         if (r >= 0)
             r = store_iter_del(&it);
         if (r < 0)

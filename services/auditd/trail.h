@@ -11,6 +11,10 @@
  *   text8 event name (only when the event is unknown), text8 daemon,
  *   text8 address, text16 source, text16 message, text16 detail
  *   32 bytes        BLAKE2b-256(hash of the record before, u64 id, all above)
+ *
+ * Block of the index, as stored under id / TRAIL_BLOCK_IDS:
+ *   i64, i64        least and greatest 'at' of its records, also of rotated ones
+ *   for each id from the block's first on: i64 at, u64 source key, u32 event
  */
 #ifndef FIELDGATE_AUDITD_TRAIL_H
 #define FIELDGATE_AUDITD_TRAIL_H
@@ -24,13 +28,17 @@
 
 enum trail_db {
     TRAIL_DB_RECORDS, /* id -> record */
-    TRAIL_DB_TIMES, /* at, id -> event, source key: order by time, and what filters need most */
+    TRAIL_DB_INDEX,   /* number of a block of ids -> what orders and filters need of them */
     TRAIL_DB_SENDERS, /* store uuid and name of a daemon -> its last sequence number */
     TRAIL_DB_CONFIG,  /* "setting", "state" */
+    TRAIL_DB_TIMES,   /* empty: an index of schema 1 */
     TRAIL_DB_OUTBOX,  /* auditd's own records on their way to itself; last, as audit.h asks */
     TRAIL_N_DBS
 };
 extern const char *const trail_dbs[TRAIL_N_DBS];
+enum { TRAIL_SCHEMA = 2 };
+/* Of store_open. What is left to do for schema 2 does trail_index_catch_up. */
+int trail_migrate(struct store_txn *txn, uint32_t from);
 
 enum {
     TRAIL_HASH_SIZE = 32,
@@ -114,6 +122,34 @@ int trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_
 
 uint64_t trail_source_key(const char *source, size_t len);
 
+/* ---- the index (index.c) ---- */
+
+enum {
+    TRAIL_BLOCK_IDS = 200, /* so that a full block fits into a page */
+    TRAIL_ENTRY_SIZE = 20,
+    TRAIL_BLOCK_HEAD = 16,
+    TRAIL_BLOCK_MAX = TRAIL_BLOCK_HEAD + TRAIL_BLOCK_IDS * TRAIL_ENTRY_SIZE,
+};
+
+struct trail_block {
+    uint64_t first_id; /* of entry 0; ids before the trail's first mean nothing */
+    size_t n;
+    int64_t least_us, most_us;
+    const uint8_t *entries; /* n * TRAIL_ENTRY_SIZE bytes */
+};
+
+/* STORE_OK, or -EPROTO when the bytes are no block. */
+int trail_block_decode(const void *key, size_t key_size, const void *value, size_t size,
+                       struct trail_block *ret_block);
+/* The index with one record more, the next one; without those up to 'gone_id'. 0 or -errno. */
+int trail_index_add(struct store_txn *txn, const struct trail_record *r);
+int trail_index_trim(struct store_txn *txn, uint64_t gone_id);
+/*
+ * Adds records that the index lacks, at most 'most'. Returns how many it
+ * added, less than 'most' when there are no more, or -errno.
+ */
+int trail_index_catch_up(struct store_txn *txn, const struct trail_state *state, unsigned most);
+
 /* ---- queries (query.c) ---- */
 
 enum trail_order {
@@ -140,18 +176,53 @@ struct trail_filter {
 int trail_filter_prepare(struct trail_filter *filter);
 void trail_filter_done(struct trail_filter *filter); /* not the words */
 bool trail_filter_passes(const struct trail_filter *filter, const struct trail_record *r);
+/* As far as the event (its index in trail_events) and the source tell. */
+bool trail_filter_passes_entry(const struct trail_filter *filter, size_t event,
+                               uint64_t source_key);
+
+/*
+ * Which records pass a filter that needs their texts: kept between queries,
+ * so that only the first page of a search reads them all. One bit a record,
+ * 1 MiB at most. Begin with zeros.
+ */
+struct trail_texts {
+    struct buf filter;
+    uint64_t first_id, end_id; /* the bits are of these records */
+    uint8_t *bits;
+};
+void trail_texts_done(struct trail_texts *t);
 
 enum { TRAIL_PAGE_MAX = 1000 };
 
 /*
  * Finds the ids of one page: rows offset .. offset + limit - 1 of those that
  * pass, in that order. *ret_total counts all that pass. limit is at most
- * TRAIL_PAGE_MAX. Reads every record's index entry once or twice, and every
- * record once with a message filter. 0 or -errno.
+ * TRAIL_PAGE_MAX. Walks over the index a few times, and over the records that
+ * 'texts' does not know when the filter needs texts. 0 or -errno.
  */
 int trail_query(struct store_txn *txn, const struct trail_state *state,
-                const struct trail_filter *filter, enum trail_order order, bool descending,
-                uint64_t offset, size_t limit, uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n,
-                uint64_t *ret_total);
+                const struct trail_filter *filter, struct trail_texts *texts,
+                enum trail_order order, bool descending, uint64_t offset, size_t limit,
+                uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n, uint64_t *ret_total);
+
+/* Place of a row in an order. */
+struct trail_key {
+    uint64_t primary; /* what is sorted by, as a number */
+    uint64_t id;
+};
+
+/* All rows in order, some at a time, in any number of transactions. */
+struct trail_walk {
+    const struct trail_filter *filter; /* without its texts: the caller looks at those */
+    enum trail_order order;
+    bool descending;
+    uint64_t first_id, end_id; /* as of the beginning: later records are not seen */
+    bool has_begun;
+    struct trail_key last;
+};
+/* The next rows, at most 'most'; 0: no more. 0; -ESTALE: records were rotated away since. */
+int trail_walk_next(struct store_txn *txn, const struct trail_state *state,
+                    struct trail_walk *walk, size_t most, struct trail_key *ret_keys,
+                    size_t *ret_n);
 
 #endif

@@ -22,6 +22,7 @@ struct fixture {
     char dir[64];
     struct store *store;
     struct trail_state state;
+    struct trail_texts texts;
 };
 
 static int
@@ -31,7 +32,8 @@ setup(void **state)
     assert_non_null(f);
     (void)snprintf(f->dir, sizeof(f->dir), "/tmp/test_audit_trail.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    assert_int_equal(store_open(f->dir, trail_dbs, TRAIL_N_DBS, 1, NULL, &f->store), 0);
+    assert_int_equal(
+        store_open(f->dir, trail_dbs, TRAIL_N_DBS, TRAIL_SCHEMA, trail_migrate, &f->store), 0);
     f->state.next_id = 1;
     *state = f;
     return 0;
@@ -42,6 +44,7 @@ teardown(void **state)
 {
     struct fixture *f = *state;
     char command[96];
+    trail_texts_done(&f->texts);
     store_close(f->store);
     (void)snprintf(command, sizeof(command), "rm -r '%s'", f->dir);
     assert_int_equal(system(command), 0);
@@ -100,8 +103,8 @@ expect(struct fixture *f, struct trail_filter filter, enum trail_order order, bo
         wanted++;
     assert_int_equal(trail_filter_prepare(&filter), 0);
     assert_int_equal(store_read(f->store, &txn), 0);
-    assert_int_equal(trail_query(txn, &f->state, &filter, order, descending, offset, limit, got,
-                                 &n, &got_total),
+    assert_int_equal(trail_query(txn, &f->state, &filter, &f->texts, order, descending, offset,
+                                 limit, got, &n, &got_total),
                      0);
     assert_int_equal(got_total, total);
     assert_int_equal(n, wanted);
@@ -287,6 +290,228 @@ gap_is_found_wherever_it_is(void **state)
     }
 }
 
+/* ---- the index against sorting by hand ---- */
+
+enum { MANY = 3000 };
+
+struct row {
+    uint64_t id;
+    int64_t at_us;
+    size_t event; /* 0 signIn, 1 signInFail, 2 of no catalogue */
+    bool is_eve;
+};
+
+static const char *const event_names[] = { "signIn", "signInFail", "ofNoCatalogue" };
+static enum trail_order sorted_by;
+static bool sorted_down;
+
+static int
+compare_rows(const void *a, const void *b)
+{
+    const struct row *x = a, *y = b;
+    static const int by_severity[] = { 1, 0, 1 }, by_name[] = { 1, 2, 0 };
+    int c = 0;
+    if (sorted_by == TRAIL_BY_TIME)
+        c = x->at_us < y->at_us ? -1 : x->at_us > y->at_us;
+    else if (sorted_by == TRAIL_BY_SEVERITY)
+        c = by_severity[x->event] - by_severity[y->event];
+    else if (sorted_by == TRAIL_BY_NAME)
+        c = by_name[x->event] - by_name[y->event];
+    if (c == 0)
+        c = x->id < y->id ? -1 : 1;
+    return sorted_down ? -c : c;
+}
+
+/* Clocks: running, standing still, jumping anywhere, mostly running. */
+static int64_t
+time_of(unsigned clock, size_t i)
+{
+    switch (clock) {
+    case 0:
+        return (int64_t)i * 1000000;
+    case 1:
+        return 77;
+    case 2:
+        return (int64_t)((uint64_t)random() << 33 ^ (uint64_t)random() << 10);
+    default:
+        return (int64_t)i * 1000000 - random() % 5000000 -
+               (random() % 500 == 0 ? INT64_C(60) * 365 * 86400 * 1000000 : 0);
+    }
+}
+
+static void
+add_many(struct fixture *f, unsigned clock, struct row rows[MANY])
+{
+    struct store_txn *txn;
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    for (size_t i = 0; i < MANY; i++) {
+        rows[i] = (struct row){ .id = f->state.next_id,
+                                .at_us = time_of(clock, i),
+                                .event = (size_t)random() % 3,
+                                .is_eve = random() % 5 == 0 };
+        add(f, txn, event_names[rows[i].event], rows[i].is_eve ? "eve" : "sam", "m",
+            rows[i].at_us);
+    }
+    assert_int_equal(store_commit(txn), 0);
+}
+
+/* Pages and the walk of one query, against 'rows', those that pass. */
+static void
+compare_with(struct fixture *f, const struct trail_filter *filter, struct row *rows, size_t n)
+{
+    static uint64_t got[TRAIL_PAGE_MAX];
+    struct trail_key keys[100];
+    struct trail_walk walk = { .filter = filter,
+                               .order = sorted_by,
+                               .descending = sorted_down,
+                               .first_id = f->state.next_id - f->state.n,
+                               .end_id = f->state.next_id };
+    struct store_txn *txn;
+    size_t n_got = 1;
+    uint64_t total;
+    qsort(rows, n, sizeof(*rows), compare_rows);
+    assert_int_equal(store_read(f->store, &txn), 0);
+    for (size_t at = 0; at <= n; at += 1 + (size_t)random() % 700) {
+        size_t limit = 1 + (size_t)random() % TRAIL_PAGE_MAX;
+        assert_int_equal(trail_query(txn, &f->state, filter, &f->texts, sorted_by, sorted_down,
+                                     at, limit, got, &n_got, &total),
+                         0);
+        assert_int_equal(total, n);
+        assert_int_equal(n_got, n - at < limit ? n - at : limit);
+        for (size_t i = 0; i < n_got; i++)
+            assert_int_equal(got[i], rows[at + i].id);
+    }
+    for (size_t at = 0; n_got > 0; at += n_got) {
+        assert_int_equal(trail_walk_next(txn, &f->state, &walk, 100, keys, &n_got), 0);
+        assert_true(n_got > 0 || at == n);
+        for (size_t i = 0; i < n_got; i++)
+            assert_int_equal(keys[i].id, rows[at + i].id);
+    }
+    store_abort(txn);
+}
+
+static void
+pages_are_those_of_a_sorted_list_whatever_the_clock_did(void **state)
+{
+    struct fixture *f = *state;
+    struct trail_filter filters[] = { { 0 },
+                                      { .sources = WORDS("eve") },
+                                      { .severities = WORDS("notice") } };
+    static struct row rows[MANY], passing[MANY];
+    for (unsigned clock = 0; clock < 4; clock++) {
+        struct store_txn *txn;
+        assert_int_equal(store_begin(f->store, &txn), 0);
+        assert_true(trail_trim(txn, &f->state, 0, INT64_MIN, UINT32_MAX) >= 0);
+        assert_int_equal(store_commit(txn), 0);
+        add_many(f, clock, rows);
+        for (size_t k = 0; k < ARRAY_LEN(filters); k++) {
+            size_t n = 0;
+            for (size_t i = 0; i < MANY; i++)
+                if (k == 0 || (k == 1 ? rows[i].is_eve : rows[i].event != 1))
+                    passing[n++] = rows[i];
+            assert_int_equal(trail_filter_prepare(&filters[k]), 0);
+            static const enum trail_order orders[] = { TRAIL_BY_TIME, TRAIL_BY_ID,
+                                                       TRAIL_BY_NAME, TRAIL_BY_SEVERITY };
+            for (size_t o = 0; o < 2 * ARRAY_LEN(orders); o++) {
+                sorted_by = orders[o / 2];
+                sorted_down = o % 2;
+                compare_with(f, &filters[k], passing, n);
+            }
+            trail_filter_done(&filters[k]);
+        }
+    }
+}
+
+/* One clock set wrong makes the range so wide that all the others look alike at first. */
+static void
+a_page_is_found_among_many_that_lie_close_together(void **state)
+{
+    enum { CLOSE = 70000 };
+    struct fixture *f = *state;
+    static uint64_t got[TRAIL_PAGE_MAX];
+    struct trail_filter all = { 0 };
+    struct store_txn *txn;
+    uint64_t total;
+    size_t n;
+    assert_int_equal(trail_filter_prepare(&all), 0);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    add(f, txn, "signIn", "sam", "m", INT64_MIN);
+    for (int64_t i = 0; i < CLOSE; i++)
+        add(f, txn, "signIn", "sam", "m", INT64_MAX / 2 - i);
+    add(f, txn, "signIn", "sam", "m", INT64_MAX);
+    for (unsigned from = 0; from < CLOSE + 2; from += 777) {
+        assert_int_equal(trail_query(txn, &f->state, &all, &f->texts, TRAIL_BY_TIME, false,
+                                     from, 1000, got, &n, &total),
+                         0);
+        assert_int_equal(total, CLOSE + 2);
+        assert_int_equal(n, CLOSE + 2 - from < 1000 ? CLOSE + 2 - from : 1000);
+        for (size_t i = 0; i < n; i++) {
+            size_t row = from + i;
+            uint64_t id = row == 0 || row == CLOSE + 1 ? row + 1 : CLOSE + 2 - row;
+            assert_int_equal(got[i], id);
+        }
+    }
+    assert_int_equal(store_commit(txn), 0);
+    trail_filter_done(&all);
+}
+
+static void
+an_index_that_lacks_records_is_completed(void **state)
+{
+    struct fixture *f = *state;
+    static struct row rows[MANY];
+    struct trail_filter all = { 0 };
+    struct store_txn *txn;
+    add_many(f, 0, rows);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    uint64_t before = f->state.bytes, bytes = before / 3;
+    assert_true(trail_trim(txn, &f->state, bytes, INT64_MIN, UINT32_MAX) > 0);
+    assert_int_equal(store_clear(txn, TRAIL_DB_INDEX), 0); /* as schema 1 left it */
+    assert_int_equal(store_put(txn, TRAIL_DB_TIMES, "k", 1, "v", 1), 0);
+    before = f->state.bytes;
+    assert_int_equal(trail_migrate(txn, 1), 0);
+    assert_int_equal(trail_migrate(txn, 2), -EPROTO);
+    uint64_t n_times;
+    assert_int_equal(store_count(txn, TRAIL_DB_TIMES, &n_times), 0);
+    assert_int_equal(n_times, 0);
+    assert_int_equal(trail_load(txn, &f->state), 0);
+    assert_true(f->state.bytes < before && f->state.bytes > 0);
+    assert_int_equal(trail_index_catch_up(txn, &f->state, 100), 100);
+    assert_int_equal(trail_index_catch_up(txn, &f->state, MANY), f->state.n - 100);
+    assert_int_equal(trail_index_catch_up(txn, &f->state, MANY), 0);
+    add(f, txn, "signIn", "sam", "m", 1); /* and it goes on from there */
+    assert_int_equal(store_commit(txn), 0);
+    size_t n = (size_t)f->state.n;
+    memmove(rows + MANY - n, rows + MANY - n + 1, (n - 1) * sizeof(*rows));
+    rows[MANY - 1] = (struct row){ .id = f->state.next_id - 1, .at_us = 1 };
+    assert_int_equal(trail_filter_prepare(&all), 0);
+    sorted_by = TRAIL_BY_TIME;
+    sorted_down = true;
+    compare_with(f, &all, rows + MANY - n, n);
+    trail_filter_done(&all);
+}
+
+static void
+a_search_for_texts_goes_on_with_what_is_new(void **state)
+{
+    struct fixture *f = *state;
+    struct trail_filter speed = { .messages = WORDS("speed") };
+    for (uint64_t i = 0; i < 5; i++) {
+        add_some(f); /* "pump1 speed" is the third of five */
+        struct trail_filter other = { .messages = WORDS("role") };
+        if (i == 3) {
+            expect(f, other, TRAIL_BY_ID, true, 0, 1, 4, IDS(20));
+            struct store_txn *txn;
+            assert_int_equal(store_begin(f->store, &txn), 0);
+            assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 4), 4);
+            assert_int_equal(store_commit(txn), 0);
+        }
+        uint64_t total = i < 3 ? i + 1 : i;
+        expect(f, speed, TRAIL_BY_ID, true, 0, 1, total, IDS(5 * i + 3));
+        expect(f, speed, TRAIL_BY_ID, false, 0, 1, total, IDS(i < 3 ? 3 : 8));
+    }
+}
+
 int
 main(void)
 {
@@ -298,6 +523,10 @@ main(void)
         TEST(filters_pass_what_matches_one_word_of_each),
         TEST(too_long_texts_are_cut_between_characters),
         TEST(trimming_takes_the_oldest_and_keeps_the_chain),
+        TEST(pages_are_those_of_a_sorted_list_whatever_the_clock_did),
+        TEST(a_page_is_found_among_many_that_lie_close_together),
+        TEST(an_index_that_lacks_records_is_completed),
+        TEST(a_search_for_texts_goes_on_with_what_is_new),
         TEST(edit_is_found),
         TEST(gap_is_found_wherever_it_is),
     };
