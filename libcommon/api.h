@@ -249,6 +249,8 @@ int api_pipe_on_loop(struct api_pipe *p, void (*fn)(void *arg), void *arg);
 /* What the audit record says besides who, when, where: replaces the summary and the body. */
 void api_audit_message(struct api_call *call, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void api_audit_detail(struct api_call *call, const char *json, size_t len);
+/* Where the event depends on what was sent: replaces x-event. From the catalogue. */
+void api_audit_event(struct api_call *call, const char *event);
 /* The account the record names, when the caller is nobody yet (sign-in). */
 void api_audit_source(struct api_call *call, const char *name);
 /*

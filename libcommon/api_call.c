@@ -348,6 +348,12 @@ api_audit_detail(struct api_call *call, const char *json, size_t len)
 }
 
 void
+api_audit_event(struct api_call *call, const char *event)
+{
+    api_private(call)->audit_event = event;
+}
+
+void
 api_audit_source(struct api_call *call, const char *name)
 {
     api_private(call)->audit_source = api_strdup(call, name);
@@ -442,7 +448,7 @@ put_change_record(struct api_call_private *p, const char *more)
     const char *message = p->audit_message ? p->audit_message : call->op->summary;
     const char *whole = more[0] ? api_printf(call, "%s%s", message, more) : message;
     struct audit_record record =
-        record_of(p, call->op->event, whole ? whole : message,
+        record_of(p, p->audit_event ? p->audit_event : call->op->event, whole ? whole : message,
                   p->audit_detail ? p->audit_detail : change_detail(p));
     r = audit_put(call->svc->outbox, p->wtxn, &record);
     return r < 0 ? r : api_note_del(p);

@@ -40,6 +40,7 @@ struct api_call_private {
     enum api_status final;
     uint64_t began_us;
     /* audit */
+    const char *audit_event; /* NULL: the operation's */
     const char *audit_message, *audit_detail, *audit_source;
     const char *refusal_event, *refusal_message;
     bool refusal_recorded;

@@ -236,6 +236,8 @@ trim(void *arg)
     struct auditd *a = arg;
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
     struct trail_state state = a->state;
+    if (auditd_download_holds(a)) /* its end calls this again, as does the next append */
+        return;
     uint64_t limit = (uint64_t)a->setting.desired_disk_cache_size_mb << 20;
     /* Begun at the limit, carried on to a little below it. */
     uint64_t target = limit - limit / 100 * TRIM_SPARE_PERCENT;
@@ -275,6 +277,8 @@ hourly(void *arg)
     struct auditd *a = arg;
     if (a->setting.enable_time_to_live)
         auditd_trim_soon(a);
+    if (a->hours++ % 24 == 0)
+        auditd_tell_head(a);
     if (loop_timer_set(a->svc->loop, &a->hourly, clock_mono_us() + hour_us) < 0)
         log_warn("auditd: out of memory for a timer");
 }

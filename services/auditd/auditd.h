@@ -37,6 +37,9 @@ struct auditd {
         threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
     struct trail_texts texts; /* of the last search */
     struct loop_timer trim, hourly;
+    struct download *downloads; /* under way */
+    unsigned n_checks;          /* of the chain, under way */
+    unsigned hours;             /* since the journal was told of the newest record */
     struct follower *followers;
     size_t n_followers;
 };
@@ -48,7 +51,21 @@ void auditd_trim_soon(struct auditd *a);
 void auditd_init_timers(struct auditd *a);
 void auditd_stop_timers(struct auditd *a);
 
+/* download.c */
+enum api_status auditd_download(struct auditd *a, struct api_call *call,
+                                const struct auditd_get_audits_query *query,
+                                const struct trail_filter *filter);
+/* Whether rotation waits for one: for 10 minutes, and while the log is not 10 % too large. */
+bool auditd_download_holds(const struct auditd *a);
+
+/* verify.c */
+/* Tells the journal the id and hash of the newest record. */
+void auditd_tell_head(const struct auditd *a);
+
 /* op_audit.c */
+/* A filter whose words live in 'arena'. 0 or -ENOMEM; trail_filter_done in any case. */
+int auditd_copy_filter(struct api_arena *arena, const struct trail_filter *words,
+                       struct trail_filter *ret_filter);
 /* One row as JSON (AuditRow of proto/api/auditd.yaml). */
 void auditd_put_row(struct buf *b, const struct trail_record *r);
 /* Hands a new record to who follows. */

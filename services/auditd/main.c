@@ -48,6 +48,7 @@ auditd_open(void *self, struct svc *svc)
 {
     struct auditd *a = self;
     a->svc = svc;
+    (void)trail_event_by_code(0); /* makes its table, which other threads read later */
     return sodium_init() < 0 ? -EIO : 0;
 }
 

@@ -8,6 +8,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
 #include "libcommon/log.h"
+#include "libcommon/str.h"
 #include "services/auditd/auditd.h"
 
 #include "libcommon/banned.h"
@@ -33,10 +34,9 @@ void
 auditd_put_row(struct buf *b, const struct trail_record *r)
 {
     const struct trail_event *event = trail_event_of(r);
-    char at[CLOCK_TEXT_SIZE], id[17] = "";
+    char at[CLOCK_TEXT_SIZE], id[TRAIL_REQUEST_ID_SIZE];
     clock_format(r->at_us, 9, at);
-    if (r->request_id)
-        (void)snprintf(id, sizeof(id), "%016llx", (unsigned long long)r->request_id); /* fits */
+    trail_request_id(r, id);
     jw_open(b, '{');
     jw_ku64(b, "id", r->id);
     jw_kstr(b, "eventId", event->id);
@@ -93,6 +93,20 @@ copy_words(struct api_arena *arena, struct trail_words *words)
     return 0;
 }
 
+int
+auditd_copy_filter(struct api_arena *arena, const struct trail_filter *words,
+                   struct trail_filter *ret_filter)
+{
+    *ret_filter = *words;
+    if (copy_words(arena, &ret_filter->categories) < 0 ||
+        copy_words(arena, &ret_filter->names) < 0 ||
+        copy_words(arena, &ret_filter->severities) < 0 ||
+        copy_words(arena, &ret_filter->sources) < 0 ||
+        copy_words(arena, &ret_filter->messages) < 0)
+        return -ENOMEM;
+    return trail_filter_prepare(ret_filter);
+}
+
 static struct follower *
 follower_new(struct auditd *a, const struct trail_filter *words)
 {
@@ -100,13 +114,8 @@ follower_new(struct auditd *a, const struct trail_filter *words)
     if (!f)
         return NULL;
     f->a = a;
-    f->filter = *words;
     f->arena = api_arena_new(FOLLOW_ARENA_MAX);
-    if (!f->arena || copy_words(f->arena, &f->filter.categories) < 0 ||
-        copy_words(f->arena, &f->filter.names) < 0 ||
-        copy_words(f->arena, &f->filter.severities) < 0 ||
-        copy_words(f->arena, &f->filter.sources) < 0 ||
-        copy_words(f->arena, &f->filter.messages) < 0 || trail_filter_prepare(&f->filter) < 0) {
+    if (!f->arena || auditd_copy_filter(f->arena, words, &f->filter) < 0) {
         follower_free(f);
         return NULL;
     }
@@ -215,13 +224,54 @@ auditd_get_audits(struct auditd *self, struct api_call *call,
         .sources = { query->sources, query->n_sources },
         .messages = { query->messages, query->n_messages },
     };
+    if (query->monitor && query->download)
+        return api_fail(call, API_INVALID, "/download",
+                        "download and monitor exclude each other");
     if (query->monitor)
         return follow(self, call, &filter);
+    if (query->download)
+        return auditd_download(self, call, query, &filter);
     enum api_status status = API_TOO_LARGE;
     if (trail_filter_prepare(&filter) == 0)
         status = answer_page(self, call, query, &filter);
     trail_filter_done(&filter);
     return status;
+}
+
+/* ---- records of clients ---- */
+
+/*
+ * Only events of their own may be recorded by clients: a record of ours must
+ * be ours. Who it was is what the gateway says; the body's source is a detail.
+ */
+enum api_status
+auditd_post_audits(struct auditd *self, struct api_call *call, const struct audit_post *body)
+{
+    (void)self;
+    size_t i = 0;
+    while (i < trail_n_events && !str_eq(trail_events[i].id, body->audit_id))
+        i++;
+    if (i == trail_n_events)
+        return api_fail(call, API_INVALID, "/auditId", "no event %s", body->audit_id);
+    if (!str_eq(trail_events[i].name, "applicationEvent") &&
+        !str_eq(trail_events[i].name, "applicationAlert"))
+        return api_fail(call, API_INVALID, "/auditId",
+                        "%s is recorded by the device only; applications have MT30 and MT31",
+                        body->audit_id);
+    if (strlen(body->message) > TRAIL_MESSAGE_MAX)
+        return api_fail(call, API_INVALID, "/message", "message takes more than %d bytes",
+                        TRAIL_MESSAGE_MAX);
+    struct buf detail;
+    buf_init(&detail, TRAIL_DETAIL_MAX);
+    jw_open(&detail, '{');
+    jw_kstr(&detail, "source", body->source);
+    jw_close(&detail, '}');
+    api_audit_event(call, trail_events[i].name);
+    api_audit_message(call, "%s", body->message);
+    api_audit_detail(call, detail.data, detail.len);
+    int r = detail.err;
+    buf_done(&detail);
+    return r < 0 ? api_fail_errno(call, r, "cannot record") : API_OK;
 }
 
 /* ---- settings ---- */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "gen/audit_events.h"
@@ -16,7 +17,6 @@ const char *const trail_dbs[TRAIL_N_DBS] = {
 };
 
 enum {
-    VALUE_MAX = 8192,
     /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full.
      */
     RECORD_OVERHEAD = 80,
@@ -85,6 +85,15 @@ trail_name(const struct trail_record *r)
 {
     const struct trail_event *e = trail_event_of(r);
     return e->name[0] ? (struct trail_text){ e->name, strlen(e->name) } : r->name;
+}
+
+void
+trail_request_id(const struct trail_record *r, char ret_text[TRAIL_REQUEST_ID_SIZE])
+{
+    ret_text[0] = '\0';
+    if (r->request_id)
+        (void)snprintf(ret_text, TRAIL_REQUEST_ID_SIZE, "%016llx",
+                       (unsigned long long)r->request_id); /* fits */
 }
 
 /* ---- bytes ---- */
@@ -233,7 +242,7 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
     uint64_t id = state->next_id;
 
     struct buf b;
-    buf_init(&b, VALUE_MAX);
+    buf_init(&b, TRAIL_VALUE_MAX);
     buf_put_u32(&b, event);
     buf_put_u64(&b, source_key);
     buf_put_u64(&b, (uint64_t)in->at_us);
@@ -301,35 +310,95 @@ trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int
     return r < 0 ? r : n;
 }
 
+/* ---- checking ---- */
+
+void
+trail_check_begin(struct trail_check *c, const struct trail_state *state)
+{
+    *c = (struct trail_check){ .first_id = state->next_id - state->n,
+                               .next_id = state->next_id - state->n,
+                               .end_id = state->next_id };
+    memcpy(c->hash, state->base_hash, TRAIL_HASH_SIZE);
+    memcpy(c->end_hash, state->last_hash, TRAIL_HASH_SIZE);
+}
+
+static int
+found_bad(struct trail_check *c, uint64_t id, const char *reason)
+{
+    c->bad_id = id;
+    c->reason = reason;
+    return TRAIL_CHECK_DONE;
+}
+
+/* TRAIL_CHECK_DONE when the record next_id - 1 is not the one noted elsewhere. */
+static int
+compare_noted(struct trail_check *c)
+{
+    if (c->since_id == 0 || c->since_id != c->next_id - 1 ||
+        sodium_memcmp(c->hash, c->since_hash, TRAIL_HASH_SIZE) == 0)
+        return TRAIL_CHECK_MORE;
+    return found_bad(c, c->since_id, "the record is not the one with that hash");
+}
+
+static int
+check_record(struct trail_check *c, uint64_t id, const void *value, size_t size)
+{
+    struct trail_record t;
+    uint8_t hash[TRAIL_HASH_SIZE];
+    if (id != c->next_id)
+        return found_bad(c, c->next_id, "a record is missing");
+    if (trail_decode(id, value, size, &t) != STORE_OK)
+        return found_bad(c, id, "the record cannot be read");
+    chain(c->hash, id, value, size - TRAIL_HASH_SIZE, hash);
+    if (sodium_memcmp(hash, t.hash, sizeof(hash)) != 0)
+        return found_bad(c, id, "the record or the one before it was changed");
+    memcpy(c->hash, hash, sizeof(hash));
+    c->next_id++;
+    c->n++;
+    return compare_noted(c);
+}
+
+/* All records are good: is the newest the one that the state says, and was it ever newer? */
+static int
+check_end(struct trail_check *c)
+{
+    if (c->next_id != c->end_id)
+        return found_bad(c, c->next_id, "a record is missing");
+    if (sodium_memcmp(c->hash, c->end_hash, TRAIL_HASH_SIZE) != 0)
+        return found_bad(c, c->end_id - 1, "the newest record is another one");
+    if (c->since_id >= c->end_id)
+        return found_bad(c, c->end_id, "a record is missing");
+    return TRAIL_CHECK_DONE;
+}
+
+/* What was rotated away in the meantime is passed over. */
+static void
+pass_rotated(const struct trail_state *state, struct trail_check *c)
+{
+    uint64_t first_id = state->next_id - state->n;
+    if (c->next_id >= first_id)
+        return;
+    c->first_id = c->next_id = first_id;
+    c->n = 0;
+    memcpy(c->hash, state->base_hash, TRAIL_HASH_SIZE);
+}
+
 int
-trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_t *ret_bad_id)
+trail_check_step(struct store_txn *txn, const struct trail_state *state, struct trail_check *c,
+                 unsigned most)
 {
     CLEANUP(store_iter_done) struct store_iter it = { 0 };
-    uint8_t before[TRAIL_HASH_SIZE], hash[TRAIL_HASH_SIZE];
-    uint64_t expected = state->next_id - state->n;
-    memcpy(before, state->base_hash, sizeof(before));
-    int r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, NULL, 0, false);
-    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
-        struct trail_record t;
-        uint64_t id = store_u64_key(it.key);
-        bool good = id == expected && trail_decode(id, it.value, it.size, &t) == STORE_OK;
-        if (good) {
-            chain(before, id, it.value, it.size - TRAIL_HASH_SIZE, hash);
-            good = sodium_memcmp(hash, t.hash, sizeof(hash)) == 0;
-        }
-        if (!good) {
-            *ret_bad_id = expected;
-            return -EBADMSG;
-        }
-        memcpy(before, hash, sizeof(before));
-        expected++;
+    uint8_t key[8];
+    pass_rotated(state, c);
+    int done = compare_noted(c); /* it may be the last that was rotated away */
+    int r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, store_key_u64(key, c->next_id),
+                            sizeof(key), false);
+    for (unsigned i = 0; r == 0 && done == TRAIL_CHECK_MORE && i < most; i++) {
+        r = c->next_id < c->end_id ? store_iter_next(&it) : STORE_NOT_FOUND;
+        if (r == STORE_OK)
+            done = check_record(c, store_u64_key(it.key), it.value, it.size);
     }
     if (r < 0)
         return r;
-    if (expected != state->next_id ||
-        sodium_memcmp(before, state->last_hash, sizeof(before)) != 0) {
-        *ret_bad_id = expected;
-        return -EBADMSG;
-    }
-    return 0;
+    return r == STORE_NOT_FOUND ? check_end(c) : done;
 }

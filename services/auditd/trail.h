@@ -48,6 +48,8 @@ enum {
     TRAIL_SOURCE_MAX = 128,
     TRAIL_MESSAGE_MAX = 512, /* bytes of UTF-8; longer text is cut */
     TRAIL_DETAIL_MAX = 4096,
+    TRAIL_VALUE_MAX = 8192, /* bytes of a record as stored */
+    TRAIL_REQUEST_ID_SIZE = 17,
 };
 
 /* Text inside a record: not terminated. */
@@ -88,6 +90,8 @@ size_t trail_event_by_name(const char *name, size_t len);
 /* What a record shows; for unknown events "Maintenance" and "notice". */
 struct trail_text trail_name(const struct trail_record *r);
 const struct trail_event *trail_event_of(const struct trail_record *r);
+/* As in X-Request-Id; empty for none. */
+void trail_request_id(const struct trail_record *r, char ret_text[TRAIL_REQUEST_ID_SIZE]);
 
 /* 0 or -errno. */
 int trail_load(struct store_txn *txn, struct trail_state *ret_state);
@@ -115,10 +119,28 @@ int trail_get(struct store_txn *txn, uint64_t id, struct trail_record *ret_recor
 int trail_decode(uint64_t id, const void *value, size_t size, struct trail_record *ret_record);
 
 /*
- * Checks the chain of all records. 0; -EBADMSG with the first id that is
- * wrong or missing; or -errno.
+ * Checks the chain of all records there were at the beginning, some at a
+ * time. Without a key a chain proves only that it is whole: who can write the
+ * store can make another. That, and records cut off at the end together with
+ * the state, is found with the hash of a record that was noted elsewhere.
  */
-int trail_verify(struct store_txn *txn, const struct trail_state *state, uint64_t *ret_bad_id);
+struct trail_check {
+    uint64_t since_id; /* the record noted elsewhere, 0: none, and its hash */
+    uint8_t since_hash[TRAIL_HASH_SIZE];
+    uint64_t first_id, next_id;    /* checked: first_id .. next_id - 1 */
+    uint64_t end_id;               /* of what is checked */
+    uint64_t n;                    /* records checked */
+    uint8_t hash[TRAIL_HASH_SIZE]; /* of next_id - 1 */
+    uint8_t end_hash[TRAIL_HASH_SIZE];
+    uint64_t bad_id;    /* the first that is wrong or missing; 0: none */
+    const char *reason; /* what is wrong; NULL: nothing */
+};
+enum { TRAIL_CHECK_MORE, TRAIL_CHECK_DONE };
+/* Sets all; then since_id and since_hash may be filled. */
+void trail_check_begin(struct trail_check *c, const struct trail_state *state);
+/* At most 'most' records. TRAIL_CHECK_MORE, TRAIL_CHECK_DONE or -errno. */
+int trail_check_step(struct store_txn *txn, const struct trail_state *state,
+                     struct trail_check *c, unsigned most);
 
 uint64_t trail_source_key(const char *source, size_t len);
 

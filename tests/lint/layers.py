@@ -20,6 +20,7 @@ LIBRARIES = {
     "modbus/*": ["services/demoplant/*.c"],
     "MQTTAsync.h": ["services/cloudd/mqtt_paho.c", "services/cloudd/*.c"],
     "MQTTClient.h": [],
+    "archive*.h": ["services/auditd/targz.c"],
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
                  "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
                  "tests/unit/test_audit_trail.c", "tests/fuzz/fuzz_token.c"],

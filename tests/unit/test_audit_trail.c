@@ -218,35 +218,67 @@ too_long_texts_are_cut_between_characters(void **state)
     store_abort(txn);
 }
 
+/* A record noted elsewhere. */
+struct noted {
+    uint64_t id;
+    uint8_t hash[TRAIL_HASH_SIZE];
+};
+
+/* The first id that is wrong or missing, 0: none; two records at a time. */
+static uint64_t
+check(const struct fixture *f, struct store_txn *txn, const struct noted *noted)
+{
+    struct trail_check c;
+    trail_check_begin(&c, &f->state);
+    if (noted) {
+        c.since_id = noted->id;
+        memcpy(c.since_hash, noted->hash, TRAIL_HASH_SIZE);
+    }
+    int r;
+    while ((r = trail_check_step(txn, &f->state, &c, 2)) == TRAIL_CHECK_MORE)
+        continue;
+    assert_int_equal(r, TRAIL_CHECK_DONE);
+    assert_true((c.reason == NULL) == (c.bad_id == 0));
+    assert_true(c.reason != NULL || c.n == f->state.n);
+    return c.bad_id;
+}
+
+static struct noted
+note(const struct fixture *f)
+{
+    struct noted n = { .id = f->state.next_id - 1 };
+    memcpy(n.hash, f->state.last_hash, TRAIL_HASH_SIZE);
+    return n;
+}
+
 static void
 trimming_takes_the_oldest_and_keeps_the_chain(void **state)
 {
     struct fixture *f = *state;
     struct store_txn *txn;
-    uint64_t bad;
     add_some(f);
     add_some(f);
     assert_int_equal(store_begin(f->store, &txn), 0);
-    assert_int_equal(trail_verify(txn, &f->state, &bad), 0);
+    assert_int_equal(check(f, txn, NULL), 0);
     uint64_t bytes = f->state.bytes;
     /* by size: about half, two at a time */
     assert_int_equal(trail_trim(txn, &f->state, bytes / 2, INT64_MIN, 2), 2);
     assert_int_equal(trail_trim(txn, &f->state, bytes / 2, INT64_MIN, 100), 3);
     assert_int_equal(trail_trim(txn, &f->state, bytes / 2, INT64_MIN, 100), 0);
     assert_int_equal(f->state.n, 5);
-    assert_int_equal(trail_verify(txn, &f->state, &bad), 0);
+    assert_int_equal(check(f, txn, NULL), 0);
     assert_int_equal(store_commit(txn), 0);
     expect(f, (struct trail_filter){ 0 }, TRAIL_BY_TIME, false, 0, 100, 5, IDS(8, 6, 7, 9, 10));
 
     /* by age: 6 (at 1000) and 7 (2000) go, 8 (500) with them; 9 (4000) stays */
     assert_int_equal(store_begin(f->store, &txn), 0);
     assert_int_equal(trail_trim(txn, &f->state, UINT64_MAX, 3000, 100), 3);
-    assert_int_equal(trail_verify(txn, &f->state, &bad), 0);
+    assert_int_equal(check(f, txn, NULL), 0);
     /* all of them: numbers go on */
     assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 100), 2);
     assert_int_equal(f->state.bytes, 0);
     add(f, txn, "signIn", "admin", "again", 9000);
-    assert_int_equal(trail_verify(txn, &f->state, &bad), 0);
+    assert_int_equal(check(f, txn, NULL), 0);
     assert_int_equal(store_commit(txn), 0);
     expect(f, (struct trail_filter){ 0 }, TRAIL_BY_ID, false, 0, 100, 1, IDS(11));
 }
@@ -259,7 +291,6 @@ edit_is_found(void **state)
     const void *value;
     size_t size;
     uint8_t key[8], copy[512];
-    uint64_t bad = 0;
     add_some(f);
     assert_int_equal(store_begin(f->store, &txn), 0);
     assert_int_equal(store_get(txn, TRAIL_DB_RECORDS, store_key_u64(key, 3), 8, &value, &size),
@@ -268,8 +299,7 @@ edit_is_found(void **state)
     memcpy(copy, value, size);
     copy[13] ^= 1; /* the time */
     assert_int_equal(store_put(txn, TRAIL_DB_RECORDS, key, 8, copy, size), 0);
-    assert_int_equal(trail_verify(txn, &f->state, &bad), -EBADMSG);
-    assert_int_equal(bad, 3);
+    assert_int_equal(check(f, txn, NULL), 3);
     store_abort(txn);
 }
 
@@ -281,11 +311,9 @@ gap_is_found_wherever_it_is(void **state)
     for (uint64_t id = 1; id <= 5; id++) {
         struct store_txn *txn;
         uint8_t key[8];
-        uint64_t bad = 0;
         assert_int_equal(store_begin(f->store, &txn), 0);
         assert_int_equal(store_del(txn, TRAIL_DB_RECORDS, store_key_u64(key, id), 8), 0);
-        assert_int_equal(trail_verify(txn, &f->state, &bad), -EBADMSG);
-        assert_int_equal(bad, id);
+        assert_int_equal(check(f, txn, NULL), id);
         store_abort(txn);
     }
 }
@@ -512,6 +540,80 @@ a_search_for_texts_goes_on_with_what_is_new(void **state)
     }
 }
 
+static void
+records_that_changed_places_are_found(void **state)
+{
+    struct fixture *f = *state;
+    struct store_txn *txn;
+    uint8_t keys[2][8], copies[2][512];
+    size_t sizes[2];
+    add_some(f);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        const void *value;
+        store_key_u64(keys[i], i == 0 ? 2 : 4);
+        assert_int_equal(store_get(txn, TRAIL_DB_RECORDS, keys[i], 8, &value, &sizes[i]), 0);
+        assert_true(sizes[i] < sizeof(copies[i]));
+        memcpy(copies[i], value, sizes[i]);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(
+            store_put(txn, TRAIL_DB_RECORDS, keys[i], 8, copies[1 - i], sizes[1 - i]), 0);
+    assert_int_equal(check(f, txn, NULL), 2);
+    store_abort(txn);
+}
+
+static void
+a_chain_made_anew_is_found_with_a_hash_noted_before(void **state)
+{
+    struct fixture *f = *state;
+    struct store_txn *txn;
+    struct noted noted[2];
+    add_some(f);
+    noted[0] = note(f);
+    add_some(f);
+    noted[1] = note(f);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(check(f, txn, &noted[i]), 0);
+    /* the end cut off, and the state with it, as if it had never been */
+    assert_int_equal(store_clear(txn, TRAIL_DB_RECORDS), 0);
+    assert_int_equal(store_clear(txn, TRAIL_DB_INDEX), 0);
+    f->state = (struct trail_state){ .next_id = 1 };
+    for (unsigned i = 0; i < 7; i++)
+        add(f, txn, "signIn", "eve", "nothing of note", 1);
+    assert_int_equal(check(f, txn, NULL), 0);
+    assert_int_equal(check(f, txn, &noted[0]), noted[0].id);
+    assert_int_equal(check(f, txn, &noted[1]), 8);
+    store_abort(txn);
+}
+
+static void
+rotation_during_a_check_is_no_fault(void **state)
+{
+    struct fixture *f = *state;
+    struct store_txn *txn;
+    struct trail_check c;
+    add_some(f);
+    struct noted noted = note(f);
+    add_some(f);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    trail_check_begin(&c, &f->state);
+    assert_int_equal(trail_check_step(txn, &f->state, &c, 2), TRAIL_CHECK_MORE);
+    assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 5), 5);
+    add(f, txn, "signIn", "sam", "later", 1); /* not there when it began: not checked */
+    assert_int_equal(trail_check_step(txn, &f->state, &c, 100), TRAIL_CHECK_DONE);
+    assert_null(c.reason);
+    assert_int_equal(c.first_id, 6);
+    assert_int_equal(c.next_id, 11);
+    assert_int_equal(check(f, txn, &noted), 0); /* the last that was rotated away */
+    noted.hash[0] ^= 1;
+    assert_int_equal(check(f, txn, &noted), 5);
+    assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 100), 6);
+    assert_int_equal(check(f, txn, NULL), 0); /* nothing is left */
+    store_abort(txn);
+}
+
 int
 main(void)
 {
@@ -529,6 +631,9 @@ main(void)
         TEST(a_search_for_texts_goes_on_with_what_is_new),
         TEST(edit_is_found),
         TEST(gap_is_found_wherever_it_is),
+        TEST(records_that_changed_places_are_found),
+        TEST(a_chain_made_anew_is_found_with_a_hash_noted_before),
+        TEST(rotation_during_a_check_is_no_fault),
     };
     return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
