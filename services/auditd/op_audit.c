@@ -8,7 +8,6 @@
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
 #include "libcommon/log.h"
-#include "libcommon/str.h"
 #include "services/auditd/auditd.h"
 
 #include "libcommon/banned.h"
@@ -248,16 +247,6 @@ enum api_status
 auditd_post_audits(struct auditd *self, struct api_call *call, const struct audit_post *body)
 {
     (void)self;
-    size_t i = 0;
-    while (i < trail_n_events && !str_eq(trail_events[i].id, body->audit_id))
-        i++;
-    if (i == trail_n_events)
-        return api_fail(call, API_INVALID, "/auditId", "no event %s", body->audit_id);
-    if (!str_eq(trail_events[i].name, "applicationEvent") &&
-        !str_eq(trail_events[i].name, "applicationAlert"))
-        return api_fail(call, API_INVALID, "/auditId",
-                        "%s is recorded by the device only; applications have MT30 and MT31",
-                        body->audit_id);
     if (strlen(body->message) > TRAIL_MESSAGE_MAX)
         return api_fail(call, API_INVALID, "/message", "message takes more than %d bytes",
                         TRAIL_MESSAGE_MAX);
@@ -266,10 +255,13 @@ auditd_post_audits(struct auditd *self, struct api_call *call, const struct audi
     jw_open(&detail, '{');
     jw_kstr(&detail, "source", body->source);
     jw_close(&detail, '}');
-    api_audit_event(call, trail_events[i].name);
-    api_audit_message(call, "%s", body->message);
-    api_audit_detail(call, detail.data, detail.len);
     int r = detail.err;
+    if (r == 0) {
+        api_audit_event(call, body->audit_id == AUDIT_POST_AUDIT_ID_MT31 ? "applicationAlert"
+                                                                         : "applicationEvent");
+        api_audit_message(call, "%s", body->message);
+        api_audit_detail(call, detail.data, detail.len);
+    }
     buf_done(&detail);
     return r < 0 ? api_fail_errno(call, r, "cannot record") : API_OK;
 }
