@@ -86,8 +86,8 @@ trail_filter_done(struct trail_filter *f)
     f->source_keys = NULL;
 }
 
-static bool
-source_passes(const struct trail_filter *f, uint64_t key)
+bool
+trail_filter_passes_source(const struct trail_filter *f, uint64_t key)
 {
     for (size_t i = 0; i < f->sources.n; i++)
         if (f->source_keys[i] == key)
@@ -96,16 +96,10 @@ source_passes(const struct trail_filter *f, uint64_t key)
 }
 
 bool
-trail_filter_passes_entry(const struct trail_filter *f, size_t event, uint64_t source_key)
-{
-    return f->event_passes[event] && source_passes(f, source_key);
-}
-
-bool
 trail_filter_passes(const struct trail_filter *f, const struct trail_record *r)
 {
     size_t event = trail_event_by_code(r->event);
-    if (!trail_filter_passes_entry(f, event, r->source_key))
+    if (!f->event_passes[event] || !trail_filter_passes_source(f, r->source_key))
         return false;
     if (event == trail_n_events && !has_word(&f->names, r->name.p, r->name.len))
         return false;

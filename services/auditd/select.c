@@ -1,11 +1,11 @@
 /*
- * See select.h. One walk over the index finds how many rows there are and
- * between which primaries they lie. Rows of a page are then found like digits
- * of a number: that range is cut into buckets, a walk counts the rows of each,
- * and the bucket that holds the first row of the page becomes the range, until
- * few enough rows are left to be sorted, or a bucket is a single primary, in
- * which rows are in order already. A block whose rows all pass and fall into
- * one bucket is counted without looking into it.
+ * See select.h. The heads of the blocks tell between which primaries rows lie.
+ * Rows of a page are then found like digits of a number: that range is cut
+ * into buckets, a walk counts the rows of each, and the bucket that holds the
+ * first row of the page becomes the range, until few enough rows are left to
+ * be sorted, or a bucket is a single primary, in which rows are in order
+ * already. A block whose rows all pass and fall into one bucket is counted
+ * without looking into it.
  */
 #include "services/auditd/select.h"
 
@@ -29,14 +29,26 @@ struct range {
     uint64_t from, to; /* primaries, both inside */
 };
 
+enum { SLOTS = 2048 }; /* several times the catalogue */
+_Static_assert((int)EVENTS_MAX < (int)SLOTS / 2, "catalogue");
+
+/* What there is to know of an event; found by its code, as a million are looked up. */
+struct slot {
+    uint32_t code; /* 0: free */
+    uint16_t rank;
+    bool passes;
+};
+
 struct select {
     struct select_what w;
-    bool every;                /* no row of the range is kept out */
-    uint16_t rank[EVENTS_MAX]; /* of an event in the wanted order */
+    bool every; /* no row of the range is kept out */
+    struct slot slots[SLOTS];
+    struct slot unknown; /* events of no catalogue */
     uint64_t total;
-    struct range all; /* of all rows; from > to: none */
+    struct range all; /* of all rows, or wider; from > to: there are no blocks */
 
     struct range now;         /* that the buckets stand for */
+    bool is_counted;          /* the buckets are those of 'all', and not used yet */
     unsigned shift;           /* a bucket is 2^shift primaries */
     uint64_t bucket[BUCKETS]; /* rows in it; then the number of its next row */
     size_t b_from, b_to;      /* the buckets of the page */
@@ -66,18 +78,47 @@ rank_text(size_t event, enum trail_order order)
 }
 
 /* The rank of a text is the number of events whose text comes before it. */
+static uint16_t
+rank_of(const struct select *s, size_t event)
+{
+    uint16_t before = 0;
+    if (s->w.order == TRAIL_BY_TIME || s->w.order == TRAIL_BY_ID)
+        return 0;
+    for (size_t k = 0; k <= trail_n_events; k++) {
+        int c = strcmp(rank_text(k, s->w.order), rank_text(event, s->w.order));
+        before = (uint16_t)(before + (s->w.descending ? c > 0 : c < 0));
+    }
+    return before;
+}
+
+static size_t
+slot_of(uint32_t code)
+{
+    return code * UINT32_C(2654435769) >> 21;
+}
+
 static void
-rank_events(struct select *s)
+fill_slots(struct select *s)
 {
     for (size_t i = 0; i <= trail_n_events; i++) {
-        const char *mine = rank_text(i, s->w.order);
-        uint16_t before = 0;
-        for (size_t k = 0; k <= trail_n_events; k++) {
-            int c = strcmp(rank_text(k, s->w.order), mine);
-            before = (uint16_t)(before + (s->w.descending ? c > 0 : c < 0));
-        }
-        s->rank[i] = before;
+        bool known = i < trail_n_events;
+        struct slot slot = { .code = known ? trail_events[i].code : 0,
+                             .rank = rank_of(s, i),
+                             .passes = s->w.filter->event_passes[i] };
+        size_t at = slot_of(slot.code);
+        while (s->slots[at].code != 0)
+            at = (at + 1) % SLOTS;
+        *(known ? &s->slots[at] : &s->unknown) = slot;
     }
+}
+
+static const struct slot *
+event_of(const struct select *s, uint32_t code)
+{
+    size_t at = slot_of(code);
+    while (s->slots[at].code != code && s->slots[at].code != 0)
+        at = (at + 1) % SLOTS;
+    return s->slots[at].code != 0 ? &s->slots[at] : &s->unknown;
 }
 
 /* ---- rows ---- */
@@ -102,20 +143,21 @@ is_behind(const struct select *s, uint64_t primary, uint64_t id)
 }
 
 /* The primary of an entry of the index, and whether it is a row. */
-static bool
+static inline bool
 read_entry(const struct select *s, uint64_t id, const uint8_t *entry, uint64_t *ret_primary)
 {
-    uint32_t code = get_u32(entry + 16);
-    bool needs_event = s->w.order > TRAIL_BY_ID || (!s->every && s->w.bits == NULL);
-    size_t event = needs_event ? trail_event_by_code(code) : 0;
-    *ret_primary = s->w.order == TRAIL_BY_TIME ? primary_of_time(s, (int64_t)get_u64(entry))
-                                               : s->rank[s->w.order == TRAIL_BY_ID ? 0 : event];
+    const struct slot *event = event_of(s, get_u32(entry + 16));
+    *ret_primary =
+        s->w.order == TRAIL_BY_TIME ? primary_of_time(s, (int64_t)get_u64(entry)) : event->rank;
     if (s->every)
         return true;
     uint64_t i = id - s->w.bits_id;
-    if (s->w.bits != NULL ? !(s->w.bits[i / 8] >> (i % 8) & 1)
-                          : !trail_filter_passes_entry(s->w.filter, event, get_u64(entry + 8)))
+    if (s->w.bits != NULL) {
+        if (!(s->w.bits[i / 8] >> (i % 8) & 1))
+            return false;
+    } else if (!event->passes || !trail_filter_passes_source(s->w.filter, get_u64(entry + 8))) {
         return false;
+    }
     return is_behind(s, *ret_primary, id);
 }
 
@@ -140,7 +182,7 @@ range_of(const struct select *s, const struct trail_block *b)
     case TRAIL_BY_SEVERITY:
         break;
     }
-    return (struct range){ 0, UINT16_MAX };
+    return (struct range){ 0, trail_n_events };
 }
 
 static void
@@ -185,32 +227,16 @@ walk(struct select *s, block_fn *whole, row_fn *row, bool (*done)(const struct s
     return r < 0 ? r : 0;
 }
 
-static void
-widen(struct range *r, struct range more)
-{
-    r->from = more.from < r->from ? more.from : r->from;
-    r->to = more.to > r->to ? more.to : r->to;
-}
-
-/* ---- the first walk: how many, and between which primaries ---- */
+/* ---- between which primaries rows lie ---- */
 
 static bool
 measure_block(struct select *s, struct range primaries, uint64_t first_id, size_t n)
 {
     (void)first_id;
-    if (!s->every)
-        return false;
-    s->total += n;
-    widen(&s->all, primaries);
+    (void)n;
+    s->all.from = primaries.from < s->all.from ? primaries.from : s->all.from;
+    s->all.to = primaries.to > s->all.to ? primaries.to : s->all.to;
     return true;
-}
-
-static void
-measure_row(struct select *s, uint64_t primary, uint64_t id)
-{
-    (void)id;
-    s->total++;
-    widen(&s->all, (struct range){ primary, primary });
 }
 
 /* ---- counting ---- */
@@ -382,6 +408,10 @@ take_placed(struct select *s)
 static int
 count(struct select *s)
 {
+    if (s->is_counted) {
+        s->is_counted = false;
+        return 0;
+    }
     s->shift = 0;
     while ((s->now.to - s->now.from) >> s->shift >= BUCKETS)
         s->shift++;
@@ -480,10 +510,16 @@ select_new(const struct select_what *what, struct select **ret_select)
     s->w = *what;
     const struct trail_filter *f = what->filter;
     s->every = what->bits == NULL && what->after == NULL && f->every_event && f->sources.n == 0;
-    if (what->order > TRAIL_BY_ID)
-        rank_events(s);
+    fill_slots(s);
     s->all = (struct range){ UINT64_MAX, 0 };
-    int r = walk(s, measure_block, measure_row, NULL);
+    int r = walk(s, measure_block, NULL, NULL);
+    if (r == 0 && s->all.from <= s->all.to) {
+        s->now = s->all;
+        r = count(s);
+        for (size_t i = 0; i < BUCKETS; i++)
+            s->total += s->bucket[i];
+        s->is_counted = true;
+    }
     if (r == 0)
         *ret_select = MOVE_PTR(s);
     return r;

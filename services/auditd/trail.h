@@ -198,9 +198,8 @@ struct trail_filter {
 int trail_filter_prepare(struct trail_filter *filter);
 void trail_filter_done(struct trail_filter *filter); /* not the words */
 bool trail_filter_passes(const struct trail_filter *filter, const struct trail_record *r);
-/* As far as the event (its index in trail_events) and the source tell. */
-bool trail_filter_passes_entry(const struct trail_filter *filter, size_t event,
-                               uint64_t source_key);
+/* As far as the source tells. */
+bool trail_filter_passes_source(const struct trail_filter *filter, uint64_t key);
 
 /*
  * Which records pass a filter that needs their texts: kept between queries,

@@ -3,8 +3,8 @@
 
 usage: bench.py [--build DIR] [--row NAME]... [--seconds N]
 
-Rows: http tagbus latency poll10k dev200 streams memory startup. Each prints
-the figure, its reference, the ratio and the target; at the end comes the table.
+Rows: http tagbus latency poll10k dev200 streams memory startup audit. Each
+prints the figure, its reference, the ratio and the target; at the end comes the table.
 Figures of a shared machine move: runs of both sides are interleaved, and the
 median of the rounds counts.
 """
@@ -501,8 +501,14 @@ def row_startup(args):
             max(worst.values()) <= 300)
 
 
+def row_audit(args):
+    import audit
+    audit.row_audit(sys.modules[__name__], args)
+
+
 ROWS = {"http": row_http, "tagbus": row_tagbus, "latency": row_latency, "poll10k": row_poll10k,
-        "dev200": row_dev200, "streams": row_streams, "memory": row_memory, "startup": row_startup}
+        "dev200": row_dev200, "streams": row_streams, "memory": row_memory, "startup": row_startup,
+        "audit": row_audit}
 
 
 def main():
