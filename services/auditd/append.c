@@ -19,10 +19,10 @@ enum {
     UUID_SIZE = 16,
     TRIM_STEP = 500, /* records deleted in one transaction, so that appends get between */
     TRIM_PAUSE_US = 5000,
+    CLOCK_STEP_US = 300 * 1000 * 1000, /* more than that at once: the clock was set */
     TRIM_SPARE_PERCENT = 2, /* deleted beyond the limit, so that not every append trims */
 };
 static const int64_t day_us = INT64_C(24) * 60 * 60 * 1000000;
-static const uint64_t hour_us = UINT64_C(60) * 60 * 1000000;
 
 static struct metric_counter records_added = { .name = "fieldgate_audit_records_total",
                                                .help = "Audit records taken in" };
@@ -230,6 +230,33 @@ auditd_append(void *self, struct bus_incoming *in)
 
 /* ---- out ---- */
 
+/* Moves only when the wall clock is set. */
+static int64_t
+clock_offset_us(void)
+{
+    return clock_wall_us() - (int64_t)clock_mono_us();
+}
+
+/*
+ * A clock that is wrong for a while must not make all records old: age counts
+ * only while the clock went on evenly since the last look at it, an hour ago
+ * at most, and the one before.
+ */
+static bool
+clock_is_steady(const struct auditd *a)
+{
+    int64_t step_us = clock_offset_us() - a->clock_offset_us;
+    return a->clock_was_steady && step_us < CLOCK_STEP_US && step_us > -CLOCK_STEP_US;
+}
+
+static int64_t
+oldest_kept_us(const struct auditd *a)
+{
+    if (!a->setting.enable_time_to_live || !clock_is_steady(a))
+        return INT64_MIN;
+    return clock_wall_us() - a->setting.time_to_live_day * day_us;
+}
+
 static void
 trim(void *arg)
 {
@@ -241,17 +268,14 @@ trim(void *arg)
     uint64_t limit = (uint64_t)a->setting.desired_disk_cache_size_mb << 20;
     /* Begun at the limit, carried on to a little below it. */
     uint64_t target = limit - limit / 100 * TRIM_SPARE_PERCENT;
-    int64_t before = INT64_MIN;
-    if (a->setting.enable_time_to_live)
-        before = clock_wall_us() - a->setting.time_to_live_day * day_us;
     int r = store_begin(a->svc->store, &txn), n = 0;
     if (r == 0)
-        n = r = trail_trim(txn, &state, target, before, TRIM_STEP);
+        n = r = trail_trim(txn, &state, target, oldest_kept_us(a), TRIM_STEP);
     if (n > 0)
         r = store_commit(MOVE_PTR(txn));
     if (r < 0) {
         log_err("auditd: cannot rotate error=%s", strerror(-r));
-        return; /* the next append or hour tries again */
+        return; /* the next append or look at the age tries again */
     }
     if (n == 0)
         return;
@@ -272,14 +296,21 @@ auditd_trim_soon(struct auditd *a)
 }
 
 static void
-hourly(void *arg)
+look_at_age(void *arg)
 {
     struct auditd *a = arg;
+    uint64_t now_us = clock_mono_us();
+    bool is_first = a->tell_head_us == 0;
+    a->clock_was_steady = true;
+    a->clock_was_steady = !is_first && clock_is_steady(a);
+    a->clock_offset_us = clock_offset_us();
     if (a->setting.enable_time_to_live)
         auditd_trim_soon(a);
-    if (a->hours++ % 24 == 0)
+    if (now_us >= a->tell_head_us) {
         auditd_tell_head(a);
-    if (loop_timer_set(a->svc->loop, &a->hourly, clock_mono_us() + hour_us) < 0)
+        a->tell_head_us = now_us + (uint64_t)day_us;
+    }
+    if (loop_timer_set(a->svc->loop, &a->age, now_us + a->age_check_us) < 0)
         log_warn("auditd: out of memory for a timer");
 }
 
@@ -292,10 +323,10 @@ auditd_init_timers(struct auditd *a)
     metric_register(&trail_bytes);
     metric_set(&trail_bytes, a->state.bytes);
     loop_timer_init(&a->trim, trim, a);
-    loop_timer_init(&a->hourly, hourly, a);
+    loop_timer_init(&a->age, look_at_age, a);
     if (a->state.bytes > (uint64_t)a->setting.desired_disk_cache_size_mb << 20)
         auditd_trim_soon(a);
-    hourly(a);
+    look_at_age(a);
 }
 
 void
@@ -304,5 +335,5 @@ auditd_stop_timers(struct auditd *a)
     if (!a->svc)
         return;
     loop_timer_cancel(a->svc->loop, &a->trim);
-    loop_timer_cancel(a->svc->loop, &a->hourly);
+    loop_timer_cancel(a->svc->loop, &a->age);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "libcommon/log.h"
+#include "libcommon/str.h"
 #include "proto/internal.h"
 #include "services/auditd/auditd.h"
 
@@ -87,6 +88,17 @@ auditd_stop(void *self, struct svc *svc)
     auditd_stop_timers(self);
 }
 
+static int
+set_age_check(void *self, const char *value)
+{
+    struct auditd *a = self;
+    uint32_t s;
+    if (parse_u32(value, 1, 86400, &s) < 0)
+        return -EINVAL;
+    a->age_check_us = s * UINT64_C(1000000);
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -94,11 +106,17 @@ main(int argc, char **argv)
         { INTERNAL_AUDIT_APPEND, auditd_append },
         { 0, NULL },
     };
+    static const struct svc_option options[] = {
+        { "age-check-s", "how often the age of records is looked at (default 3600)",
+          set_age_check },
+        { NULL, NULL, NULL },
+    };
     static const struct svc_info info = {
         .name = "auditd",
         .ops = auditd_ops,
         .n_ops = &auditd_n_ops,
         .internals = internals,
+        .options = options,
         .dbs = trail_dbs,
         .n_dbs = TRAIL_N_DBS,
         .schema = TRAIL_SCHEMA,
@@ -107,6 +125,6 @@ main(int argc, char **argv)
         .start = auditd_start,
         .stop = auditd_stop,
     };
-    static struct auditd auditd;
+    static struct auditd auditd = { .age_check_us = UINT64_C(3600) * 1000000 };
     return svc_main(&info, &auditd, argc, argv);
 }

@@ -47,7 +47,7 @@ class PipeReader:
         os.close(self.fd)
 
 
-class AuditFiles(OneDaemon):
+class AuditBase(OneDaemon):
     name = "auditd"
 
     @classmethod
@@ -94,6 +94,8 @@ class AuditFiles(OneDaemon):
     def as_recorded(cell):
         return cell[1:] if re.match(r"'+[=+\-@\t\r\n]", cell) else cell
 
+
+class AuditFiles(AuditBase):
     # ---- files ----
 
     def test_a_file_holds_what_the_query_answers_in_its_order(self):
@@ -341,3 +343,73 @@ class AuditFiles(OneDaemon):
             self.assertEqual(self.call("getAudits", who=who,
                                        query=[("download", "true")]).status, status)
         self.assertEqual(self.call("getAuditsVerify", who=ADMIN).status, 200)
+
+
+class Rotation(AuditBase):
+    """A log of 10 MB, the least it can be."""
+
+    @classmethod
+    def begin(cls):
+        cls.done("putAuditsConfiguration", {"desiredDiskCacheSizeMB": 10})
+
+    def mib(self):
+        return self.metric("fieldgate_audit_bytes") / (1 << 20)
+
+    def grow(self, mib):
+        self.kept([record(i, "x" * 500, source="grow", detail=os.urandom(2000).hex())
+                   for i in range(1, int(mib * (1 << 20) / 4700))])
+
+    def first_id(self):
+        return self.rows(order="id", sort="asc", limit=1)[0]["id"]
+
+    def test_1_near_its_size_an_alert_is_recorded_once(self):
+        self.grow(7)
+        self.assertEqual(self.rows(names="auditStorageThreshold"), [])
+        self.grow(1.5)
+        wait_for("the alert", lambda: self.rows(names="auditStorageThreshold"))
+        self.grow(0.5)
+        row, = self.rows(names="auditStorageThreshold")
+        self.assertEqual((row["eventId"], row["severity"]), ("MT10", "alert"))
+        self.assertRegex(row["message"], r"uses 8\d % of its 10 MB")
+
+    def test_2_past_its_size_the_oldest_go_and_the_chain_stays_whole(self):
+        for _ in range(3):
+            self.grow(3)
+            wait_for("rotation", lambda: self.mib() < 10)
+        self.assertGreater(self.mib(), 9)
+        self.assertGreater(self.metric("fieldgate_audit_rotated_total"), 1000)
+        self.assertGreater(self.first_id(), 1)
+        got = self.done("getAuditsVerify")
+        self.assertEqual((got["ok"], got["firstId"]), (True, self.first_id()))
+        newest = self.rows(order="id", limit=1)[0]["id"]
+        self.assertEqual(got["lastId"], newest)
+        self.kill_and_start()
+        self.assertTrue(self.done("getAuditsVerify")["ok"])
+        got = self.call("getAuditsVerify", query=[("sinceId", "1"), ("sinceHash", "0" * 64)])
+        self.assertEqual((got.status, got.json["error"]["details"][0]["pointer"]),
+                         (404, "/sinceId"))
+
+    def test_3_a_file_holds_up_rotation_and_not_for_ever(self):
+        wait_for("rotation", lambda: self.mib() < 10)
+        reader = PipeReader(self, self.ask_for_file(order="id", sort="asc"))
+        first = self.first_id()
+        blocks = reader.blocks()
+        data = next(blocks)
+        while self.mib() < 10.2:
+            self.grow(0.2)
+        self.assertEqual(self.first_id(), first)
+        data += b"".join(blocks)
+        reader.close()
+        self.assertEqual(int(self.table(data)[0]["id"]), first)
+        wait_for("rotation after it", lambda: self.first_id() > first)
+        # another, whose reader sleeps while the log grows by more than a tenth
+        reader = PipeReader(self, self.ask_for_file(order="id"))
+        blocks = reader.blocks()
+        next(blocks)
+        for _ in range(4):
+            self.grow(1)
+        wait_for("rotation all the same", lambda: self.mib() < 10)
+        with self.assertRaises(EOFError):
+            for _ in blocks:
+                pass
+        reader.close()

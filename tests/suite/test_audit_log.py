@@ -11,7 +11,7 @@ import uuid
 
 import buspeer
 import harness
-from harness import SmallDisk, Suite, wait_for
+from harness import ShiftedClock, SmallDisk, Suite, wait_for
 
 TEST_SECONDS = 180
 PRIVATE_MOUNTS = True  # run.py gives us a mount namespace
@@ -38,7 +38,7 @@ class AuditLog(Suite):
     def test_the_file_is_what_the_query_answers(self):
         word = uuid.uuid4().hex
         self.write_events(30, word)
-        for query in (f"messages={word}", f"messages={word}&order=id&sort=asc", "names=signIn"):
+        for query in (f"messages={word}", f"messages={word}&order=id&sort=asc", "names=signIn&sources=admin"):
             rows = self.assert_ok(self.admin.get(f"/audits?limit=1000&{query}")).json["data"]
             got = self.assert_ok(self.admin.get(f"/audits?download=true&{query}"))
             self.assertEqual(got.headers["Content-Type"], "application/tar+gz")
@@ -129,3 +129,57 @@ class SmallLog(SmallDisk, Suite):
                     if "word-" in r["detail"]]
         wait_for("all of them", lambda: sorted(numbers()) == sorted(made), 60)
         self.assertTrue(self.admin.get("/audits/verify").data["ok"])
+
+
+class Age(ShiftedClock, Suite):
+    """Records that get old, by a clock that jumps."""
+
+    daemons = ("auditd", "authd", "gateway")
+    daemon_options = {"auditd": ["--set", "age-check-s=2"]}
+    DAY = 86400
+
+    def jump(self, seconds):
+        self.shift(seconds)
+        type(self).admin = self.sign_in()
+
+    def write(self, word):
+        self.assert_ok(self.admin.post("/audits", {"auditId": "MT30", "message": word}), 204)
+        wait_for("the record", lambda: self.there(word))
+
+    def there(self, word):
+        return self.assert_ok(self.admin.get(f"/audits?messages={word}")).json["total"] == 1
+
+    def looked(self, times=3):
+        """The age was looked at so often since."""
+        began = time.monotonic()
+        wait_for("looks at the age", lambda: time.monotonic() - began > 2.1 * times)
+
+    def test_records_end_with_their_time_and_no_clock_that_jumps_takes_them(self):
+        self.assert_ok(self.admin.put("/audits/configuration", {"timeToLiveDay": 2,
+                                                                "enableTimeToLive": True}))
+        self.write("first-of-all")
+        # far ahead for a moment: the change of the setting looks at the age at once
+        self.jump(3650 * self.DAY)
+        self.assert_ok(self.admin.put("/audits/configuration", {"timeToLiveDay": 1}))
+        self.write("far-ahead")
+        self.jump(0)
+        self.looked()
+        self.assertTrue(self.there("first-of-all"))
+        # back: what is made then is old at once, but what came before it is not
+        self.jump(-400 * self.DAY)
+        self.write("far-back")
+        self.looked()
+        self.jump(0)
+        self.looked()
+        for word in ("first-of-all", "far-ahead", "far-back"):
+            self.assertTrue(self.there(word), word)
+        # a day later the first one goes; what the wrong clock made keeps the rest
+        self.jump(self.DAY + 600)
+        wait_for("the first to go", lambda: not self.there("first-of-all"), 30)
+        self.write("today")
+        self.looked()
+        for word in ("far-ahead", "far-back", "today"):
+            self.assertTrue(self.there(word), word)
+        self.assertTrue(self.admin.get("/audits/verify").data["ok"])
+        ids = [r["id"] for r in self.audits()]
+        self.assertEqual(ids, sorted(set(ids)))
