@@ -37,10 +37,10 @@ struct auditd {
         threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
     struct trail_texts texts; /* of the last search */
     struct loop_timer trim, age;
-    uint64_t age_check_us;   /* how often the age of records is looked at */
-    uint64_t tell_head_us;   /* when the journal is told of the newest record; 0: not yet */
-    int64_t clock_offset_us; /* wall clock less monotonic at the last look */
-    bool clock_was_steady;   /* then, since the look before it */
+    uint64_t age_check_us;      /* how often the age of records is looked at */
+    uint64_t tell_head_us;      /* when the journal is told of the newest record; 0: not yet */
+    int64_t clock_offset_us;    /* wall clock less monotonic at the last look */
+    bool clock_was_steady;      /* then, since the look before it */
     struct download *downloads; /* under way */
     unsigned n_checks;          /* of the chain, under way */
     struct follower *followers;

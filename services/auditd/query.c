@@ -4,7 +4,6 @@
  * walk over the records, whose outcome is kept as a bit per record, for the
  * next page of the same search, too.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -24,19 +23,25 @@ has_word(const struct trail_words *w, const char *text, size_t len)
     return w->n == 0;
 }
 
+static inline char
+lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
 /* Like strcasestr(3), for text without a terminator; ASCII letters only. */
 static bool
 contains(struct trail_text t, const char *word)
 {
     size_t n = strlen(word);
-    int first = n ? tolower((unsigned char)word[0]) : 0;
+    char first = lower(word[0]);
     if (n == 0)
         return true;
     for (size_t i = 0; i + n <= t.len; i++) {
-        if (tolower((unsigned char)t.p[i]) != first)
+        if (lower(t.p[i]) != first)
             continue;
         size_t k = 1;
-        while (k < n && tolower((unsigned char)t.p[i + k]) == tolower((unsigned char)word[k]))
+        while (k < n && lower(t.p[i + k]) == lower(word[k]))
             k++;
         if (k == n)
             return true;
