@@ -20,7 +20,7 @@ begins_like_formula(const char *text, size_t len)
     size_t i = 0;
     while (i < len && text[i] == '\'')
         i++;
-    return i < len && memchr("=+-@\t\r\n", text[i], 7) != NULL;
+    return i < len && text[i] != '\0' && strchr("=+-@\t\r\n", text[i]) != NULL;
 }
 
 static bool

@@ -33,21 +33,18 @@ trail_index_add(struct store_txn *txn, const struct trail_record *r)
     uint8_t key[8], block[TRAIL_BLOCK_MAX] = { 0 };
     const void *value;
     size_t size, at = (size_t)(r->id % TRAIL_BLOCK_IDS) * TRAIL_ENTRY_SIZE + TRAIL_BLOCK_HEAD;
-    int64_t least_us = r->at_us, most_us = r->at_us;
+    struct trail_block b = { .least_us = INT64_MAX, .most_us = INT64_MIN };
     store_key_u64(key, r->id / TRAIL_BLOCK_IDS);
     int got = store_get(txn, TRAIL_DB_INDEX, key, sizeof(key), &value, &size);
     if (got < 0)
         return got;
     if (got == STORE_OK) {
-        struct trail_block b;
         if (trail_block_decode(key, sizeof(key), value, size, &b) < 0 || size != at)
             return -EPROTO;
         memcpy(block, value, size);
-        least_us = b.least_us < least_us ? b.least_us : least_us;
-        most_us = b.most_us > most_us ? b.most_us : most_us;
     }
-    put_u64(block, (uint64_t)least_us);
-    put_u64(block + 8, (uint64_t)most_us);
+    put_u64(block, (uint64_t)(b.least_us < r->at_us ? b.least_us : r->at_us));
+    put_u64(block + 8, (uint64_t)(b.most_us > r->at_us ? b.most_us : r->at_us));
     put_u64(block + at, (uint64_t)r->at_us);
     put_u64(block + at + 8, r->source_key);
     put_u32(block + at + 16, r->event);

@@ -497,31 +497,39 @@ select_total(const struct select *s)
     return s->total;
 }
 
+/* Between which primaries rows lie, and how many there are. 0 or -errno. */
+static int
+look_over(struct select *s)
+{
+    s->all = (struct range){ UINT64_MAX, 0 };
+    int r = walk(s, measure_block, NULL, NULL);
+    if (r < 0 || s->all.from > s->all.to)
+        return r;
+    s->now = s->all;
+    r = count(s);
+    for (size_t i = 0; i < BUCKETS; i++)
+        s->total += s->bucket[i];
+    s->is_counted = true;
+    return r;
+}
+
 int
 select_new(const struct select_what *what, struct select **ret_select)
 {
     MUST(trail_n_events < EVENTS_MAX);
-    CLEANUP(select_freep) struct select *s = calloc(1, sizeof(*s));
+    struct select *s = calloc(1, sizeof(*s));
     if (s == NULL)
-        return -ENOMEM;
-    s->keys = malloc(SORT_MAX * sizeof(*s->keys));
-    if (s->keys == NULL)
         return -ENOMEM;
     s->w = *what;
     const struct trail_filter *f = what->filter;
     s->every = what->bits == NULL && what->after == NULL && f->every_event && f->sources.n == 0;
     fill_slots(s);
-    s->all = (struct range){ UINT64_MAX, 0 };
-    int r = walk(s, measure_block, NULL, NULL);
-    if (r == 0 && s->all.from <= s->all.to) {
-        s->now = s->all;
-        r = count(s);
-        for (size_t i = 0; i < BUCKETS; i++)
-            s->total += s->bucket[i];
-        s->is_counted = true;
-    }
-    if (r == 0)
-        *ret_select = MOVE_PTR(s);
+    s->keys = malloc(SORT_MAX * sizeof(*s->keys));
+    int r = s->keys == NULL ? -ENOMEM : look_over(s);
+    if (r < 0)
+        select_free(s);
+    else
+        *ret_select = s;
     return r;
 }
 

@@ -58,24 +58,33 @@ put_head(struct targz *t, const char *name, int64_t mtime_us)
     return r;
 }
 
-int
-targz_new(targz_sink_fn *sink, void *arg, const char *name, uint64_t size, int64_t mtime_us,
-          struct targz **ret_targz)
+static int
+open_archive(struct targz *t)
 {
-    CLEANUP(targz_freep) struct targz *t = calloc(1, sizeof(*t));
-    if (t == NULL)
-        return -ENOMEM;
-    *t = (struct targz){
-        .archive = archive_write_new(), .sink = sink, .arg = arg, .left = size
-    };
+    t->archive = archive_write_new();
     if (t->archive == NULL || archive_write_add_filter_gzip(t->archive) != ARCHIVE_OK ||
         archive_write_set_format_pax_restricted(t->archive) != ARCHIVE_OK ||
         archive_write_set_bytes_in_last_block(t->archive, 1) != ARCHIVE_OK ||
         archive_write_open(t->archive, t, NULL, on_bytes, NULL) != ARCHIVE_OK)
         return -ENOMEM;
-    int r = put_head(t, name, mtime_us);
+    return 0;
+}
+
+int
+targz_new(targz_sink_fn *sink, void *arg, const char *name, uint64_t size, int64_t mtime_us,
+          struct targz **ret_targz)
+{
+    struct targz *t = calloc(1, sizeof(*t));
+    if (t == NULL)
+        return -ENOMEM;
+    *t = (struct targz){ .sink = sink, .arg = arg, .left = size };
+    int r = open_archive(t);
     if (r == 0)
-        *ret_targz = MOVE_PTR(t);
+        r = put_head(t, name, mtime_us);
+    if (r < 0)
+        targz_free(t);
+    else
+        *ret_targz = t;
     return r;
 }
 
@@ -103,10 +112,4 @@ targz_free(struct targz *t)
     if (t->archive != NULL)
         (void)archive_write_free(t->archive); /* whatever it says, it is gone */
     free(t);
-}
-
-void
-targz_freep(struct targz **t)
-{
-    targz_free(*t);
 }

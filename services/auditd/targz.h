@@ -27,6 +27,5 @@ int targz_write(struct targz *t, const void *bytes, size_t n);
 int targz_finish(struct targz *t);
 /* NULL does nothing. Writes nothing more. */
 void targz_free(struct targz *t);
-void targz_freep(struct targz **t);
 
 #endif

@@ -216,7 +216,7 @@ int
 trail_migrate(struct store_txn *txn, uint32_t from)
 {
     enum { OVERHEAD_1 = 120 };
-    struct trail_state s;
+    struct trail_state s = { 0 };
     if (from != 1)
         return -EPROTO;
     int r = store_clear(txn, TRAIL_DB_TIMES);

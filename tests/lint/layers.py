@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # library header -> files that may include it
 LIBRARIES = {
     "nng/*": ["libcommon/bus*.[ch]", "tests/unit/test_bus*.c", "tests/bench/bare_*.c"],
-    "lmdb.h": ["libcommon/store.c"],
+    "lmdb.h": ["libcommon/store.c", "tests/bench/audit_fill.c"],
     "civetweb.h": ["gateway/http.c", "tests/bench/bare_http.c"],
     "modbus.h": ["services/demoplant/*.c"],
     "modbus/*": ["services/demoplant/*.c"],
@@ -23,7 +23,8 @@ LIBRARIES = {
     "archive*.h": ["services/auditd/targz.c"],
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
                  "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
-                 "tests/unit/test_audit_trail.c", "tests/fuzz/fuzz_token.c"],
+                 "tests/unit/test_audit_trail.c", "tests/bench/audit_fill.c",
+                 "tests/fuzz/fuzz_token.c"],
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
                       "gateway/auth.c", "gateway/https_files.c"],
