@@ -9,7 +9,7 @@ set -eu
 # Each package and what for:
 build='make gcc libc6-dev python3 python3-yaml
     libnng-dev libcjson-dev liblmdb-dev libsodium-dev libcivetweb-dev libssl-dev
-    libpaho-mqtt-dev libmodbus-dev libarchive-dev libcurl4-openssl-dev libhpdf-dev'
+    libpaho-mqtt-dev libmodbus-dev libarchive-dev libsystemd-dev libcurl4-openssl-dev libhpdf-dev'
 # the broker and the clients of the six-step walk
 run='mosquitto mosquitto-clients curl'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;

@@ -97,6 +97,7 @@ run:
 daemons := $(filter-out demoplant,$(programs))
 libexec := $(PREFIX)/lib/fieldgate
 doc     := $(PREFIX)/share/doc/fieldgate
+units   := $(wildcard systemd/*.service systemd/*.path systemd/*.target)
 install: programs
 	$(sub_make) install-files
 # What is built already, as it is.
@@ -107,8 +108,8 @@ install-files:
 	install -m 755 $(B)/bin/demoplant $(DESTDIR)$(PREFIX)/bin/fieldgate-demoplant
 	for lib in $(wildcard $(B)/lib/*.so*); do \
 	  install -m 755 $$lib $(DESTDIR)$(libexec)/ || exit 1; done
-	for unit in systemd/*.service systemd/*.target; do \
-	  sed 's|/usr/lib/fieldgate/|$(libexec)/|; s|/usr/share/doc/fieldgate/|$(doc)/|' $$unit \
+	for unit in $(units); do \
+	  sed 's|/usr/lib/fieldgate/|$(libexec)/|g; s|/usr/share/doc/fieldgate/|$(doc)/|' $$unit \
 	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit 1; done
 	install -m 644 systemd/fieldgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/fieldgate.conf
 	install -m 644 systemd/fieldgate.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/fieldgate.conf

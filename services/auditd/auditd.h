@@ -16,6 +16,7 @@
 #include "libcommon/api.h"
 #include "libcommon/loop.h"
 #include "libcommon/svc.h"
+#include "services/auditd/system_log.h"
 #include "services/auditd/trail.h"
 
 enum { FOLLOWERS_MAX = 16 };
@@ -45,6 +46,7 @@ struct auditd {
     unsigned n_checks;          /* of the chain, under way */
     struct follower *followers;
     size_t n_followers;
+    struct system_log log;
 };
 
 /* append.c */

@@ -78,13 +78,14 @@ auditd_start(void *self, struct svc *svc)
     if (a->setting.desired_disk_cache_size_mb > max_mb)
         a->setting.desired_disk_cache_size_mb = max_mb;
     auditd_init_timers(a);
-    return 0;
+    return system_log_start(a);
 }
 
 static void
 auditd_stop(void *self, struct svc *svc)
 {
     (void)svc;
+    system_log_stop(self);
     auditd_stop_timers(self);
 }
 
@@ -99,6 +100,13 @@ set_age_check(void *self, const char *value)
     return 0;
 }
 
+static int
+set_log_dir(void *self, const char *value)
+{
+    ((struct auditd *)self)->log.dir = value;
+    return value[0] ? 0 : -EINVAL;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -109,6 +117,7 @@ main(int argc, char **argv)
     static const struct svc_option options[] = {
         { "age-check-s", "how often the age of records is looked at (default 3600)",
           set_age_check },
+        { "log-dir", "bench: where the programs' logs are (default <state>/log)", set_log_dir },
         { NULL, NULL, NULL },
     };
     static const struct svc_info info = {

@@ -28,6 +28,8 @@ LIBRARIES = {
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
                       "gateway/auth.c", "gateway/https_files.c"],
+    "archive*.h": ["services/auditd/zip.c"],
+    "systemd/*": ["services/auditd/sys_log_journal.c"],
     "cmocka.h": ["tests/unit/*"],
 }
 ONE_FILE = {"MQTTAsync.h", "civetweb.h", "lmdb.h"}  # of the product: exactly one file

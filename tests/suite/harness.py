@@ -441,6 +441,8 @@ class Fleet:
                 argv += ["--set", f"https-port={self.https_port}",
                          "--set", f"http-port={self.http_port}",
                          "--set", f"redirect-port={self.redirect_port}"]
+            if name == "auditd":
+                argv += ["--set", f"log-dir={self.logs}"]
             argv += (options or {}).get(name, [])
             self.d[name] = Daemon(self, name, argv, environment)
         self.others = []

@@ -5,9 +5,12 @@ usage: machine_inside.py OUT PHASE      OUT: a line of JSON for each check
 The suite runs there as packages install it: units, users, sandboxes, the
 profile "device". Each check is a function; its words are its name.
 """
+import base64
 import http.client
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import ssl
@@ -16,6 +19,7 @@ import sys
 import threading
 import time
 import traceback
+import zipfile
 
 import harness
 from harness import Client, Unanswered, wait_for
@@ -25,6 +29,7 @@ MQTT_PORT, PLANT_PORT = 1883, 1502
 STATE, RUN = "/var/lib/fieldgate", "/run/fieldgate"
 ANSWERED = "/try/answered"
 CAP_NET_BIND_SERVICE = 1 << 10
+DROP_IN = "/etc/systemd/journald.conf.d/50-fieldgate.conf"
 
 
 class Where:
@@ -44,6 +49,13 @@ def show(unit, what):
 
 def pid_of(unit):
     return int(show(unit, "MainPID"))
+
+
+def drop_in():
+    if not os.path.exists(DROP_IN):
+        return ""
+    with open(DROP_IN, encoding="ascii") as f:
+        return f.read()
 
 
 def status_of(pid):
@@ -216,6 +228,61 @@ class Inside:
         wait_for("the watchdog", lambda: pid_of("tagd") not in (0, before), 40)
         wait_for("tagd to answer", lambda: self.answers("tagd"), 10)
 
+    def the_journal_is_kept_as_large_as_it_was_asked_to_be(self):
+        def journald():
+            return systemctl("show", "systemd-journald", "-p", "MainPID", "--value")
+
+        def megabytes():
+            text = subprocess.run(["journalctl", "--disk-usage"], capture_output=True,
+                                  text=True).stdout
+            number, unit = re.search(r"take up ([0-9.]+)([BKMG])", text).groups()
+            return float(number) * {"B": 1 / 1048576, "K": 1 / 1024, "M": 1, "G": 1024}[unit]
+
+        def asked(**members):
+            before = journald()
+            reply = self.admin.put("/system/log", members)
+            assert reply.status == 200, repr(reply)
+            return before
+        assert "SystemMaxUse=100M\nMaxRetentionSec=0\n" in wait_for("the shipped limit", drop_in, 15)
+        before = asked(desiredDiskCacheSizeMB=10, enableTimeToLive=True, timeToLiveDay=7)
+        wait_for("the drop-in",
+                 lambda: "SystemMaxUse=10M\nMaxRetentionSec=7day\n" in drop_in(), 15)
+        assert oct(os.stat(DROP_IN).st_mode & 0o7777) == "0o644" and os.stat(DROP_IN).st_uid == 0
+        wait_for("journald to have read it", lambda: journald() not in ("0", before), 15)
+        cat = subprocess.Popen(["systemd-cat", "-t", "flood"], stdin=subprocess.PIPE)
+        for _ in range(1000):  # 40 MB that cannot be made smaller
+            cat.stdin.write(base64.b64encode(os.urandom(30000)) + b"\n")
+        cat.stdin.close()
+        cat.wait()
+        wait_for("room", lambda: megabytes() < 14, 20)
+        assert megabytes() > 2
+        before = asked(desiredDiskCacheSizeMB=100, enableTimeToLive=False)
+        wait_for("the old limit", lambda: "SystemMaxUse=100M" in drop_in(), 15)
+        wait_for("journald again", lambda: journald() not in ("0", before), 15)
+
+    def the_journal_is_downloaded_as_it_is(self):
+        subprocess.run(["logger", "-t", "somebody", "says a word"], check=True)
+        wait_for("the word", lambda: "says a word" in subprocess.run(
+            ["journalctl", "-t", "somebody"], capture_output=True, text=True).stdout)
+        reply = self.admin.get("/system/log?download=true")
+        assert reply.status == 200, repr(reply)
+        z = zipfile.ZipFile(io.BytesIO(reply.body))
+        assert z.testzip() is None
+        print(f"{len(reply.body)} bytes of zip in {reply.took:.2f} s, "
+              f"{sum(i.file_size for i in z.infolist())} bytes of text")
+        ours = {f"fieldgate-{d}.log" for d in harness.DAEMONS}
+        assert set(z.namelist()) == ours | {"system.log", "manifest.json"}, z.namelist()
+        for name in ours:
+            lines = z.read(name).decode().splitlines()
+            shown = subprocess.run(["journalctl", "-q", "-o", "short-iso-precise", "--utc", "-u",
+                                    name[:-4]], capture_output=True, text=True).stdout
+            shown = [line for line in shown.splitlines() if not line.startswith("-- Boot")]
+            assert lines and lines == shown[:len(lines)], (name, lines[:3], shown[:3])
+        system = z.read("system.log").decode()
+        assert "somebody" in system and "says a word" in system
+        assert "authd: first start" not in system
+        assert "svc: ready" in z.read("fieldgate-authd.log").decode()
+
     def nothing_was_denied_by_a_sandbox(self):
         log = subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-u", "fieldgate-*"],
                              capture_output=True, text=True).stdout
@@ -238,6 +305,8 @@ class Inside:
              a_restart_of_one_service_disturbs_no_other, a_killed_service_is_back_by_itself,
              a_renewed_certificate_is_taken_by_reload,
              strangers_on_the_machine_reach_neither_the_bus_nor_the_state,
+             the_journal_is_downloaded_as_it_is,
+             the_journal_is_kept_as_large_as_it_was_asked_to_be,
              nothing_was_denied_by_a_sandbox, a_daemon_that_hangs_is_ended_by_its_watchdog)
 
     # ---- the second life, after all processes were killed at once ----

@@ -9,7 +9,9 @@ import copy
 import itertools
 import json
 import re
+import shutil
 import subprocess
+import tempfile
 import urllib.parse
 
 import contract
@@ -31,6 +33,7 @@ RULES = [
     ("(post|put)AzureIotedgeServices?", "/addon/0/id", "not of the form of an add-on's permission"),
     ("(post|put)AzureIotedgeServices?", "/displayname", "displayName says something else"),
     ("putAuditsConfiguration", "/desiredDiskCacheSizeMB", "above maxSizeMB of this disk"),
+    ("putSystemLog", "/targetDiskName", "no such disk"),
     ("post.*|put.*|patch.*", "/(masterTcpIface|tcpMaster|remoteDev|mcmd)Id", "no such parent"),
     ("(post|put|patch)Mcmds?", "/(fp|st)Func", "1 and 2 are not offered"),
     ("(post|put|patch)Mcmds?", "/(read|write)(Address|Quantity)", "past 65535 or the function's limit"),
@@ -49,6 +52,8 @@ RULES = [
     ("(post|put)MqttClient", "/willMessage/enable", "a will needs a topic"),
     ("(put|patch)SystemHttpserver", "/http(sEnable|Port|sPort)", "fixed, or a port that is not ours"),
 ]
+if shutil.disk_usage(tempfile.gettempdir()).total < 2 * 4096 << 20:
+    RULES.append(("putSystemLog", "/desiredDiskCacheSizeMB", "above half of this disk"))
 
 # Texts that each format refuses, and how to make one of a wanted length.
 BAD_TEXT = {
@@ -267,6 +272,7 @@ class Walk(Suite):
             "putAuthLock": lambda: ((), lock),
             "postAudits": lambda: ((), {"auditId": "MT30", "message": self.unique("m")}),
             "putAuditsConfiguration": lambda: ((), {"desiredDiskCacheSizeMB": 100}),
+            "putSystemLog": lambda: ((), {"desiredDiskCacheSizeMB": 100}),
             "postMqttClient": lambda: ((), {"server": "h", "port": 1883}),
             "putMqttClient": lambda: ((self.mqtt,), {"server": "h", "port": 1883,
                                                      "protocolVersion": "3.1.1"}),
@@ -352,7 +358,7 @@ class Walk(Suite):
 
     STATE = ("/users", "/roles", "/azure-iotedge/services", "/permissions",
              "/sessions/configuration", "/password-policy", "/auth-lock",
-             "/audits/configuration", "/mqtt", "/modbusmaster/config/tcp-masters",
+             "/audits/configuration", "/system/log", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
              "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
              "/secrets/certificates", "/secrets/keys", "/system/httpserver")

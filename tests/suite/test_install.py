@@ -11,6 +11,7 @@ import harness
 
 TEST_SECONDS = 300
 UNITS = "usr/lib/systemd/system"
+HELPERS = ("logkeeper",)  # root, started for one request each
 
 
 class Install(unittest.TestCase):
@@ -26,10 +27,12 @@ class Install(unittest.TestCase):
         # what units name besides ours
         os.makedirs(f"{cls.root}/bin", exist_ok=True)
         os.makedirs(f"{cls.root}/etc", exist_ok=True)
-        shutil.copy("/bin/kill", f"{cls.root}/bin/kill")
+        for name in ("kill", "systemctl", "journalctl"):
+            shutil.copy(f"/bin/{name}", f"{cls.root}/bin/{name}")
         for name in glob.glob("/usr/lib/systemd/system/*.target") + \
                 glob.glob("/usr/lib/systemd/system/*.slice") + \
-                ["/usr/lib/systemd/system/systemd-tmpfiles-setup.service"]:
+                ["/usr/lib/systemd/system/systemd-tmpfiles-setup.service",
+                 "/usr/lib/systemd/system/systemd-journald.service"]:
             if os.path.exists(name):
                 shutil.copy(name, f"{cls.root}/{UNITS}/")
         cls.units = sorted(os.path.basename(u)
@@ -47,7 +50,8 @@ class Install(unittest.TestCase):
         return done.returncode, done.stdout + done.stderr
 
     def test_there_is_a_unit_a_user_and_a_program_for_each_daemon(self):
-        self.assertEqual(self.units, [f"fieldgate-{d}.service" for d in sorted(harness.DAEMONS)])
+        self.assertEqual(self.units, sorted(f"fieldgate-{d}.service"
+                                            for d in (*harness.DAEMONS, *HELPERS)))
         with open(f"{self.root}/usr/lib/sysusers.d/fieldgate.conf", encoding="utf-8") as f:
             users = f.read()
         with open(f"{self.root}/{UNITS}/fieldgate.target", encoding="utf-8") as f:

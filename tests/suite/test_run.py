@@ -1,4 +1,5 @@
 """make run, and the walk of README.md exactly as it is printed there."""
+import io
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+import zipfile
 
 import harness
 from harness import free_port, wait_for
@@ -123,6 +125,10 @@ class MakeRun(unittest.TestCase):
         wait_for("the tags of before", lambda: (r := client.get("/tags/list")).status == 200
                  and [t for t in r.data if t["tagName"] == "flow"])
         self.assertEqual(client.get("/tags/list").headers["X-Fieldgate-Profile"], "bench")
+        # all that runs has a log
+        logs = zipfile.ZipFile(io.BytesIO(client.get("/system/log?download=true").body))
+        self.assertLessEqual({"mosquitto.log", "demoplant.log", "auditd.log", "gateway.log"},
+                             set(logs.namelist()))
 
     def test_3_a_port_in_use_and_a_second_run_are_told_plainly(self):
         other = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,

@@ -1,0 +1,3 @@
+# logkeeper: the one thing about the system log that needs root.
+programs       += logkeeper
+logkeeper.srcs := services/logkeeper/main.c
