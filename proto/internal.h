@@ -27,6 +27,7 @@ enum internal_daemon { INTERNAL_DAEMON_TABLE(X) INTERNAL_N_DAEMONS };
     X(AUTH_FORGET,     18,  INTERNAL_BY(authd)) /* gateway: drop cached principals */  \
     X(AUTH_REFUSED,    19,  INTERNAL_BY(gateway)) /* authd: requests refused since */  \
     X(CERT_PUBLISH,    20,  INTERNAL_BY_ALL) /* authd: certificates that a daemon uses */ \
+    X(INTEGRITY_TOLD,  21,  INTERNAL_BY(auditd)) /* authd: what sign-ins say of it */  \
     X(HTTP_APPLY,      24,  INTERNAL_BY(sysd)) /* gateway: port, redirect, certificate */ \
     X(AUDIT_APPEND,    32,  INTERNAL_BY_ALL) /* auditd: records of an outbox */        \
     X(TAG_CATALOGUE,   48,  INTERNAL_BY_ALL) /* provider: definitions, binary, paged */ \

@@ -111,6 +111,9 @@ struct link {
     size_t n_held;
 };
 
+/* Of the files of this device, as auditd found them; the numbers are the store's. */
+enum integrity { INTEGRITY_OFF, INTEGRITY_GOOD, INTEGRITY_INSECURE };
+
 struct authd {
     struct svc *svc;
     uint8_t *key;                          /* JWT_KEY_SIZE bytes of guarded memory */
@@ -126,6 +129,7 @@ struct authd {
     struct link link;
     struct vault vault;
     struct loop_timer expiry; /* of certificates (cert_expiry.c) */
+    enum integrity integrity;
     struct password_job *jobs; /* under way */
     bool stopping;
 };
@@ -244,6 +248,13 @@ void authd_auth_check(void *self, struct bus_incoming *in);
 void authd_auth_touch(void *self, struct bus_incoming *in);
 /* refusals.c */
 void authd_auth_refused(void *self, struct bus_incoming *in);
+
+/* integrity.c */
+/* What auditd told last. 0 or -errno. */
+int integrity_load(struct authd *a, struct store_txn *txn);
+/* Into the answer of a sign-in; nothing when no check ever ran. */
+void integrity_show(const struct authd *a, struct auth_result *reply);
+void authd_integrity_told(void *self, struct bus_incoming *in); /* internal operation */
 
 /*
  * A change of rights inside a call: begun before the writes, it makes the

@@ -133,6 +133,8 @@ load(struct authd *a)
         r = load_setting(arena, txn, "policy", &password_policy_desc, &a->policy);
     if (r == 0)
         r = load_setting(arena, txn, "lock", &auth_lock_desc, &a->lock_rule);
+    if (r == 0)
+        r = integrity_load(a, txn);
     if (r < 0)
         return r;
     a->conf.max_count = SESSIONS_MAX;
@@ -247,6 +249,7 @@ main(int argc, char **argv)
         { INTERNAL_AUTH_TOUCH, authd_auth_touch },
         { INTERNAL_AUTH_REFUSED, authd_auth_refused },
         { INTERNAL_CERT_PUBLISH, authd_cert_publish },
+        { INTERNAL_INTEGRITY_TOLD, authd_integrity_told },
         { 0, NULL },
     };
     static const struct svc_info info = {

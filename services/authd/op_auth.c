@@ -195,6 +195,7 @@ open_session(struct authd *a, struct api_call *call, struct user_record *user)
         r = locks_clear_stored(a, txn, user->name);
     if (r < 0)
         return api_fail_errno(call, r, "cannot save the session");
+    integrity_show(a, reply);
     api_audit_message(call, "%s signed in", user->name);
     api_audit_detail(call, "", 0);
     api_after_commit(call, session_committed, opened);

@@ -82,6 +82,21 @@ class Authd(AuthdAlone):
                   for k in (b"", b"\0" * 32, b"secret"))):
             self.assertEqual(self.check(bad).status, 401, bad[:200])
 
+    def test_sign_ins_say_what_auditd_told_last_and_kill_9_changes_nothing(self):
+        def said():
+            return self.done("postAuth", {"name": "admin", "password": harness.PASSWORD},
+                             who=NOBODY).get("systemIntegrityStatus")
+        self.assertIsNone(said())
+        for status in ("good", "insecure", "good", "off"):
+            self.assertEqual(self.tell(buspeer.INTEGRITY_TOLD, {"status": status}).status, 200)
+            self.kill_and_start()
+            self.assertEqual(said(), None if status == "off" else status)
+        self.tell(buspeer.INTEGRITY_TOLD, {"status": "insecure"})
+        for body in (b"", b"{", {}, {"status": 1}, {"status": "fine"}, {"status": None}, []):
+            self.assertEqual(self.tell(buspeer.INTEGRITY_TOLD, body).status, 400, body)
+        self.assertEqual(said(), "insecure")
+        self.tell(buspeer.INTEGRITY_TOLD, {"status": "off"})
+
     def test_a_check_without_a_token_is_a_fault_of_the_caller(self):
         for body in (b"", b"{", b"[]", {}, {"token": 7}, {"token": None}):
             got = self.tell(buspeer.AUTH_CHECK, body, body_kind=buspeer.JSON if body else None)

@@ -98,6 +98,7 @@ class Callers(unittest.TestCase):
         self.assertEqual(self.ask("gateway", buspeer.METRICS)[0], 200)
         self.assertEqual(self.ask("modbusd", buspeer.METRICS)[0], 403)
         self.assertEqual(self.ask("modbusd", buspeer.AUTH_CHECK)[0], 403)
+        self.assertEqual(self.ask("modbusd", buspeer.INTEGRITY_TOLD)[0], 403)
         self.assertEqual(self.ask("modbusd", buspeer.fnv1a("getAudits"), buspeer.KIND_API,
                                   user=True)[0], 403)
 
