@@ -68,11 +68,15 @@ log_dest stderr
 user $(id -un)
 EOC
 
+# What is built is what runs: PUT /system/fim tells when that changes meanwhile.
+deploy/manifest.sh "" "$PWD/$BUILD/bin" "$PWD/$BUILD/lib" >"$STATE/manifest" ||
+    die "cannot make $STATE/manifest"
+
 suite="--profile bench --state $STATE --run $RUN"
 declare -A argv=(
     [mosquitto]="$MOSQUITTO -c $STATE/mosquitto.conf"
     [demoplant]="$BUILD/bin/demoplant --port $PLANT_PORT"
-    [auditd]="$BUILD/bin/auditd $suite"
+    [auditd]="$BUILD/bin/auditd $suite --set manifest=$STATE/manifest"
     [authd]="$BUILD/bin/authd $suite"
     [tagd]="$BUILD/bin/tagd $suite"
     [modbusd]="$BUILD/bin/modbusd $suite"

@@ -114,5 +114,9 @@ install-files:
 	install -m 644 systemd/fieldgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/fieldgate.conf
 	install -m 644 systemd/fieldgate.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/fieldgate.conf
 	install -m 644 README.md CHANGELOG.md LICENSE $(B)/gen/openapi.json $(DESTDIR)$(doc)/
+	deploy/manifest.sh '$(DESTDIR)' $(libexec) $(doc)/openapi.json \
+	  $(addprefix $(PREFIX)/lib/,$(units:systemd/%=systemd/system/%) sysusers.d/fieldgate.conf tmpfiles.d/fieldgate.conf) \
+	  > $(DESTDIR)$(libexec)/MANIFEST
+	chmod 644 $(DESTDIR)$(libexec)/MANIFEST
 
 .PHONY: install-files shims fuzz-replays fuzz-programs bench_programs tidy cppcheck

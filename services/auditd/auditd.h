@@ -16,6 +16,7 @@
 #include "libcommon/api.h"
 #include "libcommon/loop.h"
 #include "libcommon/svc.h"
+#include "services/auditd/integrity.h"
 #include "services/auditd/system_log.h"
 #include "services/auditd/trail.h"
 
@@ -47,6 +48,7 @@ struct auditd {
     struct follower *followers;
     size_t n_followers;
     struct system_log log;
+    struct integrity integrity;
 };
 
 /* append.c */

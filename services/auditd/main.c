@@ -12,6 +12,9 @@
 
 #include "libcommon/banned.h"
 
+/* One limits the log, one checks files: each begins the next when it has ended. */
+enum { AUDITD_WORKERS = 2 };
+
 static int
 load_setting(struct auditd *a, struct store_txn *txn)
 {
@@ -50,6 +53,7 @@ auditd_open(void *self, struct svc *svc)
     struct auditd *a = self;
     a->svc = svc;
     (void)trail_event_by_code(0); /* makes its table, which other threads read later */
+    loop_set_workers(svc->loop, AUDITD_WORKERS, AUDITD_WORKERS);
     return sodium_init() < 0 ? -EIO : 0;
 }
 
@@ -78,13 +82,15 @@ auditd_start(void *self, struct svc *svc)
     if (a->setting.desired_disk_cache_size_mb > max_mb)
         a->setting.desired_disk_cache_size_mb = max_mb;
     auditd_init_timers(a);
-    return system_log_start(a);
+    r = system_log_start(a);
+    return r == 0 ? integrity_start(a) : r;
 }
 
 static void
 auditd_stop(void *self, struct svc *svc)
 {
     (void)svc;
+    integrity_stop(self);
     system_log_stop(self);
     auditd_stop_timers(self);
 }
@@ -107,6 +113,13 @@ set_log_dir(void *self, const char *value)
     return value[0] ? 0 : -EINVAL;
 }
 
+static int
+set_manifest(void *self, const char *value)
+{
+    ((struct auditd *)self)->integrity.manifest = value;
+    return value[0] == '/' ? 0 : -EINVAL;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -118,6 +131,8 @@ main(int argc, char **argv)
         { "age-check-s", "how often the age of records is looked at (default 3600)",
           set_age_check },
         { "log-dir", "bench: where the programs' logs are (default <state>/log)", set_log_dir },
+        { "manifest", "of installed files, to check them against (default: none)",
+          set_manifest },
         { NULL, NULL, NULL },
     };
     static const struct svc_info info = {

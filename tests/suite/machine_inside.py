@@ -256,20 +256,31 @@ class Inside:
         cat.wait()
         wait_for("room", lambda: megabytes() < 14, 20)
         assert megabytes() > 2
+        assert self.download().getinfo("system.log").file_size > 2 << 20
         before = asked(desiredDiskCacheSizeMB=100, enableTimeToLive=False)
         wait_for("the old limit", lambda: "SystemMaxUse=100M" in drop_in(), 15)
         wait_for("journald again", lambda: journald() not in ("0", before), 15)
+        self.nothing_was_denied_by_a_sandbox()  # what was before has gone
 
-    def the_journal_is_downloaded_as_it_is(self):
-        subprocess.run(["logger", "-t", "somebody", "says a word"], check=True)
-        wait_for("the word", lambda: "says a word" in subprocess.run(
-            ["journalctl", "-t", "somebody"], capture_output=True, text=True).stdout)
+    def download(self):
+        def memory():
+            return int(status_of(pid_of("auditd"))["VmHWM"].split()[0])
+        before = memory()
         reply = self.admin.get("/system/log?download=true")
         assert reply.status == 200, repr(reply)
         z = zipfile.ZipFile(io.BytesIO(reply.body))
         assert z.testzip() is None
         print(f"{len(reply.body)} bytes of zip in {reply.took:.2f} s, "
-              f"{sum(i.file_size for i in z.infolist())} bytes of text")
+              f"{sum(i.file_size for i in z.infolist())} bytes of text, "
+              f"auditd {before} to {memory()} KiB at the most")
+        assert memory() - before < 64 << 10, "mapped windows of the journal and no more"
+        return z
+
+    def the_journal_is_downloaded_as_it_is(self):
+        subprocess.run(["logger", "-t", "somebody", "says a word"], check=True)
+        wait_for("the word", lambda: "says a word" in subprocess.run(
+            ["journalctl", "-t", "somebody"], capture_output=True, text=True).stdout)
+        z = self.download()
         ours = {f"fieldgate-{d}.log" for d in harness.DAEMONS}
         assert set(z.namelist()) == ours | {"system.log", "manifest.json"}, z.namelist()
         for name in ours:
@@ -282,6 +293,26 @@ class Inside:
         assert "somebody" in system and "says a word" in system
         assert "authd: first start" not in system
         assert "svc: ready" in z.read("fieldgate-authd.log").decode()
+
+    def what_is_installed_is_as_the_manifest_says(self):
+        def checked():
+            reply = self.admin.put("/system/fim")
+            return reply.data if reply.status == 200 else None
+        data = wait_for("a check", checked)
+        assert (data["status"], data["findings"]) == ("good", []), data
+        assert data["files"] > 20, data
+        reply = Client(Where).post("/auth", {"name": "admin", "password": harness.PASSWORD})
+        assert reply.data["systemIntegrityStatus"] == "good"
+        program = "/usr/lib/fieldgate/tagd"
+        shutil.copy2(program, "/try/tagd")
+        with open("/try/tagd", "ab") as f:
+            f.write(b"!")
+        os.rename(program, "/try/tagd.before")
+        shutil.copy2("/try/tagd", program)
+        data = wait_for("a check", checked)
+        assert data["findings"] == [{"path": program, "problem": "changed"}], data
+        os.rename("/try/tagd.before", program)
+        assert wait_for("a check", checked)["status"] == "good"
 
     def nothing_was_denied_by_a_sandbox(self):
         log = subprocess.run(["journalctl", "--no-pager", "-o", "cat", "-u", "fieldgate-*"],
@@ -305,9 +336,9 @@ class Inside:
              a_restart_of_one_service_disturbs_no_other, a_killed_service_is_back_by_itself,
              a_renewed_certificate_is_taken_by_reload,
              strangers_on_the_machine_reach_neither_the_bus_nor_the_state,
-             the_journal_is_downloaded_as_it_is,
-             the_journal_is_kept_as_large_as_it_was_asked_to_be,
-             nothing_was_denied_by_a_sandbox, a_daemon_that_hangs_is_ended_by_its_watchdog)
+             what_is_installed_is_as_the_manifest_says,
+             the_journal_is_downloaded_as_it_is, nothing_was_denied_by_a_sandbox,
+             the_journal_is_kept_as_large_as_it_was_asked_to_be, a_daemon_that_hangs_is_ended_by_its_watchdog)
 
     # ---- the second life, after all processes were killed at once ----
 

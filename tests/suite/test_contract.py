@@ -149,6 +149,16 @@ class Walk(Suite):
     """One object of each kind to work on, and what each operation needs."""
 
     @classmethod
+    def make_fleet(cls):
+        fleet = super().make_fleet()
+        manifest = f"{fleet.dir}/MANIFEST"
+        with open(manifest, "wb") as f:
+            subprocess.run([f"{harness.ROOT}/deploy/manifest.sh", "", f"{harness.BUILD}/bin/auditd"],
+                           stdout=f, check=True)
+        fleet.d["auditd"].argv += ["--set", f"manifest={manifest}"]
+        return fleet
+
+    @classmethod
     def prepare(cls):
         cls.api = contract.load(harness.BUILD)
         cls.plant = Plant(cls.fleet)

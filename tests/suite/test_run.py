@@ -125,7 +125,8 @@ class MakeRun(unittest.TestCase):
         wait_for("the tags of before", lambda: (r := client.get("/tags/list")).status == 200
                  and [t for t in r.data if t["tagName"] == "flow"])
         self.assertEqual(client.get("/tags/list").headers["X-Fieldgate-Profile"], "bench")
-        # all that runs has a log
+        # what runs is what was built, and all of it has a log
+        self.assertEqual(reply.data["systemIntegrityStatus"], "good")
         logs = zipfile.ZipFile(io.BytesIO(client.get("/system/log?download=true").body))
         self.assertLessEqual({"mosquitto.log", "demoplant.log", "auditd.log", "gateway.log"},
                              set(logs.namelist()))
