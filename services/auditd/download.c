@@ -17,7 +17,7 @@
 #include "services/auditd/auditd.h"
 #include "services/auditd/csv.h"
 #include "services/auditd/select.h"
-#include "services/auditd/targz.h"
+#include "services/auditd/pack.h"
 
 #include "libcommon/banned.h"
 
@@ -44,14 +44,14 @@ struct download {
     int error;
     /* the writer's */
     struct buf lines;
-    struct targz *targz; /* NULL: it only counts */
+    struct pack *pack; /* NULL: it only counts */
     uint64_t size;
 };
 
 static void
 download_free(struct download *d)
 {
-    targz_free(d->targz);
+    pack_free(d->pack);
     buf_done(&d->lines);
     buf_done(&d->records);
     free(d->keys);
@@ -134,8 +134,8 @@ put_lines(struct download *d)
 {
     int r = d->lines.err;
     d->size += d->lines.len;
-    if (r == 0 && d->targz)
-        r = targz_write(d->targz, d->lines.data, d->lines.len);
+    if (r == 0 && d->pack)
+        r = pack_write(d->pack, d->lines.data, d->lines.len);
     buf_reset(&d->lines);
     return r;
 }
@@ -186,10 +186,12 @@ write_download(struct api_pipe *p, void *arg)
     struct download *d = arg;
     int r = put_all(d, p);
     if (r == 0)
-        r = targz_new(to_pipe, p, "audit.csv", d->size, clock_wall_us(), &d->targz);
+        r = pack_new(PACK_TAR_GZ, to_pipe, p, &d->pack);
+    if (r == 0)
+        r = pack_entry(d->pack, "audit.csv", d->size, clock_wall_us());
     if (r == 0)
         r = put_all(d, p);
-    return r == 0 ? targz_finish(d->targz) : r;
+    return r == 0 ? pack_finish(d->pack) : r;
 }
 
 /* ---- the call ---- */

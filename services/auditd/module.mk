@@ -1,7 +1,7 @@
 programs    += auditd
 auditd.srcs := $(addprefix services/auditd/,main.c append.c csv.c download.c fim.c index.c \
-                 integrity.c op_audit.c query.c select.c sys_log_files.c sys_log_journal.c \
-                 system_log.c targz.c trail.c verify.c zip.c)
+                 integrity.c op_audit.c pack.c query.c select.c sys_log_files.c sys_log_journal.c \
+                 system_log.c trail.c verify.c)
 auditd.gen  := api_auditd
 auditd.libs := -larchive -lsodium -lsystemd
 

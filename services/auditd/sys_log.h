@@ -9,7 +9,7 @@
 #include <limits.h>
 #include <stdint.h>
 
-struct zip;
+struct pack;
 
 /* How much of it is wanted. */
 struct sys_log_limits {
@@ -31,7 +31,7 @@ struct sys_log {
      * Writes what there is at this moment as entries of 'z'. Blocks; reads
      * nothing of 'l' that ever changes. 0 or -errno, also that of 'z'.
      */
-    int (*put)(const struct sys_log *l, struct zip *z);
+    int (*put)(const struct sys_log *l, struct pack *z);
     /* A path on the file system that holds the log. */
     const char *(*place)(const struct sys_log *l);
 };

@@ -18,7 +18,7 @@
 #include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "services/auditd/sys_log.h"
-#include "services/auditd/zip.h"
+#include "services/auditd/pack.h"
 
 #include "libcommon/banned.h"
 
@@ -293,26 +293,26 @@ limit(const struct sys_log *l, const struct sys_log_limits *limits)
 
 /* What is in the file at this moment: it grows while we read. */
 static int
-put_file(int dir, const struct log_file *f, struct zip *z)
+put_file(int dir, const struct log_file *f, struct pack *z)
 {
     char block[BLOCK];
     CLEANUP(close_fd) int fd = openat(dir, f->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT ? 0 : -errno; /* just deleted */
-    int r = zip_entry(z, f->name, f->changed_us);
+    int r = pack_entry(z, f->name, 0, f->changed_us);
     uint64_t left = f->bytes;
     while (r == 0 && left > 0) {
         ssize_t n = read(fd, block, left < sizeof(block) ? (size_t)left : sizeof(block));
         if (n <= 0)
             return n < 0 ? -errno : 0; /* just emptied */
         left -= (uint64_t)n;
-        r = zip_write(z, block, (size_t)n);
+        r = pack_write(z, block, (size_t)n);
     }
     return r;
 }
 
 static int
-put(const struct sys_log *l, struct zip *z)
+put(const struct sys_log *l, struct pack *z)
 {
     CLEANUP(listing_done) struct listing all = { 0 };
     CLEANUP(close_fd) int dir = -1;

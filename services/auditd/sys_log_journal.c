@@ -19,7 +19,7 @@
 #include "libcommon/str.h"
 #include "proto/internal.h"
 #include "services/auditd/sys_log.h"
-#include "services/auditd/zip.h"
+#include "services/auditd/pack.h"
 
 #include "libcommon/banned.h"
 
@@ -76,7 +76,7 @@ struct moment { /* on the clock of a boot, which nobody sets */
 
 struct reading {
     sd_journal *journal;
-    struct zip *zip;
+    struct pack *pack;
     struct moment until; /* of the newest entry: what is written while we read is not read */
     struct buf line;
 };
@@ -186,7 +186,7 @@ put_line(struct reading *in)
     buf_putc(b, '\n');
     if (r == 0)
         r = b->err;
-    return r < 0 ? r : zip_write(in->zip, b->data, b->len);
+    return r < 0 ? r : pack_write(in->pack, b->data, b->len);
 }
 
 /* One of our daemons wrote it, or systemd about one of them. */
@@ -253,7 +253,7 @@ put_entries(struct reading *in, const char *name, const char *unit)
         if (r == 0 && skip)
             continue;
         if (r == 0 && !is_begun)
-            r = zip_entry(in->zip, name, clock_wall_us());
+            r = pack_entry(in->pack, name, 0, clock_wall_us());
         is_begun = is_begun || r == 0;
         if (r == 0)
             r = put_line(in);
@@ -296,11 +296,11 @@ put_all(struct reading *in)
 }
 
 static int
-put(const struct sys_log *l, struct zip *z)
+put(const struct sys_log *l, struct pack *z)
 {
     (void)l;
     CLEANUP(journal_closep) sd_journal *journal = NULL;
-    struct reading in = { .zip = z };
+    struct reading in = { .pack = z };
     int r = sd_journal_open(&journal, SD_JOURNAL_LOCAL_ONLY);
     if (r < 0)
         return r;

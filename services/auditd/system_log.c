@@ -11,7 +11,7 @@
 #include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "services/auditd/auditd.h"
-#include "services/auditd/zip.h"
+#include "services/auditd/pack.h"
 
 #include "libcommon/banned.h"
 
@@ -220,7 +220,7 @@ to_client(void *arg, const void *bytes, size_t n)
 
 /* What the other entries are, the last entry: their sizes are known only now. */
 static int
-put_manifest(const struct log_zip *d, struct zip *z)
+put_manifest(const struct log_zip *d, struct pack *z)
 {
     struct buf b;
     char at[CLOCK_TEXT_SIZE];
@@ -233,12 +233,12 @@ put_manifest(const struct log_zip *d, struct zip *z)
     jw_kbool(&b, "enableTimeToLive", d->setting.enable_time_to_live);
     jw_ki64(&b, "timeToLiveDay", d->setting.time_to_live_day);
     jw_name(&b, "entries");
-    zip_put_list(z, &b);
+    pack_put_list(z, &b);
     jw_close(&b, '}');
     buf_putc(&b, '\n');
-    int r = b.err ? b.err : zip_entry(z, "manifest.json", d->at_us);
+    int r = b.err ? b.err : pack_entry(z, "manifest.json", 0, d->at_us);
     if (r == 0)
-        r = zip_write(z, b.data, b.len);
+        r = pack_write(z, b.data, b.len);
     buf_done(&b);
     return r;
 }
@@ -247,14 +247,14 @@ static int
 send_zip(struct api_pipe *pipe, void *arg)
 {
     const struct log_zip *d = arg;
-    CLEANUP(zip_freep) struct zip *z = NULL;
-    int r = zip_new(to_client, pipe, &z);
+    CLEANUP(pack_freep) struct pack *z = NULL;
+    int r = pack_new(PACK_ZIP, to_client, pipe, &z);
     if (r == 0)
         r = d->machine->put(d->machine, z);
     if (r == 0)
         r = put_manifest(d, z);
     if (r == 0)
-        r = zip_finish(z);
+        r = pack_finish(z);
     if (r < 0 && r != -EPIPE && r != -ECANCELED) /* the client went, or we do */
         log_err("auditd: cannot read the system log error=%s", strerror(-r));
     return r;

@@ -20,7 +20,6 @@ LIBRARIES = {
     "modbus/*": ["services/demoplant/*.c"],
     "MQTTAsync.h": ["services/cloudd/mqtt_paho.c", "services/cloudd/*.c"],
     "MQTTClient.h": [],
-    "archive*.h": ["services/auditd/targz.c"],
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
                  "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
                  "tests/unit/test_audit_trail.c", "tests/bench/audit_fill.c",
@@ -28,7 +27,7 @@ LIBRARIES = {
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
                       "gateway/auth.c", "gateway/https_files.c"],
-    "archive*.h": ["services/auditd/zip.c"],
+    "archive*.h": ["services/auditd/pack.c"],
     "systemd/*": ["services/auditd/sys_log_journal.c"],
     "cmocka.h": ["tests/unit/*"],
 }
