@@ -57,4 +57,8 @@ gateway_is_stopping(const struct gateway *g)
     return atomic_load_explicit(&g->stopping, memory_order_relaxed);
 }
 
+/* facts.c: SECURITY_FACTS (proto/README.md section 4). */
+struct bus_incoming;
+void gateway_security_facts(void *self, struct bus_incoming *in);
+
 #endif

@@ -227,6 +227,7 @@ main(int argc, char **argv)
     static const struct svc_internal internals[] = {
         { INTERNAL_AUTH_FORGET, serve_auth_forget },
         { INTERNAL_HTTP_APPLY, serve_http_apply },
+        { INTERNAL_SECURITY_FACTS, gateway_security_facts },
         { 0, NULL },
     };
     static const struct svc_option options[] = {

@@ -1,7 +1,7 @@
 programs += gateway
 gateway.srcs := $(addprefix gateway/,main.c front.c http.c conns.c doors.c cors.c route.c auth.c \
                   auth_cache.c forward.c stream.c pipe.c upload.c refusals.c refusal_table.c \
-                  metrics.c metrics_join.c docs.c tls.c https.c https_files.c)
+                  metrics.c metrics_join.c docs.c tls.c https.c https_files.c facts.c)
 gateway.gen  := routes openapi_json
 gateway.dir  := $(B)/lib
 gateway.shim := $(gateway.dir)/libssl.so $(gateway.dir)/libcrypto.so

@@ -44,6 +44,7 @@ struct tls_pair {
     X509 *cert;
     EVP_PKEY *key;
     STACK_OF(X509) * chain;
+    char key_path[PATH_MAX]; /* where it was read */
 };
 
 struct tls {
@@ -330,6 +331,7 @@ tls_pair_load(const char *cert_path, const char *key_path, struct tls_pair **ret
         tls_pair_free(p);
         return -EINVAL;
     }
+    (void)str_copy(p->key_path, sizeof(p->key_path), key_path); /* fits: it was opened */
     *ret_pair = p;
     return 0;
 }
@@ -463,6 +465,81 @@ tls_new(const char *dir, struct tls **ret_tls)
         return r;
     }
     *ret_tls = t;
+    return 0;
+}
+
+/* ---- what the security advisor is told ---- */
+
+static void
+epoch_freep(ASN1_TIME **t)
+{
+    ASN1_TIME_free(*t);
+}
+
+static int
+time_of(const ASN1_TIME *t, int64_t *ret_s)
+{
+    int days, seconds;
+    CLEANUP(epoch_freep) ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    if (epoch == NULL || ASN1_TIME_diff(&days, &seconds, epoch, t) != 1)
+        return -EIO;
+    *ret_s = (int64_t)days * 24 * 3600 + seconds;
+    return 0;
+}
+
+static int
+name_of(X509_NAME *name, char *out, size_t out_size)
+{
+    char *text = NULL;
+    BIO *bio = BIO_new(BIO_s_mem());
+    long n = -1;
+    if (bio != NULL && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
+        n = BIO_get_mem_data(bio, &text);
+    int r = n < 0 ? -EIO : 0;
+    if (r == 0)
+        r = str_copy_len(out, out_size, text, utf8_cut(text, (size_t)n, out_size - 1));
+    BIO_free(bio);
+    return r;
+}
+
+static int
+read_facts(X509 *cert, struct tls_facts *f)
+{
+    char host[HOST_NAME_MAX + 1] = "";
+    int digest, key, strength = 0;
+    EVP_PKEY *public = X509_get0_pubkey(cert);
+    const char *type = public == NULL ? NULL : EVP_PKEY_get0_type_name(public);
+    if (type == NULL || name_of(X509_get_subject_name(cert), f->subject, sizeof(f->subject)) < 0 ||
+        time_of(X509_get0_notBefore(cert), &f->not_before_s) < 0 ||
+        time_of(X509_get0_notAfter(cert), &f->not_after_s) < 0)
+        return -EIO;
+    (void)str_copy(f->key_type, sizeof(f->key_type), type); /* else it stays empty */
+    f->key_bits = EVP_PKEY_get_bits(public);
+    f->key_strength = EVP_PKEY_get_security_bits(public);
+    f->self_signed = X509_self_signed(cert, 0) == 1;
+    f->names_host = gethostname(host, sizeof(host) - 1) == 0 && host[0] != '\0' &&
+                    X509_check_host(cert, host, 0, 0, NULL) == 1;
+    if (X509_get_signature_info(cert, &digest, &key, &strength, NULL) == 1)
+        f->signature_strength = strength;
+    const char *signature = OBJ_nid2sn(X509_get_signature_nid(cert));
+    (void)str_copy(f->signature, sizeof(f->signature), signature ? signature : ""); /* as above */
+    return 0;
+}
+
+int
+tls_get_facts(struct tls *t, struct tls_facts *ret_facts)
+{
+    struct tls_facts f = { .min_version = (int)SSL_CTX_get_min_proto_version(t->ctx) };
+    struct stat st;
+    pthread_rwlock_rdlock(&t->lock);
+    int r = read_facts(t->pair->cert, &f);
+    if (stat(t->pair->key_path, &st) == 0)
+        f.key_file_mode = st.st_mode & 07777;
+    pthread_rwlock_unlock(&t->lock);
+    ERR_clear_error();
+    if (r < 0)
+        return r;
+    *ret_facts = f;
     return 0;
 }
 

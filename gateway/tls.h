@@ -6,6 +6,7 @@
 #define FIELDGATE_GATEWAY_TLS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct loop;
 struct svc;
@@ -50,6 +51,22 @@ void tls_use(struct tls *t, struct tls_pair *pair, bool uploaded);
 
 /* Tells authd the certificate in use, now and after each change (libcommon/cert_publish.h). */
 int tls_publish(struct tls *t, struct svc *svc);
+
+/* What the listener offers: see proto/README.md section 4, SECURITY_FACTS. */
+struct tls_facts {
+    int min_version;   /* on the wire: 0x0301 TLS 1.0 … 0x0304 TLS 1.3 */
+    char subject[256]; /* RFC 2253, UTF-8; cut */
+    bool self_signed;
+    bool names_host;                   /* it is for this machine's host name */
+    int64_t not_before_s, not_after_s; /* Unix seconds */
+    int key_bits, key_strength;        /* size; bits of security (NIST SP 800-57) */
+    char key_type[16];                 /* RSA, EC, … */
+    int signature_strength;            /* bits of security; 0: unknown */
+    char signature[48];                /* algorithm */
+    unsigned key_file_mode;            /* permission bits; 0: the file cannot be looked at */
+};
+/* Of the pair in use now. Does not block. 0, or -EIO: the certificate cannot be read. */
+int tls_get_facts(struct tls *t, struct tls_facts *ret_facts);
 
 /* The SSL_CTX, owned by 't'. */
 void *tls_context(struct tls *t);

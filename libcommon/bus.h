@@ -139,6 +139,17 @@ bus_answer_status(struct bus_incoming *in, uint16_t status)
     struct bus_reply reply = { .status = status };
     bus_answer(in, &reply);
 }
+/* 200 with the JSON text in 'json', or 500 when it has an error. */
+static inline void
+bus_answer_json(struct bus_incoming *in, const struct buf *json)
+{
+    struct bus_reply reply = { .status = json->err != 0 ? 500 : 200 };
+    if (json->err == 0) {
+        reply.body_kind = BUS_BODY_JSON;
+        reply.body = (struct bus_str){ json->data, (uint32_t)json->len };
+    }
+    bus_answer(in, &reply);
+}
 
 /* ---- asking ---- */
 

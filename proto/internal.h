@@ -30,6 +30,7 @@ enum internal_daemon { INTERNAL_DAEMON_TABLE(X) INTERNAL_N_DAEMONS };
     X(INTEGRITY_TOLD,  21,  INTERNAL_BY(auditd)) /* authd: what sign-ins say of it */  \
     X(HTTP_APPLY,      24,  INTERNAL_BY(sysd)) /* gateway: port, redirect, certificate */ \
     X(AUDIT_APPEND,    32,  INTERNAL_BY_ALL) /* auditd: records of an outbox */        \
+    X(SECURITY_FACTS,  33,  INTERNAL_BY(auditd)) /* owner: any; what a daemon knows of its security */ \
     X(TAG_CATALOGUE,   48,  INTERNAL_BY_ALL) /* provider: definitions, binary, paged */ \
     X(TAG_SNAPSHOT,    49,  INTERNAL_BY_ALL) /* provider: last values, binary, paged */ \
     X(TAG_READ,        50,  INTERNAL_BY(tagd)) /* provider: read from the device now */ \

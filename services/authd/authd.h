@@ -248,6 +248,8 @@ void authd_auth_check(void *self, struct bus_incoming *in);
 void authd_auth_touch(void *self, struct bus_incoming *in);
 /* refusals.c */
 void authd_auth_refused(void *self, struct bus_incoming *in);
+/* facts.c: what the security advisor is told (proto/README.md section 4). */
+void authd_security_facts(void *self, struct bus_incoming *in);
 
 /* integrity.c */
 /* What auditd told last. 0 or -errno. */

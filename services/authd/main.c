@@ -250,6 +250,7 @@ main(int argc, char **argv)
         { INTERNAL_AUTH_REFUSED, authd_auth_refused },
         { INTERNAL_CERT_PUBLISH, authd_cert_publish },
         { INTERNAL_INTEGRITY_TOLD, authd_integrity_told },
+        { INTERNAL_SECURITY_FACTS, authd_security_facts },
         { 0, NULL },
     };
     static const struct svc_info info = {

@@ -1,8 +1,8 @@
 programs   += authd
-authd.srcs := $(addprefix services/authd/,main.c cert.c cert_expiry.c cert_publish.c check.c flood.c \
-              integrity.c jwt.c link.c lock.c op_auth.c op_lock.c op_password.c op_role.c op_secrets.c \
-              op_service.c op_session.c op_token.c op_user.c password.c permission.c policy.c record.c \
-              refusals.c session.c token.c vault.c)
+authd.srcs := $(addprefix services/authd/,main.c cert.c cert_expiry.c cert_publish.c check.c \
+              facts.c flood.c integrity.c jwt.c link.c lock.c op_auth.c op_lock.c op_password.c \
+              op_role.c op_secrets.c op_service.c op_session.c op_token.c op_user.c password.c \
+              permission.c policy.c record.c refusals.c session.c token.c vault.c)
 authd.gen  := api_authd
 authd.libs := -lsodium -lcrypto
 

@@ -103,6 +103,9 @@ struct cloudd_counts {
 };
 void cloudd_count(const struct cloudd *d, struct cloudd_counts *ret_counts);
 
+/* ---- facts.c: SECURITY_FACTS (proto/README.md section 4) ---- */
+void cloudd_security_facts(void *self, struct bus_incoming *in);
+
 /* ---- policy.c: message groups ---- */
 
 /* Checks 'tags' of a group: {provider: {source: [names]}}. An enum api_status. */

@@ -7,6 +7,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
+#include "proto/internal.h"
 #include "services/cloudd/cloudd.h"
 #include "services/cloudd/sys_linux.h"
 #include "libcommon/banned.h"
@@ -199,10 +200,15 @@ main(int argc, char **argv)
         [CLOUDD_DB_CERTS] = "certs",     [CLOUDD_DB_MESSAGES] = "messages",
         [CLOUDD_DB_OUTBOX] = "outbox",
     };
+    static const struct svc_internal internals[] = {
+        { INTERNAL_SECURITY_FACTS, cloudd_security_facts },
+        { 0, NULL },
+    };
     static const struct svc_info info = {
         .name = "cloudd",
         .ops = cloudd_ops,
         .n_ops = &cloudd_n_ops,
+        .internals = internals,
         .dbs = dbs,
         .n_dbs = CLOUDD_N_DBS,
         .schema = 1,

@@ -1,7 +1,7 @@
 # cloudd: MQTT publishing.
 programs    += cloudd
 cloudd.srcs := $(addprefix services/cloudd/,main.c op_mqtt.c op_messages.c op_forward.c client.c \
-                 policy.c group.c payload.c forward.c mqtt_conn.c cert.c cert_told.c sys_linux.c)
+                 policy.c group.c facts.c payload.c forward.c mqtt_conn.c cert.c cert_told.c sys_linux.c)
 cloudd.gen  := api_cloudd
 cloudd.libs := -lpaho-mqtt3as -lcrypto
 

@@ -151,6 +151,7 @@ main(int argc, char **argv)
     static const struct svc_internal internals[] = {
         { INTERNAL_TAG_READ, modbusd_serve_tag_read },
         { INTERNAL_TAG_WRITE, modbusd_serve_tag_write },
+        { INTERNAL_SECURITY_FACTS, modbusd_serve_security_facts },
         { 0, NULL },
     };
     static const struct svc_info info = {

@@ -43,6 +43,8 @@ struct modbusd {
 /* TAG_READ and TAG_WRITE of proto/internal.h. */
 void modbusd_serve_tag_read(void *self, struct bus_incoming *in);
 void modbusd_serve_tag_write(void *self, struct bus_incoming *in);
+/* SECURITY_FACTS (proto/README.md section 4). */
+void modbusd_serve_security_facts(void *self, struct bus_incoming *in);
 
 /* Reads the whole running configuration into the engine; 0 or -errno. */
 int modbusd_load(struct modbusd *d);
