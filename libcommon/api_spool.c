@@ -5,8 +5,6 @@
  */
 #include "libcommon/api_private.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -19,27 +17,6 @@
 #include "libcommon/banned.h"
 
 enum { DIRECT_MAX = 4 << 20 };
-
-static int
-write_file(const char *path, const char *bytes, size_t n)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-    if (fd < 0)
-        return -errno;
-    int r = 0;
-    while (n > 0 && r == 0) {
-        ssize_t did = write(fd, bytes, n);
-        if (did < 0 && errno != EINTR)
-            r = -errno;
-        else if (did > 0) {
-            bytes += did;
-            n -= (size_t)did;
-        }
-    }
-    if (close(fd) < 0 && r == 0)
-        r = -errno;
-    return r;
-}
 
 void
 api_spool_name(const struct svc *svc, char ret_name[API_SPOOL_NAME_SIZE])
@@ -60,7 +37,7 @@ reply_in_file(struct api_call *call, const char *content_type, const void *bytes
     api_spool_name(svc, name);
     int r = spool_path(svc->spool_dir, name, strlen(name), path, sizeof(path));
     if (r == 0)
-        r = write_file(path, bytes, n);
+        r = spool_write(path, bytes, n);
     if (r < 0) {
         spool_remove(svc->spool_dir, name, strlen(name)); /* whatever of it was written */
         return api_fail_errno(call, r, "cannot write the answer");

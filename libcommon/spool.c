@@ -2,6 +2,7 @@
 #include "libcommon/spool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,28 @@ spool_path(const char *dir, const char *name, size_t len, char *out, size_t out_
         return -EINVAL;
     int n = snprintf(out, out_size, "%s/%s", dir, text);
     return n > 0 && (size_t)n < out_size ? 0 : -ENAMETOOLONG;
+}
+
+int
+spool_write(const char *path, const void *bytes, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return -errno;
+    const char *at = bytes;
+    int r = 0;
+    while (n > 0 && r == 0) {
+        ssize_t did = write(fd, at, n);
+        if (did < 0 && errno != EINTR)
+            r = -errno;
+        else if (did > 0) {
+            at += did;
+            n -= (size_t)did;
+        }
+    }
+    if (close(fd) < 0 && r == 0)
+        r = -errno;
+    return r;
 }
 
 void

@@ -14,6 +14,12 @@
  */
 int spool_path(const char *dir, const char *name, size_t len, char *out, size_t out_size);
 
+/*
+ * Makes the file 'path' (of spool_path) for the group to read, with these
+ * bytes. Blocks. 0 or -errno; after an error part of it may be there: remove it.
+ */
+int spool_write(const char *path, const void *bytes, size_t n);
+
 /* Removes that file; what is no name of the spool is left alone. */
 void spool_remove(const char *dir, const char *name, size_t len);
 
