@@ -10,12 +10,12 @@ set -eu
 build='make gcc libc6-dev python3 python3-yaml
     libnng-dev libcjson-dev liblmdb-dev libsodium-dev libcivetweb-dev libssl-dev
     libpaho-mqtt-dev libmodbus-dev libarchive-dev libsystemd-dev libcurl4-openssl-dev libhpdf-dev'
-# the broker and the clients of the six-step walk
-run='mosquitto mosquitto-clients curl'
+# the broker and the clients of the six-step walk; the font of the security report
+run='mosquitto mosquitto-clients curl fonts-dejavu-core'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
 # pgrep and the kill that units call; systemd's own judgement of units and users, and a machine
 # that it boots; schemas; a scanner of TLS servers; the text and pages of PDF files
-test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
+test='libcmocka-dev fonts-dejavu-core mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
     systemd-container sslscan poppler-utils
     python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema'

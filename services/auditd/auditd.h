@@ -31,6 +31,8 @@ struct follower {
     struct api_arena *arena;
 };
 
+struct advisor;
+
 struct auditd {
     struct svc *svc;
     struct trail_state state; /* as committed */
@@ -49,6 +51,7 @@ struct auditd {
     size_t n_followers;
     struct system_log log;
     struct integrity integrity;
+    struct advisor *advisor;
 };
 
 /* append.c */
@@ -77,7 +80,15 @@ int auditd_copy_filter(struct api_arena *arena, const struct trail_filter *words
 void auditd_put_row(struct buf *b, const struct trail_record *r);
 /* Hands a new record to who follows. */
 void auditd_tell_followers(struct auditd *a, const struct trail_record *r);
-/* What desiredDiskCacheSizeMB may be at most: half of the file system. */
+/* op_secadvisor.c. 0 or -errno. */
+int advisor_open(struct auditd *a);
+/*
+ * Who waits for a scan is told 503; documents that are being made are answered, within 3 s.
+ * NULL does nothing.
+ */
+void advisor_stop(struct advisor *s);
+
+/* op_audit.c: what desiredDiskCacheSizeMB may be at most: half of the file system. */
 int64_t auditd_max_size_mb(const struct auditd *a);
 
 #endif

@@ -54,7 +54,7 @@ auditd_open(void *self, struct svc *svc)
     a->svc = svc;
     (void)trail_event_by_code(0); /* makes its table, which other threads read later */
     loop_set_workers(svc->loop, AUDITD_WORKERS, AUDITD_WORKERS);
-    return sodium_init() < 0 ? -EIO : 0;
+    return sodium_init() < 0 ? -EIO : advisor_open(a);
 }
 
 static int
@@ -89,10 +89,12 @@ auditd_start(void *self, struct svc *svc)
 static void
 auditd_stop(void *self, struct svc *svc)
 {
+    struct auditd *a = self;
     (void)svc;
-    integrity_stop(self);
-    system_log_stop(self);
-    auditd_stop_timers(self);
+    integrity_stop(a);
+    system_log_stop(a);
+    auditd_stop_timers(a);
+    advisor_stop(a->advisor);
 }
 
 static int

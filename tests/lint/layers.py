@@ -30,8 +30,9 @@ LIBRARIES = {
     "archive*.h": ["services/auditd/pack.c"],
     "systemd/*": ["services/auditd/sys_log_journal.c"],
     "cmocka.h": ["tests/unit/*"],
+    "hpdf.h": ["services/auditd/sec_pdf.c"],
 }
-ONE_FILE = {"MQTTAsync.h", "civetweb.h", "lmdb.h"}  # of the product: exactly one file
+ONE_FILE = {"MQTTAsync.h", "hpdf.h", "civetweb.h", "lmdb.h"}  # of the product: exactly one file
 # component -> prefixes of "…" includes it may use
 COMPONENTS = [
     ("libcommon/", ["libcommon/", "proto/", "gen/audit_events.h", "gen/permissions.h"]),
