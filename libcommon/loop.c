@@ -34,7 +34,8 @@ enum {
     LOOP_HOOKS_MAX = 8,
     LOOP_WORKERS_MAX = 16,
     LOOP_QUEUE_DEFAULT = 64,
-    LOOP_WORKER_STACK = 256 * 1024,
+    /* libharu has tables of 128 KiB on it; what is not touched takes no memory. */
+    LOOP_WORKER_STACK = 1024 * 1024,
 };
 
 struct loop_io {
