@@ -23,8 +23,8 @@
 enum {
     FRESH_US = 1000000,    /* a scan is good for so long */
     ASK_US = 2000000,      /* a daemon answers within, or is away */
-    WALK_US = 4000000,     /* the audit log's chain is checked so long, … */
-    WALK_STEP = 1000,      /* … so many records at a time */
+    CHECK_US = 4000000,    /* the audit log's chain is checked so long, … */
+    CHECK_STEP = 1000,     /* … so many records at a time */
     STOP_US = 3000000,     /* documents that are being made may take so long to end */
     WAITERS_MAX = 32,      /* requests that wait for a scan */
     DOCUMENTS_MAX = 8,     /* that are made or wait for the worker */
@@ -50,9 +50,9 @@ struct advisor {
     struct source sources[SEC_N_PEERS];
     struct sec_facts facts;
     unsigned n_pending; /* parts of the scan under way; 0: none is */
-    struct trail_walk walk;
-    uint64_t walk_until_us;
-    struct loop_timer walk_timer;
+    struct trail_check check;
+    uint64_t check_until_us;
+    struct loop_timer check_timer;
     struct buf machine; /* the worker's until it is done */
     char program_dir[PATH_MAX];
     struct sec_report report;
@@ -256,8 +256,8 @@ tell_own_facts(struct advisor *s, const char *chain)
     api_encode(&b, &audit_setting_desc, &a->setting, true);
     jw_ku64(&b, "bytes", a->state.bytes);
     jw_ku64(&b, "records", a->state.n);
-    jw_ku64(&b, "checked", s->walk.n_checked);
-    jw_ku64(&b, "badId", s->walk.next_id);
+    jw_ku64(&b, "checked", s->check.n);
+    jw_ku64(&b, "badId", s->check.bad_id);
     jw_kstr(&b, "chain", chain);
     jw_close(&b, '}');
     if (b.err == 0)
@@ -267,35 +267,36 @@ tell_own_facts(struct advisor *s, const char *chain)
 }
 
 static void
-walk_on(void *arg)
+check_on(void *arg)
 {
     struct advisor *s = arg;
     struct loop *loop = s->a->svc->loop;
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
     int r = store_read(s->a->svc->store, &txn);
     if (r == 0)
-        r = trail_walk(txn, &s->a->state, &s->walk, WALK_STEP);
+        r = trail_check_step(txn, &s->a->state, &s->check, CHECK_STEP);
     store_abort(MOVE_PTR(txn));
     uint64_t now_us = clock_mono_us();
-    if (r == TRAIL_MORE && now_us < s->walk_until_us &&
-        loop_timer_set(loop, &s->walk_timer, now_us) == 0)
+    if (r == TRAIL_CHECK_MORE && now_us < s->check_until_us &&
+        loop_timer_set(loop, &s->check_timer, now_us) == 0)
         return;
-    if (r == -EBADMSG)
-        log_err("auditd: the audit log is damaged id=%llu",
-                (unsigned long long)s->walk.next_id);
+    bool is_done = r == TRAIL_CHECK_DONE, is_broken = is_done && s->check.bad_id > 0;
+    if (is_broken)
+        log_err("auditd: the audit log is damaged id=%llu reason=%s",
+                (unsigned long long)s->check.bad_id, s->check.reason);
     else if (r < 0)
         log_err("auditd: cannot check the audit log error=%s", strerror(-r));
-    tell_own_facts(s, r == 0 ? "intact" : r == -EBADMSG ? "broken" : "unchecked");
+    tell_own_facts(s, is_broken ? "broken" : is_done ? "intact" : "unchecked");
 }
 
 static void
-walk_start(struct advisor *s)
+check_start(struct advisor *s)
 {
     uint64_t now_us = clock_mono_us();
     s->n_pending++;
-    s->walk = (struct trail_walk){ 0 };
-    s->walk_until_us = now_us + WALK_US;
-    if (loop_timer_set(s->a->svc->loop, &s->walk_timer, now_us) < 0)
+    trail_check_begin(&s->check, &s->a->state);
+    s->check_until_us = now_us + CHECK_US;
+    if (loop_timer_set(s->a->svc->loop, &s->check_timer, now_us) < 0)
         s->n_pending--; /* out of memory: unknown */
 }
 
@@ -347,7 +348,7 @@ scan_start(struct advisor *s)
     for (size_t i = 0; i < SEC_N_PEERS; i++)
         ask(&s->sources[i]);
     machine_start(s);
-    walk_start(s);
+    check_start(s);
 }
 
 enum api_status
@@ -395,7 +396,7 @@ advisor_open(struct auditd *a)
     if (r < 0)
         return r;
     s->a = a;
-    loop_timer_init(&s->walk_timer, walk_on, s);
+    loop_timer_init(&s->check_timer, check_on, s);
     loop_set_workers(a->svc->loop, 1, DOCUMENTS_MAX + 2);
     find_program_dir(s);
     return 0;
@@ -413,7 +414,7 @@ advisor_stop(struct advisor *s)
         api_finish(s->waiters[i].call,
                    api_fail(s->waiters[i].call, API_UNAVAILABLE, NULL, "%s", stopping_text));
     s->n_waiters = 0;
-    loop_timer_cancel(s->a->svc->loop, &s->walk_timer);
+    loop_timer_cancel(s->a->svc->loop, &s->check_timer);
     uint64_t until_us = clock_mono_us() + STOP_US;
     while (s->n_documents > 0 && clock_mono_us() < until_us)
         if (loop_round(s->a->svc->loop, STOP_US / 100) < 0)
