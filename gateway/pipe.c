@@ -14,6 +14,7 @@
 #include "gateway/forward.h"
 #include "gateway/gateway.h"
 #include "gateway/http.h"
+#include "gateway/refusals.h"
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
@@ -153,6 +154,8 @@ fail(struct pipe *p, enum pipe_end end)
 {
     switch (end) {
     case PIPE_SIGNED_OUT:
+        refusals_note(p->call->gateway->refusals, &p->request->who, p->call->addr,
+                      p->f->match->route, p->call->id, "signed out before the answer began");
         (void)http_fail(p->call, 401, "authentication required");
         break;
     case PIPE_STOPPING:

@@ -79,6 +79,7 @@ class Apigen(unittest.TestCase):
         self.assert_stops("x-success is", get(**{"x-success": 404}))
         self.assert_stops("x-audit is", get(**{"x-audit": "read"}))
         self.assert_stops("needs x-event", patch(**{"x-event": None}))
+        self.assert_stops("x-permission is missing", lambda ops, props: ops["get"].pop("x-permission"))
         self.assert_stops("unknown permission", get(**{"x-permission": "SYS_NOTHING"}))
         self.assert_stops("x-reply is", get(**{"x-reply": "datum Thing"}))
         self.assert_stops("partial or many", patch(**{"x-body": "partial many Thing",
