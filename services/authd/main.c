@@ -187,7 +187,7 @@ authd_open(void *self, struct svc *svc)
     a->svc = svc;
     if (sodium_init() < 0)
         return -EIO;
-    loop_set_workers(svc->loop, PASSWORD_WORKERS, PASSWORD_QUEUE);
+    loop_set_workers(svc->loop, password_workers(), PASSWORD_PLACES);
     /* What names this device until something on it knows a serial number. */
     hex_encode(store_uuid(svc->store), 6, a->serial);
     return 0;

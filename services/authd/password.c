@@ -3,12 +3,22 @@
 #include <errno.h>
 #include <sodium.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include "libcommon/log.h"
 #include "libcommon/str.h"
 
 #include "libcommon/banned.h"
 
 _Static_assert(RECORD_PASSWORD_SIZE == crypto_pwhash_STRBYTES, "hash size");
+
+unsigned
+password_workers(void)
+{
+    long half = sysconf(_SC_NPROCESSORS_ONLN) / 2; /* -1 / 2 is 0 */
+    return half < 1 ? 1 : half > PASSWORD_WORKERS_MAX ? PASSWORD_WORKERS_MAX : (unsigned)half;
+}
 
 struct password_job *
 password_job_new(struct authd *a, struct api_call *call)
@@ -28,10 +38,23 @@ password_job_free(struct password_job *job)
     sodium_free(job); /* wipes */
 }
 
+/* Once in the life of a worker. On Linux 0 is the calling thread. */
+static void
+give_way(void)
+{
+    static _Thread_local bool is_done;
+    if (is_done)
+        return;
+    is_done = true;
+    if (setpriority(PRIO_PROCESS, 0, PASSWORD_NICE) < 0)
+        log_warn("authd: passwords are verified at full priority error=%s", strerror(errno));
+}
+
 static void
 work(void *arg)
 {
     struct password_job *job = arg;
+    give_way();
     size_t len = strlen(job->make);
     if (job->verify[0])
         job->verified =

@@ -7,9 +7,11 @@
  * everything: two at once take 38 MiB, about 20 ms each on a server core and
  * a few hundred ms on a small ARM core.
  *
- * At most PASSWORD_WORKERS run at once and PASSWORD_QUEUE wait; beyond that a
- * request is told 429 at once, so a flood of sign-ins costs the signed-in
- * nothing. One source address has PASSWORD_PER_ADDRESS of these places, so that
+ * Half of the processors at most verify at once, and no more than
+ * PASSWORD_WORKERS_MAX; they give way to everybody else (PASSWORD_NICE: a tenth of
+ * a share where all are busy), so that a flood of sign-ins costs the signed-in
+ * little. PASSWORD_PLACES requests are verified or wait; the next is told 429 at
+ * once. One source address has PASSWORD_PER_ADDRESS of these places, so that
  * it cannot keep others from signing in. Programs on the device share one
  * address: theirs are PASSWORD_LOCAL places, which nobody from outside can take.
  */
@@ -21,11 +23,12 @@
 enum {
     PASSWORD_PASSES = 2,
     PASSWORD_MEMORY = 19 << 20,
-    PASSWORD_WORKERS = 2,
-    PASSWORD_QUEUE = 16,
+    PASSWORD_WORKERS_MAX = 2,
+    PASSWORD_PLACES = 18,
     PASSWORD_PER_ADDRESS = 4,
     PASSWORD_LOCAL = 8,
-    PASSWORD_REMOTE = PASSWORD_WORKERS + PASSWORD_QUEUE - PASSWORD_LOCAL,
+    PASSWORD_REMOTE = PASSWORD_PLACES - PASSWORD_LOCAL,
+    PASSWORD_NICE = 10,
     PASSWORD_SIZE = 257,
 };
 
@@ -48,6 +51,9 @@ struct password_job {
     enum api_status status;
     struct password_job *next;
 };
+
+/* How many threads verify. */
+unsigned password_workers(void);
 
 /* In guarded memory, zeroed; NULL without memory. Freed after wiping. */
 struct password_job *password_job_new(struct authd *a, struct api_call *call);

@@ -3,13 +3,14 @@
 
 usage: bench.py [--build DIR] [--row NAME]... [--seconds N]
 
-Rows: http tagbus latency poll10k dev200 streams memory startup audit. Each
-prints the figure, its reference, the ratio and the target; at the end comes the table.
+Rows: http tagbus latency poll10k dev200 streams memory startup audit
+signin. Each prints the figure, its reference, the ratio and the target; at the end comes the table.
 Figures of a shared machine move: runs of both sides are interleaved, and the
 median of the rounds counts.
 """
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -86,13 +87,13 @@ def proc_cpu(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def wrk(url, connections, seconds, token=None):
+def wrk(url, connections, seconds, token=None, refused=False):
     """(requests/s, p50 ms, p99 ms, requests)"""
     argv = ["wrk", f"-t{min(2, connections)}", f"-c{connections}", f"-d{seconds}", "--latency"]
     if token:
         argv += ["-H", f"Authorization: Bearer {token}"]
     text = subprocess.run(argv + [url], capture_output=True, text=True, check=True).stdout
-    if re.search(r"Non-2xx", text):
+    if not refused and re.search(r"Non-2xx", text):
         raise RuntimeError(re.search(r"Non-2xx.*", text).group(0))
     unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -506,9 +507,132 @@ def row_audit(args):
     audit.row_audit(sys.modules[__name__], args)
 
 
+class Flood:
+    """Wrong sign-ins at 'rate' a second, from eight addresses of this machine, over as many
+    connections as it takes while eight are verified or wait."""
+
+    def __init__(self, b, rate):
+        self.b, self.rate, self.statuses, self.stopping = b, rate, {}, threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(i,), daemon=True)
+                        for i in range(32)]
+        for t in self.threads:
+            t.start()
+
+    def run(self, i):
+        conn, body = None, json.dumps({"name": f"guess-{i}", "password": "wrong-password"})
+        due = time.monotonic()
+        while not self.stopping.is_set():
+            due += len(self.threads) / self.rate
+            time.sleep(max(0, due - time.monotonic()))
+            if conn is None:
+                conn = http.client.HTTPConnection("127.0.0.1", self.b.fleet.http_port, 30,
+                                                  source_address=(f"127.0.0.{i % 8 + 2}", 0))
+            try:
+                conn.request("POST", "/api/v1/auth", body)
+                reply = conn.getresponse()
+                reply.read()
+            except (OSError, http.client.HTTPException):
+                conn.close()
+                conn = None
+                continue
+            self.statuses[reply.status] = self.statuses.get(reply.status, 0) + 1
+
+    def close(self):
+        self.stopping.set()
+        for t in self.threads:
+            t.join()
+
+
+def password_cost():
+    with open(os.path.join(ROOT, "services/authd/password.h"), encoding="utf-8") as f:
+        text = f.read()
+    number = lambda name: re.search(rf"{name} = ([^,]+),", text).group(1)
+    mib, shift = number("PASSWORD_MEMORY").split("<<")
+    return number("PASSWORD_PASSES"), str(int(mib) << int(shift))
+
+
+def bare_verify(args, threads):
+    """(verifications/s, CPU ms of each)"""
+    text = subprocess.run([f"{args.bin}/bare_pwhash", "verify", *password_cost(), str(threads),
+                           str(args.seconds)], capture_output=True, text=True, check=True).stdout
+    n, us = text.split()
+    return int(n) / args.seconds, float(us) / 1000
+
+
+def sign_ins(b, clients, seconds):
+    """(sign-ins/s, CPU ms of each) of clients that sign in and out again."""
+    counts, end = [], time.monotonic() + seconds
+
+    def run():
+        client, n = b.h.Client(b.fleet), 0
+        while time.monotonic() < end:
+            reply = client.post("/auth", {"name": "admin", "password": b.h.PASSWORD})
+            n += reply.status == 200
+            if reply.status == 200:
+                client.with_token(reply.data["token"]).delete("/auth")
+        counts.append(n)
+    cpu, began = b.cpu("authd", "gateway"), time.monotonic()
+    threads = [threading.Thread(target=run) for _ in range(clients)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    n = sum(counts)
+    return n / (time.monotonic() - began), (b.cpu("authd", "gateway") - cpu) * 1000 / n
+
+
+def row_signin(args):
+    with Bench(("auditd", "authd", "tagd", "gateway")) as b:
+        base = f"http://127.0.0.1:{b.fleet.http_port}"
+        workers = min(2, max(1, os.cpu_count() // 2))  # services/authd/password.h
+        ours, bare = [], []
+        for _ in range(args.rounds):
+            bare.append(bare_verify(args, workers))
+            ours.append(sign_ins(b, 2 * workers, args.seconds))
+        (rate, cpu), (bare_rate, bare_cpu) = ([statistics.median(x) for x in zip(*v)]
+                                              for v in (ours, bare))
+        row("sign-in and out: CPU", f"{cpu:.1f} ms", f"bare verification {bare_cpu:.1f} ms, "
+            f"ratio {cpu / bare_cpu:.2f}", "≤ 1.3 ×", cpu / bare_cpu <= 1.3)
+        row("sign-in and out: per second", f"{rate:.1f}",
+            f"bare verifications {bare_rate:.1f}, ratio {rate / bare_rate:.2f}", "≥ 0.7 ×",
+            rate / bare_rate >= 0.7)
+
+        b.admin.put("/auth-lock", {"enable": False, "failWindow": 15, "failTimes": 10,
+                                   "lockWindow": 10})
+        for path in ("/tags/list", "/users/me"):
+            quiet, flooded, statuses = [], [], {}
+            for _ in range(args.rounds):
+                quiet.append(wrk(f"{base}/api/v1{path}", 8, args.seconds, b.admin.token))
+                flood = Flood(b, 200)
+                flooded.append(wrk(f"{base}/api/v1{path}", 8, args.seconds, b.admin.token))
+                flood.close()
+                for k, n in flood.statuses.items():
+                    statuses[k] = statuses.get(k, 0) + n
+            with_, without = (statistics.median(x[2] for x in v) for v in (flooded, quiet))
+            rates = [statistics.median(x[0] for x in v) for v in (flooded, quiet)]
+            row(f"GET {path} beside 200 wrong sign-ins a second: p99", f"{with_:.2f} ms",
+                f"without {without:.2f} ms, ratio {with_ / without:.2f}; {rates[0]:,.0f}/s and "
+                f"{rates[1]:,.0f}/s without; sign-ins answered {statuses}", "≤ 2 ×",
+                with_ / without <= 2)
+
+        # Two that the gateway refuses by itself, one of them after it knows who asks.
+        costs = {"/api/v1/%zz": [], "/api/v1/users/me?walk=%zz": []}
+        for _ in range(args.rounds):
+            for path, seen in costs.items():
+                cpu = b.cpu("gateway")
+                total = wrk(base + path, 8, args.seconds, b.admin.token, refused=True)[3]
+                seen.append((b.cpu("gateway") - cpu) / total * 1e6)
+        before, after = (statistics.median(x) for x in costs.values())
+        bare = subprocess.run([f"{args.bin}/bare_pwhash", "token", str(len(b.admin.token)),
+                               "2000000"], capture_output=True, text=True, check=True).stdout
+        row("route, check of a known token, permission: CPU per request", f"{after - before:.1f} µs",
+            f"of {after:.1f} µs; bare BLAKE2b and probe {float(bare.split()[0]) / 1000:.1f} µs",
+            "≤ 5 µs", after - before <= 5)
+
+
 ROWS = {"http": row_http, "tagbus": row_tagbus, "latency": row_latency, "poll10k": row_poll10k,
         "dev200": row_dev200, "streams": row_streams, "memory": row_memory, "startup": row_startup,
-        "audit": row_audit}
+        "audit": row_audit, "signin": row_signin}
 
 
 def main():

@@ -23,7 +23,7 @@ LIBRARIES = {
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
                  "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
                  "tests/unit/test_audit_trail.c", "tests/bench/audit_fill.c",
-                 "tests/fuzz/fuzz_token.c"],
+                 "tests/fuzz/fuzz_token.c", "tests/bench/bare_pwhash.c"],
     "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
                       "gateway/auth.c", "gateway/https_files.c"],

@@ -303,8 +303,8 @@ class Walk(ShiftedClock, Suite):
         before, mark = self.snapshot(), self.newest()
         self.assert_ok(self.admin.put("/users/me", {"description": "changed"}))
         self.assertNotEqual(self.snapshot(), before)
-        wait_for("its record", lambda: {r["name"] for r in self.rows_since(mark)} ==
-                 {"accountUpdate"})
+        wait_for("its record", lambda: "accountUpdate" in
+                 {r["name"] for r in self.rows_since(mark)})
 
     def test_until_the_first_password_is_changed_only_the_own_account_opens(self):
         for op, reply in self.first_refused:
