@@ -130,7 +130,8 @@ struct authd {
     struct vault vault;
     struct loop_timer expiry; /* of certificates (cert_expiry.c) */
     enum integrity integrity;
-    struct password_job *jobs; /* under way */
+    struct password_job *jobs;       /* under way */
+    struct password_job *job_places; /* PASSWORD_PLACES in guarded memory */
     bool stopping;
 };
 

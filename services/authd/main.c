@@ -187,10 +187,9 @@ authd_open(void *self, struct svc *svc)
     a->svc = svc;
     if (sodium_init() < 0)
         return -EIO;
-    loop_set_workers(svc->loop, password_workers(), PASSWORD_PLACES);
     /* What names this device until something on it knows a serial number. */
     hex_encode(store_uuid(svc->store), 6, a->serial);
-    return 0;
+    return passwords_open(a);
 }
 
 static int

@@ -265,7 +265,7 @@ authd_post_auth(struct authd *self, struct api_call *call, const struct auth_pos
         return api_fail_errno(call, r, "cannot read the account");
     struct password_job *job = password_job_new(self, call);
     if (!job)
-        return api_fail_errno(call, -ENOMEM, "cannot verify");
+        return API_TOO_MANY; /* refused already */
     bool known = r == STORE_OK;
     job->done = sign_in_verified;
     job->user_id = known ? user.id : 0;

@@ -75,26 +75,23 @@ changed(struct password_job *job)
     api_finish(call, status);
 }
 
-static struct password_job *
+static enum api_status
 job_for(struct authd *a, struct api_call *call, const struct user_record *user,
-        const char *new_password)
+        const char *new_password, struct password_job **ret_job)
 {
     struct password_job *job = password_job_new(a, call);
-    if (!job) {
-        (void)api_fail_errno(call, -ENOMEM, "cannot hash"); /* the status is kept in the call */
-        return NULL;
-    }
+    if (!job)
+        return API_TOO_MANY;
     job->done = changed;
     job->user_id = user->id;
     job->make_must_differ = true;
     memcpy(job->against, user->password, sizeof(job->against));
     if (str_copy(job->make, sizeof(job->make), new_password) < 0) {
         password_job_free(job);
-        (void)api_fail(call, API_INVALID, "/newPassword",
-                       "the password is too long"); /* as above */
-        return NULL;
+        return api_fail(call, API_INVALID, "/newPassword", "the password is too long");
     }
-    return job;
+    *ret_job = job;
+    return API_OK;
 }
 
 enum api_status
@@ -116,9 +113,10 @@ authd_put_users_me_password(struct authd *self, struct api_call *call,
         status = sign_in_admit(self, call, user.name);
     if (status != API_OK)
         return status;
-    struct password_job *job = job_for(self, call, &user, body->new_password);
+    struct password_job *job = NULL;
+    status = job_for(self, call, &user, body->new_password, &job);
     if (!job)
-        return API_INTERNAL;
+        return status;
     if (body->old_password) {
         if (str_copy(job->verify, sizeof(job->verify), body->old_password) < 0)
             (void)str_copy(job->verify, sizeof(job->verify), "-"); /* wrong in any case */
@@ -145,10 +143,9 @@ authd_put_user_password(struct authd *self, struct api_call *call,
     if (r != STORE_OK)
         return api_fail(call, API_NOT_FOUND, "/id", "user not found");
     enum api_status status = check_new(self, call, user.name, body->new_password);
-    struct password_job *job =
-        status == API_OK ? job_for(self, call, &user, body->new_password) : NULL;
+    struct password_job *job = NULL;
+    if (status == API_OK)
+        status = job_for(self, call, &user, body->new_password, &job);
     sodium_memzero(&user, sizeof(user));
-    if (status != API_OK)
-        return status;
-    return job ? password_start(job) : API_INTERNAL;
+    return job ? password_start(job) : status;
 }

@@ -380,7 +380,7 @@ authd_post_users(struct authd *self, struct api_call *call, const struct account
         return status;
     struct password_job *job = password_job_new(self, call);
     if (!job)
-        return api_fail_errno(call, -ENOMEM, "cannot hash");
+        return API_TOO_MANY; /* refused already */
     job->done = user_hashed;
     if (str_copy(job->make, sizeof(job->make), body->password) < 0) {
         password_job_free(job);

@@ -13,20 +13,51 @@
 
 _Static_assert(RECORD_PASSWORD_SIZE == crypto_pwhash_STRBYTES, "hash size");
 
-unsigned
+static unsigned
 password_workers(void)
 {
     long half = sysconf(_SC_NPROCESSORS_ONLN) / 2; /* -1 / 2 is 0 */
     return half < 1 ? 1 : half > PASSWORD_WORKERS_MAX ? PASSWORD_WORKERS_MAX : (unsigned)half;
 }
 
+int
+passwords_open(struct authd *a)
+{
+    size_t size = PASSWORD_PLACES * sizeof(struct password_job);
+    loop_set_workers(a->svc->loop, password_workers(), PASSWORD_PLACES);
+    a->job_places = sodium_malloc(size);
+    if (!a->job_places)
+        return -ENOMEM;
+    sodium_memzero(a->job_places, size);
+    return 0;
+}
+
+static bool
+has_place(const struct authd *a, const char *addr)
+{
+    bool local = addr_is_local(addr);
+    unsigned n_same = 0, n_kind = 0;
+    for (const struct password_job *job = a->jobs; job; job = job->next) {
+        n_same += str_eq(job->call->who->addr, addr);
+        n_kind += addr_is_local(job->call->who->addr) == local;
+    }
+    if (local)
+        return n_kind < PASSWORD_LOCAL;
+    return n_same < PASSWORD_PER_ADDRESS && n_kind < PASSWORD_REMOTE;
+}
+
 struct password_job *
 password_job_new(struct authd *a, struct api_call *call)
 {
-    struct password_job *job = sodium_malloc(sizeof(*job));
-    if (!job)
+    size_t i = 0;
+    while (i < PASSWORD_PLACES && a->job_places[i].a)
+        i++;
+    if (i == PASSWORD_PLACES || !has_place(a, call->who->addr)) {
+        (void)api_fail(call, API_TOO_MANY, NULL,
+                       "too many passwords are being checked"); /* kept in the call */
         return NULL;
-    memset(job, 0, sizeof(*job));
+    }
+    struct password_job *job = &a->job_places[i];
     job->a = a;
     job->call = call;
     return job;
@@ -35,7 +66,7 @@ password_job_new(struct authd *a, struct api_call *call)
 void
 password_job_free(struct password_job *job)
 {
-    sodium_free(job); /* wipes */
+    sodium_memzero(job, sizeof(*job));
 }
 
 /* Once in the life of a worker. On Linux 0 is the calling thread. */
@@ -85,29 +116,15 @@ done(void *arg)
         job->done(job);
 }
 
-static bool
-has_place(const struct authd *a, const char *addr)
-{
-    bool local = addr_is_local(addr);
-    unsigned n_same = 0, n_kind = 0;
-    for (const struct password_job *job = a->jobs; job; job = job->next) {
-        n_same += str_eq(job->call->who->addr, addr);
-        n_kind += addr_is_local(job->call->who->addr) == local;
-    }
-    if (local)
-        return n_kind < PASSWORD_LOCAL;
-    return n_same < PASSWORD_PER_ADDRESS && n_kind < PASSWORD_REMOTE;
-}
-
 enum api_status
 password_start(struct password_job *job)
 {
     struct authd *a = job->a;
     struct api_call *call = job->call;
-    int r = has_place(a, call->who->addr) ? loop_work(a->svc->loop, work, done, job) : -EAGAIN;
+    int r = loop_work(a->svc->loop, work, done, job);
     if (r < 0) {
         password_job_free(job);
-        return api_fail(call, API_TOO_MANY, NULL, "too many passwords are being checked");
+        return api_fail_errno(call, r, "cannot verify");
     }
     job->next = a->jobs;
     a->jobs = job;

@@ -52,17 +52,18 @@ struct password_job {
     struct password_job *next;
 };
 
-/* How many threads verify. */
-unsigned password_workers(void);
+/*
+ * Places for the jobs, in guarded memory, and the threads. 0 or -ENOMEM. All
+ * at once: what maps memory waits for a worker that maps its own, and may
+ * wait long, since workers give way.
+ */
+int passwords_open(struct authd *a);
 
-/* In guarded memory, zeroed; NULL without memory. Freed after wiping. */
+/* Zeroed; NULL when there is no place: then it is refused with API_TOO_MANY. Freed by wiping. */
 struct password_job *password_job_new(struct authd *a, struct api_call *call);
 void password_job_free(struct password_job *job);
 
-/*
- * Starts it: job->done runs later. Returns API_PENDING, or API_TOO_MANY with
- * the job freed.
- */
+/* Starts it: job->done runs later. Returns API_PENDING, or a refusal with the job freed. */
 enum api_status password_start(struct password_job *job);
 
 /* Attempts of 'name' under way. */

@@ -582,7 +582,7 @@ def sign_ins(b, clients, seconds):
 
 
 def row_signin(args):
-    with Bench(("auditd", "authd", "tagd", "gateway")) as b:
+    with Bench() as b:
         base = f"http://127.0.0.1:{b.fleet.http_port}"
         workers = min(2, max(1, os.cpu_count() // 2))  # services/authd/password.h
         ours, bare = [], []
