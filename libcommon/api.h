@@ -325,6 +325,16 @@ struct api_fault {
 /* 0; -EINVAL with *ret_fault; -ENOMEM. */
 int api_decode(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,
                enum api_decode mode, void *ret_struct, struct api_fault *ret_fault);
+/* As api_decode of a request, for element 'index' of a list. */
+int api_decode_item(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,
+                    size_t index, void *ret_struct, struct api_fault *ret_fault);
+/*
+ * Text values of a path or a query. 'names' NULL: in the order of the fields.
+ * Values without a field are passed over. 0; -EINVAL with the fault; -ENOMEM.
+ */
+int api_decode_values(struct api_arena *a, const struct api_desc *desc,
+                      const struct bus_str *names, const struct bus_str *values, size_t n,
+                      void *ret_struct, struct api_fault *ret_fault);
 /* Sets defaults only. */
 int api_defaults(struct api_arena *a, const struct api_desc *desc, void *ret_struct);
 /* As reply (write-only members left out) or for the store (all of them). */

@@ -66,15 +66,6 @@ api_private(const struct api_call *call)
 /* May 'who' run an operation with this permission? */
 bool api_permits(uint8_t permission, const struct bus_principal *who);
 
-/* Text path and query values into the op's structs; 0 or -EINVAL with the fault. */
-int api_decode_values(struct api_arena *a, const struct api_desc *desc,
-                      const struct bus_str *names, const struct bus_str *values, size_t n,
-                      void *ret_struct, struct api_fault *ret_fault);
-
-/* As api_decode of a request, for element 'index' of a list. */
-int api_decode_item(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,
-                    size_t index, void *ret_struct, struct api_fault *ret_fault);
-
 /* The body with write-only members masked, for the audit record. */
 void api_redact(struct buf *b, const struct api_desc *desc, const struct cJSON *tree);
 
