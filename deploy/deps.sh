@@ -14,9 +14,10 @@ build='make gcc libc6-dev python3 python3-yaml
 run='mosquitto mosquitto-clients curl fonts-dejavu-core'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
 # pgrep and the kill that units call; systemd's own judgement of units and users, and a machine
-# that it boots; schemas; a scanner of TLS servers; the text and pages of PDF files
-test='libcmocka-dev fonts-dejavu-core mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
-    systemd-container sslscan poppler-utils
+# that it boots; schemas; a scanner of TLS servers; the text and pages of PDF files and their font;
+# manual pages
+test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
+    systemd-container sslscan poppler-utils fonts-dejavu-core groff-base man-db
     python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Turns proto/api/*.yaml into C tables, types and prototypes, and openapi.json.
+"""Turns proto/api/*.yaml into C tables, types and prototypes, openapi.json, and
+what fieldgatectl knows of the operations.
 
 It emits data, never logic, and stops on anything outside the closed subset
 that proto/README.md section 1 describes: a missing bound, summary, permission
@@ -7,12 +8,15 @@ or audit class is an error here, not a surprise at run time.
 
 usage: apigen.py --out DIR FRAGMENT.yaml...
 """
+import copy
 import json
 import os
 import re
 import sys
 
 import yaml
+
+import apictl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -27,6 +31,7 @@ FIELD_KEYS = {
     "format", "items", "minItems", "maxItems", "readOnly", "writeOnly", "$ref", "x-always",
     "x-unsigned", "x-any",
 }
+API_VERSION = "1.4.0"
 BODY_MAX_DEFAULT = 64 * 1024
 TIMEOUT_DEFAULT = 5000
 SUCCESSES = (200, 201, 202, 204)
@@ -285,6 +290,8 @@ class Op:
                 raise Stop(f"{where}: x-body is [partial] [many] Schema")
         if self.partial and self.many:
             raise Stop(f"{where}: x-body is partial or many, not both")
+        self.body_fields = [f for f in schemas[self.body].fields
+                            if "READ_ONLY" not in f.flags] if self.body else []
         self.items_max = spec.get("x-items-max", 0)
         if bool(self.many) != (self.items_max > 0):
             raise Stop(f"{where}: x-items-max goes with many, and many with it")
@@ -322,6 +329,8 @@ class Op:
                           p["in"] == "path" or p.get("required", False), formats)
             if field.type in ("OBJECT", "RAW"):
                 raise Stop(f"{where}: parameter {p['name']} must be plain")
+            if field.name in apictl.OPTIONS:
+                raise Stop(f"{where}: {p['name']} is an option of 'fieldgatectl call'")
             if p["in"] == "path":
                 by_name[p["name"]] = field
             else:
@@ -725,7 +734,7 @@ def emit_openapi(ops, schemas_by_daemon):
         paths.setdefault(op.path, {})[op.method] = openapi_op(op)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Fieldgate", "version": "1.4.0",
+        "info": {"title": "Fieldgate", "version": API_VERSION,
                  "description": "REST API of an industrial IoT gateway (AIG-302 1.4.0)."},
         "servers": [{"url": "/api/v1"}],
         "security": [{"bearer": []}, {"mxApiToken": []}],
@@ -745,6 +754,59 @@ def emit_blob(text):
     return ('#include "gen/routes.h"\n\n/* openapi.json */\nconst char route_openapi_json[] = {\n    '
             + ",\n    ".join(rows) + ",\n};\n"
             + "const size_t route_openapi_json_size = sizeof(route_openapi_json);\n")
+
+
+# ---- fieldgatectl ----
+
+def client_schemas(ops, schemas_by_daemon):
+    """Those that bodies consist of, each once, with names of the client's own."""
+    every = {}
+    for named in schemas_by_daemon.values():
+        for name, schema in named.items():
+            every[name] = copy.copy(schema)
+            every[name].cname = "ctl_" + schema.cname
+    reached, ahead = {}, sorted({op.body for op in ops if op.body})
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached[name] = every[name]
+            ahead += [f.sub for f in every[name].fields if f.sub]
+    return reached
+
+
+def emit_client(ops, schemas_by_daemon, formats):
+    out = ["/* Made by proto/apigen.py: the operations, for fieldgatectl. */\n", "#include <float.h>\n",
+           '#include "libcommon/api.h"', '#include "libcommon/format.h"',
+           '#include "services/fieldgatectl/ops.h"\n']
+    schemas = client_schemas(ops, schemas_by_daemon)
+    described = []
+
+    def describe(name, fields, strict=False):
+        text = c_desc(name, fields, schemas, strict, formats)
+        out.append(c_struct(name, fields, schemas))
+        out.append(re.sub("^const struct api_desc", "static const struct api_desc", text,
+                          flags=re.M))
+        if fields:
+            docs = ", ".join(c_str(apictl.one_line(f.doc)) for f in fields)
+            out.append(f"static const char *const {name}_docs[] = {{ {docs} }};")
+            described.append(f"    {{ &{name}_desc, {name}_docs }},")
+
+    for s in schema_order(schemas):
+        describe(s.cname, s.fields, s.strict)
+    for op in ops:
+        for kind, fields in (("path", op.path_fields), ("query", op.query_fields)):
+            if fields:
+                describe(f"ctl_{op.fn}_{kind}", fields)
+    out.append("const struct ctl_doc ctl_docs[] = {")
+    out += described + ["};", "const size_t ctl_n_docs = ARRAY_LEN(ctl_docs);"]
+    out.append("const struct ctl_op ctl_ops[] = {")
+    out += apictl.rows(ops, c_str,
+                       lambda op: f"&ctl_{op.fn}_path_desc" if op.path_fields else "NULL",
+                       lambda op: f"&ctl_{op.fn}_query_desc" if op.query_fields else "NULL",
+                       lambda op: f"&{schemas[op.body].cname}_desc" if op.body else "NULL")
+    out.append("};\nconst size_t ctl_n_ops = ARRAY_LEN(ctl_ops);")
+    out.append(f"const char ctl_version[] = {c_str(f'fieldgatectl {API_VERSION}' + chr(10))};")
+    return "\n".join(out) + "\n"
 
 
 def write(path, text):
@@ -804,6 +866,9 @@ def main(argv):
     text = json.dumps(emit_openapi(ops, schemas), separators=(",", ":"))
     write(f"{out}/openapi.json", text)
     write(f"{out}/openapi_json.c", emit_blob(text))
+    write(f"{out}/ctl_ops.c", emit_client(ops, schemas, formats))
+    write(f"{out}/fieldgatectl.bash", apictl.completion(ops))
+    write(f"{out}/fieldgatectl.1", apictl.manual(ops))
 
 
 if __name__ == "__main__":

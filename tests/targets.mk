@@ -94,7 +94,7 @@ run:
 	deploy/run.sh
 
 # ---- installing ----
-daemons := $(filter-out demoplant,$(programs))
+daemons := $(filter-out demoplant fieldgatectl,$(programs))
 libexec := $(PREFIX)/lib/fieldgate
 doc     := $(PREFIX)/share/doc/fieldgate
 units   := $(wildcard systemd/*.service systemd/*.path systemd/*.target)
@@ -103,9 +103,14 @@ install: programs
 # What is built already, as it is.
 install-files:
 	install -d $(addprefix $(DESTDIR),$(libexec) $(doc) $(PREFIX)/bin \
-	  $(addprefix $(PREFIX)/lib/,systemd/system sysusers.d tmpfiles.d))
+	  $(addprefix $(PREFIX)/lib/,systemd/system sysusers.d tmpfiles.d) \
+	  $(addprefix $(PREFIX)/share/,bash-completion/completions man/man1))
 	install -m 755 $(patsubst %,$(B)/bin/%,$(daemons)) $(DESTDIR)$(libexec)/
 	install -m 755 $(B)/bin/demoplant $(DESTDIR)$(PREFIX)/bin/fieldgate-demoplant
+	install -m 755 $(B)/bin/fieldgatectl $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(B)/gen/fieldgatectl.bash \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/fieldgatectl
+	install -m 644 $(B)/gen/fieldgatectl.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	for lib in $(wildcard $(B)/lib/*.so*); do \
 	  install -m 755 $$lib $(DESTDIR)$(libexec)/ || exit 1; done
 	for unit in $(units); do \

@@ -110,6 +110,12 @@ class Apigen(unittest.TestCase):
                                              "schema": {"type": "boolean"}})
         self.assert_stops("is in path or query", spoil)
 
+    def test_no_parameter_is_named_like_an_option_of_the_client(self):
+        def spoil(ops, props):
+            ops["get"]["parameters"].append({"name": "body", "in": "query",
+                                             "schema": {"type": "boolean"}})
+        self.assert_stops("body is an option of 'fieldgatectl call'", spoil)
+
         def many(ops, props):
             ops["get"]["parameters"] += [{"name": f"q{i}", "in": "query",
                                           "schema": {"type": "boolean"}} for i in range(17)]

@@ -15,6 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 LIBRARIES = {
     "nng/*": ["libcommon/bus*.[ch]", "tests/unit/test_bus*.c", "tests/bench/bare_*.c"],
     "lmdb.h": ["libcommon/store.c", "tests/bench/audit_fill.c"],
+    "curl/*": ["services/fieldgatectl/http.c"],
     "civetweb.h": ["gateway/http.c", "tests/bench/bare_http.c"],
     "modbus.h": ["services/demoplant/*.c"],
     "modbus/*": ["services/demoplant/*.c"],
@@ -24,7 +25,8 @@ LIBRARIES = {
                  "services/auditd/*.c", "tests/unit/test_jwt.c", "tests/unit/test_cert.c",
                  "tests/unit/test_audit_trail.c", "tests/bench/audit_fill.c",
                  "tests/fuzz/fuzz_token.c", "tests/bench/bare_pwhash.c"],
-    "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c"],
+    "openssl/*": ["libcommon/x509.c", "gateway/tls.c", "tests/unit/test_x509.c",
+                  "services/fieldgatectl/trust.c"],
     "cjson/cJSON.h": ["libcommon/*.c", "services/*/*.c", "tests/unit/*.c", "tests/fuzz/*.c",
                       "gateway/auth.c", "gateway/https_files.c"],
     "archive*.h": ["services/auditd/pack.c"],

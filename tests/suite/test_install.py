@@ -84,6 +84,17 @@ class Install(unittest.TestCase):
             self.assertNotIn("not found", text)
             self.assertNotIn(harness.ROOT, text, "finds a library in the build tree only")
 
+    def test_the_client_has_its_completion_and_its_manual_page(self):
+        done = subprocess.run([f"{self.root}/usr/bin/fieldgatectl", "list"], capture_output=True,
+                              text=True)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("getUsersMe", done.stdout)
+        # where bash-completion and man look
+        for path, word in (("bash-completion/completions/fieldgatectl", "complete -F"),
+                           ("man/man1/fieldgatectl.1", ".SS getUsersMe")):
+            with open(f"{self.root}/usr/share/{path}", encoding="utf-8") as f:
+                self.assertIn(word, f.read())
+
     def test_users_and_directories_can_be_made_from_the_files(self):
         if not shutil.which("systemd-sysusers"):
             self.skipTest("no systemd-sysusers here")
