@@ -516,6 +516,31 @@ class Call(WithSession):
         self.assertEqual({r["source"] for r in rows}, {"admin"})
 
 
+class AuditVerify(WithSession):
+    daemons = ("auditd", "authd", "gateway")
+
+    def test_the_chain_of_the_audit_log_is_checked_and_its_head_kept(self):
+        self.sign_in_here()
+        wait_for("records", lambda: len(self.audits()) > 2)
+        line = self.run_ctl("audit", "verify").stdout
+        found = re.fullmatch(r"(\d+) records, ids (\d+)\.\.(\d+), chain good; "
+                             r"head (\d+):([0-9a-f]{64}) \(keep it, and check with --since\)\n", line)
+        self.assertTrue(found, line)
+        self.assertEqual(found[3], found[4])
+        head = f"{found[4]}:{found[5]}"
+        self.run_ctl("call", "postRoles", "--set", "name=later", "--set",
+                     "permissions=SYS_MANAGEMENT_RW")
+        wait_for("the next record", lambda: len(self.audits()) > int(found[1]))
+        self.assertIn("chain good", self.run_ctl("audit", "verify", "--since", head).stdout)
+        # what was noted is not what the device has now: its log was made anew
+        done = self.run_ctl("audit", "verify", "--since", f"{found[4]}:{'0' * 64}", code=1)
+        self.assertIn("not as it was written", done.stderr)
+        self.assertEqual(done.stdout, "")
+        self.run_ctl("audit", "verify", "--since", f"99999999:{found[5]}", code=1)
+        for since in ("5", "x:00", ":00", "0:00"):
+            self.run_ctl("audit", "verify", "--since", since, code=2)
+
+
 class EveryOperation(Program, unittest.TestCase):
     """The contract and the program agree, without a device."""
 
