@@ -11,7 +11,8 @@ CLIENT = os.path.join(HERE, "..", "services", "fieldgatectl")
 # Options of 'fieldgatectl call', which no parameter can have for a name.
 OPTIONS = ("body", "set", "field", "file", "output", "dry-run", "raw", "help")
 CALLERS = {"open": "none, not even to be signed in", "token": "any signed-in account",
-           "self": "any signed-in account, also one that must change its password"}
+           "self": "any signed-in account, also one that must change its password",
+           "session": "the token of a sign-in itself, of any account"}
 
 
 def sections(ops):

@@ -306,7 +306,9 @@ write_large(struct api_pipe *p, void *arg)
 {
     (void)arg;
     n_begun++;
-    return written = write_counting(p, LARGE);
+    int r = write_counting(p, LARGE);
+    written = r;
+    return r;
 }
 
 static int
@@ -333,7 +335,8 @@ write_with_the_loop(struct api_pipe *p, void *arg)
     int r = 0;
     for (int i = 0; i < 100 && r == 0; i++)
         r = api_pipe_on_loop(p, count_on_loop, &two);
-    return written = r;
+    written = r;
+    return r;
 }
 
 /* ---- tests ---- */
