@@ -512,7 +512,7 @@ class Call(WithSession):
     def test_the_audit_log_knows_who_called(self):
         self.run_ctl("call", "postRoles", "--set", "name=byctl", "--set",
                      "permissions=SYS_MANAGEMENT_RW")
-        rows = [r for r in self.audits() if "byctl" in json.dumps(r)]
+        rows = wait_for("the record", lambda: [r for r in self.audits() if "byctl" in json.dumps(r)])
         self.assertEqual({r["source"] for r in rows}, {"admin"})
 
 
@@ -524,7 +524,7 @@ class AuditVerify(WithSession):
         wait_for("records", lambda: len(self.audits()) > 2)
         line = self.run_ctl("audit", "verify").stdout
         found = re.fullmatch(r"(\d+) records, ids (\d+)\.\.(\d+), chain good; "
-                             r"head (\d+):([0-9a-f]{64}) \(keep it, and check with --since\)\n", line)
+                             r"head (\d+):([0-9A-F]{64}) \(keep it, and check with --since\)\n", line)
         self.assertTrue(found, line)
         self.assertEqual(found[3], found[4])
         head = f"{found[4]}:{found[5]}"

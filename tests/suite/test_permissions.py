@@ -34,8 +34,8 @@ PATHS = {
     "/modbusslave": "APP_MODBUS_RW",
 }
 
-# What tells of records is looked at by itself.
-AUDIT_LOG = ("/audits", "/audits/verify")
+# What tells of records is looked at by itself; the security report has evidence of each moment.
+AUDIT_LOG = ("/audits", "/audits/verify", "/secadvisor/report")
 
 # Members that time or the walk itself changes.
 RESTLESS = re.compile(r"(last|login|up|since|now|time|stamp|free|used|avail|usage|load|count)", re.I)

@@ -80,9 +80,10 @@ class MakeRun(unittest.TestCase):
             text = f.read()
         text = text[text.index("## The walk"):text.index("## Map of the code")]
         blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-        self.assertEqual(len(blocks), 6)
+        self.assertEqual(len(blocks), 7)
         script = ""
         for block in blocks:
+            block = block.replace("$PWD/build/release", harness.BUILD)
             for old, name in (("59000", "HTTP_PORT"), ("18830", "MQTT_PORT"),
                               ("15020", "PLANT_PORT")):
                 block = block.replace(old, str(self.ports[name]))
@@ -95,7 +96,7 @@ class MakeRun(unittest.TestCase):
         for name in PORTS:
             self.assertIn(str(self.ports[name]), self.r.text)
         out = self.walk()
-        self.assertNotIn('"error"', "".join(out[:5]))
+        self.assertNotIn('"error"', "".join(out[:6]))
         self.assertIn('"name":"admin"', out[0])
         self.assertIn('"plant"', out[1])
         self.assertIn('"tagName":"flow"', out[2])
@@ -105,7 +106,10 @@ class MakeRun(unittest.TestCase):
         for event in ("signIn", "passwordChange", "modbusMasterUpdate", "modbusMasterApply",
                       "tagWrite", "mqttClientUpdate", "mqttMessageGroupUpdate"):
             self.assertIn(event, out[4])
-        self.assertIn("authentication required", out[5])
+        self.assertIn('"name":"admin"', out[5])
+        self.assertRegex(out[5], r"\d+ records, ids 1\.\.\d+, chain good")
+        self.assertIn("POST /api/v1/users", out[5])
+        self.assertIn("authentication required", out[6])
         # what dies is started again, with a line that says so
         pid = next(p for p in self.processes() if "/tagd " in p).split()[0]
         os.kill(int(pid), signal.SIGKILL)
