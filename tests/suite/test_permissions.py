@@ -38,7 +38,7 @@ PATHS = {
 AUDIT_LOG = ("/audits", "/audits/verify", "/secadvisor/report")
 
 # Members that time or the walk itself changes.
-RESTLESS = re.compile(r"(last|login|up|since|now|time|stamp|free|used|avail|usage|load|count)", re.I)
+RESTLESS = re.compile(r"(last|login|up|since|now|time|stamp|free|used|avail|usage|percent|load|count)", re.I)
 
 
 def permission_of(method, path):
