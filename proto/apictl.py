@@ -9,7 +9,8 @@ import re
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT = os.path.join(HERE, "..", "services", "fieldgatectl")
 # Options of 'fieldgatectl call', which no parameter can have for a name.
-OPTIONS = ("body", "set", "field", "file", "output", "dry-run", "raw", "help")
+OPTIONS = ("body", "set", "field", "file", "output", "dry-run", "help",
+           "profile", "url", "cacert", "fingerprint", "raw")
 CALLERS = {"open": "none, not even to be signed in", "token": "any signed-in account",
            "self": "any signed-in account, also one that must change its password",
            "session": "the token of a sign-in itself, of any account"}

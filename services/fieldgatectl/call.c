@@ -78,7 +78,7 @@ take_option(struct ctl *ctl, struct request *rq, struct words *w, struct args *a
         return value == NULL ? CTL_USAGE : request_part(rq, value, true);
     if (args_take(args, "body", &w->body) || args_take(args, "output", &w->file) ||
         args_flag(args, "dry-run", &w->dry_run) || args_flag(args, "help", &w->help) ||
-        args_flag(args, "raw", &ctl->raw))
+        args_common(args, ctl))
         return args->faulty ? CTL_USAGE : CTL_OK;
     return take_parameter(rq, args);
 }

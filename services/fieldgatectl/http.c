@@ -3,6 +3,7 @@
  */
 #include "services/fieldgatectl/http.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
@@ -45,11 +46,13 @@ struct http_private {
 
 /* ---- URLs ---- */
 
+/* No name but localhost (RFC 6761, 6.3): 127.0.0.1.2 is one, too, and anybody may have it. */
 static bool
 is_this_computer(const char *host)
 {
+    struct in_addr address;
     return str_eq(host, "localhost") || str_eq(host, "[::1]") ||
-           (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == strlen(host));
+           (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127);
 }
 
 static const char *
@@ -76,7 +79,7 @@ fault_of_url(CURLU *u, const char *scheme, const char *host, const char *path)
 int
 http_base(const char *url, char ret_base[HTTP_URL_MAX], const char **ret_why)
 {
-    char *scheme = NULL, *host = NULL, *port = NULL, *path = NULL;
+    char *scheme = NULL, *host = NULL, *path = NULL, *whole = NULL;
     int r = -EINVAL;
     CURLU *u = curl_url();
     *ret_why = "it is no URL";
@@ -84,22 +87,20 @@ http_base(const char *url, char ret_base[HTTP_URL_MAX], const char **ret_why)
         curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
         curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
         curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-        curl_url_get(u, CURLUPART_PATH, &path, 0) == CURLUE_OK) {
-        (void)curl_url_get(u, CURLUPART_PORT, &port, CURLU_NO_DEFAULT_PORT); /* may have none */
+        curl_url_get(u, CURLUPART_PATH, &path, 0) == CURLUE_OK &&
+        curl_url_get(u, CURLUPART_URL, &whole, CURLU_NO_DEFAULT_PORT) == CURLUE_OK) {
         *ret_why = fault_of_url(u, scheme, host, path);
-        int n = *ret_why != NULL ? -1
-                                 : snprintf(ret_base, HTTP_URL_MAX, "%s://%s%s%s", scheme, host,
-                                            port != NULL ? ":" : "", port != NULL ? port : "");
-        r = n > 0 && n < HTTP_URL_MAX ? 0 : -EINVAL;
-        if (r < 0 && *ret_why == NULL)
+        if (*ret_why == NULL) { /* then nothing but "/" is behind host and port */
+            r = str_copy_len(ret_base, HTTP_URL_MAX, whole, strlen(whole) - 1);
             *ret_why = "it is too long";
+        }
     }
     curl_free(scheme);
     curl_free(host);
-    curl_free(port);
     curl_free(path);
+    curl_free(whole);
     curl_url_cleanup(u);
-    return r;
+    return r < 0 ? -EINVAL : 0;
 }
 
 void

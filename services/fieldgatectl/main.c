@@ -32,7 +32,7 @@ static const char usage_text[] =
     "  help OPERATION                show its parameters and its body\n"
     "  call OPERATION [--PARAMETER VALUE]... [--body JSON|@FILE|-]\n"
     "       [--set MEMBER=VALUE]... [--field PART=TEXT]... [--file PART=@PATH]...\n"
-    "       [-o FILE] [--raw] [--dry-run]\n"
+    "       [-o FILE] [--dry-run]\n"
     "                                run any of them\n"
     "  tags watch [PROVIDER/SOURCE[/TAG]]... [--interval MS|--changed] [--json]\n"
     "                                follow values\n"

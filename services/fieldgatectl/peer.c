@@ -14,10 +14,13 @@
 
 #include "libcommon/banned.h"
 
+/* An empty variable is none, but an empty option is a fault: who wrote --url "$X" meant one. */
 static const char *
 first_of(const char *option, const char *variable)
 {
-    const char *text = option != NULL ? option : getenv(variable);
+    const char *text = getenv(variable);
+    if (option != NULL)
+        return option;
     return text != NULL && text[0] != '\0' ? text : NULL;
 }
 

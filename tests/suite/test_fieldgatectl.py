@@ -257,6 +257,7 @@ class SignIn(WithSession):
         self.run_ctl("call", "getUsersMe", HOME="", XDG_CONFIG_HOME="", **here)  # as in cron
         self.run_ctl("sign-in", "admin", "--password-stdin", stdin=harness.PASSWORD, code=5, HOME="",
                      XDG_CONFIG_HOME="", **here)
+        self.run_ctl("call", "getUsersMe", "--url", self.url, "--profile", "other", **here)
         here["FIELDGATE_FINGERPRINT"] = "00" * 32
         self.run_ctl("call", "getUsersMe", code=3, **here)
         here["FIELDGATE_FINGERPRINT"] = "00" * 31
@@ -266,8 +267,18 @@ class SignIn(WithSession):
         here = {"FIELDGATE_TOKEN": self.admin.token}
         self.run_ctl("--url", f"http://127.0.0.1:{self.fleet.http_port}", "call", "getUsersMe", **here)
         for url in ("http://192.0.2.1:59000", "ftp://127.0.0.1", "127.0.0.1", "https://a@127.0.0.1",
-                    "https://127.0.0.1/x", "https://127.0.0.1/?q", "http://127.0.0.1.example"):
+                    "https://127.0.0.1/x", "https://127.0.0.1/?q", "http://127.0.0.1.example",
+                    "http://127.0.0.1.2", "http://localhost.example", "http://a@127.0.0.1", ""):
             self.run_ctl("--url", url, "call", "getUsersMe", code=2, **here)
+        done = self.run_ctl("--url", "https://[fe80::1%25eth0]:443", "call", "getUsersMe", "--dry-run")
+        self.assertEqual(done.stdout, "GET https://[fe80::1%25eth0]/api/v1/users/me\n")
+
+    def test_an_option_without_its_text_is_a_fault_and_not_the_device_that_is_remembered(self):
+        self.sign_in_here()
+        for option, code in (("--url", 2), ("--fingerprint", 2), ("--profile", 2), ("--cacert", 5)):
+            self.run_ctl("call", "getUsersMe", option, "", code=code)
+        self.run_ctl("call", "getUsersMe", FIELDGATE_URL="", FIELDGATE_TOKEN="",
+                     FIELDGATE_FINGERPRINT="")
 
     def test_an_authority_can_vouch(self):
         path = f"{self.home}/ca.pem"
