@@ -104,9 +104,10 @@ def completion(ops):
         fields = op.path_fields + op.query_fields
         names.append(f"        {op.name}) options='{words('--' + f.name for f in fields)}' ;;")
         for f in fields:
-            given = f.names or (f.type == "BOOL" and ["true", "false"])
+            given = [v for v in f.names or (["true", "false"] if f.type == "BOOL" else [])
+                     if re.fullmatch(r"[A-Za-z0-9_.+-]+", v)]  # a shell leaves these as they are
             if given:
-                values.append(f"        {op.name}:--{f.name}) values='{words(v for v in given if v)}' ;;")
+                values.append(f"        {op.name}:--{f.name}) values='{words(given)}' ;;")
         if op.body_fields:
             members.append(f"        {op.name}:--set) values='"
                            + words(f.name + "=" for f in op.body_fields) + "' ;;")

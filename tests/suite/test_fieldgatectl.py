@@ -946,6 +946,19 @@ class Completion(Program, unittest.TestCase):
         self.assertEqual(self.complete("tags", "w"), ["watch"])
         self.assertEqual(self.complete("--profile", "x", "audit", ""), ["verify"])
 
+    def test_options_of_all_commands_come_behind_the_operation_too(self):
+        self.assertLessEqual(COMMON, set(self.complete("call", "getRoles", "--")))
+
+    def test_nothing_in_a_name_is_expanded(self):
+        os.makedirs(self.dir)
+        for name in ("$(touch pwned).json", "a b.json", "*.json", "hall.json"):
+            open(f"{self.dir}/{name}", "w", encoding="ascii").close()
+        for name in ("f*", "f1", "f2"):
+            open(f"{self.home}/{name}", "w", encoding="ascii").close()
+        self.assertEqual(self.complete("--profile", ""), ["hall"])
+        self.assertEqual(sorted(self.complete("call", "getRoles", "-o", "f")), ["f*", "f1", "f2"])
+        self.assertEqual(sorted(os.listdir(self.home)), ["config", "f*", "f1", "f2"])
+
     def test_files_and_profiles(self):
         open(f"{self.home}/some file", "w", encoding="ascii").close()
         os.makedirs(self.dir)
