@@ -37,7 +37,7 @@ struct http_private {
     char *authorization;
     char *url;
     bool in_multi;
-    bool began;       /* head was called */
+    bool began;       /* the headers are complete */
     bool was_stopped; /* by who takes the answer */
     curl_off_t moved; /* bytes, both ways */
     uint64_t moved_us;
@@ -119,25 +119,34 @@ http_escape(struct buf *b, const char *text)
 /* ---- what libcurl calls ---- */
 
 static int
-begin(struct http_private *p)
+begin(struct http_private *p, long status)
 {
-    long status = 0;
     char *type = NULL;
-    (void)curl_easy_getinfo(p->easy, CURLINFO_RESPONSE_CODE, &status); /* stays 0 */
-    (void)curl_easy_getinfo(p->easy, CURLINFO_CONTENT_TYPE, &type);    /* stays NULL */
+    (void)curl_easy_getinfo(p->easy, CURLINFO_CONTENT_TYPE, &type); /* stays NULL */
     p->began = true;
     p->t->status = (int)status;
     return p->t->head == NULL ? 0
                               : p->t->head(p->t->arg, (int)status, type != NULL ? type : "");
 }
 
+/* One line of the headers; an empty one ends those of an interim answer (1xx), then all. */
+static size_t
+on_header(char *line, size_t size, size_t n, void *arg)
+{
+    struct http_private *p = arg;
+    long status = 0;
+    (void)curl_easy_getinfo(p->easy, CURLINFO_RESPONSE_CODE, &status); /* stays 0 */
+    if (line[0] != '\r' && line[0] != '\n')
+        return size * n;
+    p->was_stopped = status >= 200 && !p->began && begin(p, status) < 0;
+    return p->was_stopped ? 0 : size * n;
+}
+
 static size_t
 on_data(char *bytes, size_t size, size_t n, void *arg)
 {
     struct http_private *p = arg;
-    int r = p->began ? 0 : begin(p);
-    if (r >= 0 && p->t->data != NULL)
-        r = p->t->data(p->t->arg, bytes, size * n);
+    int r = p->t->data == NULL ? 0 : p->t->data(p->t->arg, bytes, size * n);
     p->was_stopped = r < 0;
     return r < 0 ? 0 : size * n;
 }
@@ -297,6 +306,10 @@ set_options(struct http_private *p)
     SET(CURLOPT_CONNECTTIMEOUT, (long)HTTP_CONNECT_S);
     SET(CURLOPT_USERAGENT, "fieldgatectl");
     SET(CURLOPT_ERRORBUFFER, p->error);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, p);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L); /* those of a proxy are none of the device */
+    SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE); /* nor does it get the token */
     SET(CURLOPT_WRITEFUNCTION, on_data);
     SET(CURLOPT_WRITEDATA, p);
     SET(CURLOPT_NOPROGRESS, 0L);
@@ -408,10 +421,6 @@ static struct http_transfer *
 end(struct http_private *p, CURLcode code)
 {
     struct http_transfer *t = p->t;
-    if (code == CURLE_OK && !p->began && begin(p) < 0) {
-        p->was_stopped = true;
-        code = CURLE_WRITE_ERROR;
-    }
     t->result = judge(p, code);
     const char *why = p->error[0] != '\0' ? p->error : curl_easy_strerror(code);
     (void)snprintf(t->why, sizeof(t->why), "%s", code == CURLE_OK ? "" : why);

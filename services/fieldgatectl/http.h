@@ -50,7 +50,7 @@ struct http_transfer {
     const struct http_part *parts; /* a form instead of a body */
     size_t n_parts;
     unsigned idle_s; /* without a byte for so long it is given up */
-    /* Before the first byte, or at the end of an answer without; type "" for none. <0 stops. */
+    /* When the headers have come; type "" for none. <0 stops. */
     int (*head)(void *arg, int status, const char *type);
     int (*data)(void *arg, const char *bytes, size_t n); /* <0 stops */
     void *arg;

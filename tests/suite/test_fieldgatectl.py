@@ -24,6 +24,7 @@ import urllib.parse
 
 import contract
 import harness
+import pki
 from harness import Suite, wait_for
 from test_streams import WithProvider
 
@@ -834,6 +835,71 @@ class BrokenDevices(Program, unittest.TestCase):
         self.assertIn("content-length: 0\r\n", head)
         self.assertNotIn("expect:", head)
         self.assertNotIn("content-type:", head)
+
+
+    def test_a_proxy_gets_no_token_and_plain_http_has_none(self):
+        proxy = Device(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n")
+        self.addCleanup(proxy.close)
+        where = {name: proxy.url for name in ("http_proxy", "https_proxy", "ALL_PROXY")}
+        self.run_ctl("call", "getRoles", code=3, **where, FIELDGATE_URL="https://192.0.2.1",
+                     FIELDGATE_TOKEN="of-the-device")
+        wait_for("the proxy", lambda: proxy.requests)
+        self.assertIn(b"CONNECT 192.0.2.1:443 ", proxy.requests[0])
+        self.assertNotIn(b"of-the-device", b"".join(proxy.requests))
+        n = len(proxy.requests)
+        device = self.device(reply(b"{}"))
+        self.run_ctl("call", "getRoles", **where)
+        self.assertEqual((len(device.requests), len(proxy.requests)), (1, n))
+
+    def test_a_stream_that_breaks_before_its_first_event_is_made_again(self):
+        self.device(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                    b"Transfer-Encoding: chunked\r\n\r\n")
+        process = subprocess.Popen([CTL, "tags", "watch", "a/b"], env=self.env, text=True,
+                                   stderr=subprocess.PIPE)
+        self.addCleanup(process.kill)
+        self.assertIn("a/b: lost (", process.stderr.readline())
+        self.assertIn("a/b: connected again after ", process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 0)
+
+
+class SwappedDevice(threading.Thread):
+    """Shows one certificate to the first client and others to those after, and what they say."""
+
+    def __init__(self, home):
+        super().__init__(daemon=True)
+        self.contexts, self.said = [], []
+        for i in range(2):
+            key = pki.key()
+            path = f"{home}/{i}.pem"
+            with open(path, "w", encoding="ascii") as f:
+                f.write(pki.cert("127.0.0.1", key) + key)
+            self.contexts.append(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            self.contexts[i].load_cert_chain(path)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.start()
+
+    def run(self):
+        for context in self.contexts:
+            conn, _ = self.socket.accept()
+            with contextlib.suppress(OSError), context.wrap_socket(conn, server_side=True) as tls:
+                self.said.append(tls.recv(65536))
+        self.said.append(b"the end")
+
+
+class SwappedCertificate(Program, unittest.TestCase):
+    def test_the_certificate_that_was_shown_is_the_one_that_gets_the_password(self):
+        self.make_home()
+        device = SwappedDevice(self.home)
+        self.addCleanup(device.socket.close)
+        t = self.terminal("sign-in", "--url", device.url, "admin").expect("[y/N]").type("y\n")
+        t.expect("Password of admin: ").type("Some-word-1\n").wait()
+        self.assertEqual(t.code, 3, t.text)
+        self.assertIn("is not the one that is trusted; nothing was sent", t.text)
+        wait_for("both connections", lambda: device.said[-1:] == [b"the end"])
+        self.assertEqual(device.said, [b"the end"], "something was sent before there was trust")
 
 
 class Watch(WithSession, WithProvider):
