@@ -45,7 +45,7 @@ tell_good(const struct cJSON *data)
     out_stdout(&out);
     out_put(&out, safe.data, safe.len);
     out_puts(&out, "\n");
-    int r = out_commit(&out), code = r < 0 ? out_failed(&out, r) : CTL_OK;
+    int code = out_end(&out);
     if (b.err < 0 || safe.err < 0)
         code = out_of_memory();
     buf_done(&b);

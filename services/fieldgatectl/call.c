@@ -152,8 +152,7 @@ show_it(struct ctl *ctl, const struct request *rq)
     if (code == CTL_OK) {
         out_stdout(&out);
         request_show(rq, peer.use.url, &out);
-        int r = out_commit(&out);
-        code = r < 0 ? out_failed(&out, r) : CTL_OK;
+        code = out_end(&out);
     }
     peer_done(&peer);
     return code;

@@ -14,6 +14,7 @@
 #include "libcommon/json.h"
 #include "libcommon/str.h"
 #include "services/fieldgatectl/ctl.h"
+#include "services/fieldgatectl/out.h"
 
 #include "libcommon/banned.h"
 
@@ -179,38 +180,15 @@ put_text(struct buf *b, const char *name, const char *text)
 }
 
 static int
-write_all(int fd, const char *bytes, size_t n)
+write_file(const char *path, const struct buf *b)
 {
-    while (n > 0) {
-        ssize_t wrote = write(fd, bytes, n);
-        if (wrote < 0 && errno != EINTR)
-            return -errno;
-        if (wrote > 0) {
-            bytes += wrote;
-            n -= (size_t)wrote;
-        }
-    }
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
-/* A new file (mkstemp makes it 0600), complete, then renamed. */
-static int
-replace_file(const char *dir, const char *path, const struct buf *b)
-{
-    char temp[PATH_MAX];
-    int n = snprintf(temp, sizeof(temp), "%s/.new.XXXXXX", dir);
-    if (n < 0 || (size_t)n >= sizeof(temp))
-        return -ENAMETOOLONG;
-    int fd = mkostemp(temp, O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int r = write_all(fd, b->data, b->len);
-    if (close(fd) < 0 && r == 0)
-        r = -errno;
-    if (r == 0 && rename(temp, path) < 0)
-        r = -errno;
+    struct out out;
+    int r = out_private(&out, path);
     if (r < 0)
-        (void)unlink(temp); /* nothing else can be done */
+        return out_failed(&out, r);
+    out_put(&out, b->data, b->len);
+    r = out_end(&out);
+    explicit_bzero(&out, sizeof(out));
     return r;
 }
 
@@ -233,11 +211,11 @@ config_save(const char *profile, const struct config *c)
     put_text(&b, "cacert", c->cacert);
     jw_close(&b, '}');
     buf_putc(&b, '\n');
-    int error = b.err < 0 ? b.err : replace_file(dir, path, &b);
+    r = b.err < 0 ? out_of_memory() : write_file(path, &b);
     if (b.data != NULL)
         explicit_bzero(b.data, b.len);
     buf_done(&b);
-    return error < 0 ? fail("write", path, error) : CTL_OK;
+    return r;
 }
 
 int

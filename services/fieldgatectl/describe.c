@@ -24,13 +24,6 @@ put_padded(struct out *out, const char *text, size_t width)
     out_puts(out, " ");
 }
 
-static int
-commit(struct out *out)
-{
-    int r = out_commit(out);
-    return r < 0 ? out_failed(out, r) : CTL_OK;
-}
-
 /* ---- list ---- */
 
 static void
@@ -85,7 +78,7 @@ list(const char *section)
         last = op->section;
         list_op(&out, op);
     }
-    return last[0] == '\0' ? no_section(section) : commit(&out);
+    return last[0] == '\0' ? no_section(section) : out_end(&out);
 }
 
 int
@@ -177,7 +170,7 @@ ops_show(const struct ctl_op *op)
     show_fields(&out, op->path_desc, "--", 0);
     show_fields(&out, op->query_desc, "--", 0);
     show_body(&out, op);
-    return commit(&out);
+    return out_end(&out);
 }
 
 int

@@ -105,8 +105,7 @@ print(const char *text)
     struct out out;
     out_stdout(&out);
     out_puts(&out, text);
-    int r = out_commit(&out);
-    return r < 0 ? out_failed(&out, r) : CTL_OK;
+    return out_end(&out);
 }
 
 int

@@ -30,9 +30,18 @@ out_stdout(struct out *o)
     *o = (struct out){ .fd = STDOUT_FILENO, .is_terminal = isatty(STDOUT_FILENO) == 1 };
 }
 
-/* A new file beside the one that is wanted, with the mode that open would give. */
+/* The mode that open would give a new file. */
+static mode_t
+usual_mode(void)
+{
+    mode_t mask = umask(0);
+    (void)umask(mask); /* cannot fail */
+    return 0666 & ~mask;
+}
+
+/* A new file beside the one that is wanted. */
 static int
-open_temp(struct out *o)
+open_temp(struct out *o, mode_t mode)
 {
     int n = snprintf(o->temp, sizeof(o->temp), "%s.XXXXXX", o->path);
     if (n < 0 || (size_t)n >= sizeof(o->temp)) {
@@ -44,27 +53,41 @@ open_temp(struct out *o)
         o->temp[0] = '\0';
         return -errno;
     }
-    mode_t mask = umask(0);
-    (void)umask(mask); /* cannot fail */
-    return fchmod(o->fd, 0666 & ~mask) < 0 ? -errno : 0;
+    return fchmod(o->fd, mode) < 0 ? -errno : 0;
+}
+
+static int
+begin(struct out *o, const char *path, mode_t mode)
+{
+    *o = (struct out){ .fd = -1 };
+    if (str_copy(o->path, sizeof(o->path), path) < 0)
+        return -ENAMETOOLONG;
+    int r = open_temp(o, mode);
+    if (r < 0)
+        out_abandon(o);
+    return r;
 }
 
 int
 out_file(struct out *o, const char *path)
 {
-    *o = (struct out){ .fd = -1 };
-    int r = str_copy(o->path, sizeof(o->path), path);
-    if (r < 0)
-        return -ENAMETOOLONG;
     struct stat st;
-    if (stat(path, &st) < 0 ? errno == ENOENT : S_ISREG(st.st_mode)) {
-        r = open_temp(o);
-        if (r < 0)
-            out_abandon(o);
-        return r;
-    }
-    o->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    bool is_there = stat(path, &st) == 0;
+    if (!is_there && errno == ENOENT)
+        return begin(o, path, usual_mode());
+    if (is_there && S_ISREG(st.st_mode))
+        return begin(o, path, st.st_mode & 0777);
+    *o = (struct out){ .fd = -1 };
+    if (str_copy(o->path, sizeof(o->path), path) < 0)
+        return -ENAMETOOLONG;
+    o->fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     return o->fd < 0 ? -errno : 0;
+}
+
+int
+out_private(struct out *o, const char *path)
+{
+    return begin(o, path, 0600);
 }
 
 void
@@ -72,7 +95,8 @@ out_flush(struct out *o)
 {
     size_t at = 0;
     while (o->err == 0 && at < o->n) {
-        int r = sig_wait(o->fd, POLLOUT);
+        /* a file takes it at once, and a signal is seen where the answer is waited for */
+        int r = o->temp[0] != '\0' ? 0 : sig_wait(o->fd, POLLOUT);
         ssize_t wrote = r < 0 ? -1 : write(o->fd, o->bytes + at, o->n - at);
         if (r < 0)
             o->err = r;
@@ -139,6 +163,13 @@ out_commit(struct out *o)
         o->err = put_in_place(o);
     out_abandon(o); /* of a file that is in its place nothing is left to take away */
     return o->err;
+}
+
+int
+out_end(struct out *o)
+{
+    int r = out_commit(o);
+    return r < 0 ? out_failed(o, r) : CTL_OK;
 }
 
 void

@@ -18,14 +18,21 @@ struct out {
 };
 
 void out_stdout(struct out *o);
-/* Begins 'path': in a new file beside it, or in what is there already and no file. 0 or -errno.
+/*
+ * Begins 'path': in a new file beside it, or in what is there already and no
+ * file. It has the mode of the one that it replaces, or that of any new file. 0
+ * or -errno.
  */
 int out_file(struct out *o, const char *path);
+/* As out_file, for a file that only its owner may read, and that no signal cuts short. */
+int out_private(struct out *o, const char *path);
 void out_put(struct out *o, const char *bytes, size_t n);
 void out_puts(struct out *o, const char *text);
 void out_flush(struct out *o);
 /* Writes what is gathered; a file appears in its place, on disk. Returns 0 or -errno. */
 int out_commit(struct out *o);
+/* As out_commit, but complains of faults; exit code. */
+int out_end(struct out *o);
 /* Takes an unfinished file away. After out_commit it does nothing. */
 void out_abandon(struct out *o);
 /* Complains of -errno 'r' and returns the exit code; a closed pipe ends the program quietly. */

@@ -165,6 +165,5 @@ reply_finish(struct reply *r, const struct peer *peer, const struct http_transfe
         return code;
     }
     show_end(&r->show);
-    int error = out_commit(&r->out);
-    return error < 0 ? out_failed(&r->out, error) : CTL_OK;
+    return out_end(&r->out);
 }

@@ -483,6 +483,9 @@ class Call(WithSession):
         with open(path, "rb") as f:
             self.assertEqual(f.read(), self.admin.get("/roles").body)
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o644)
+        os.chmod(path, 0o600)
+        self.run_ctl("call", "getRoles", "-o", path)
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         self.run_ctl("call", "getRoles", "-o", f"{self.home}/no/such", code=5)
         self.run_ctl("call", "getRoles", "-o", "/dev/full", code=5)
         self.run_ctl("call", "getRoles", "-o", "/dev/null")

@@ -187,6 +187,19 @@ test_an_event_has_a_largest_size(void **state)
     buf_done(&got);
 }
 
+/* Of 'path', after it was replaced. */
+static mode_t
+mode_after(int (*begin)(struct out *o, const char *path), const char *path)
+{
+    static struct out o;
+    struct stat st;
+    assert_int_equal(begin(&o, path), 0);
+    out_puts(&o, "anew");
+    assert_int_equal(out_end(&o), CTL_OK);
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_mode & 0777;
+}
+
 static void
 test_a_file_is_there_whole_or_not_at_all(void **state)
 {
@@ -206,6 +219,9 @@ test_a_file_is_there_whole_or_not_at_all(void **state)
     out_puts(&o, "whole");
     assert_int_equal(out_commit(&o), 0);
     out_abandon(&o);
+    assert_int_equal(chmod(path, 0640), 0);
+    assert_int_equal(mode_after(out_file, path), 0640);
+    assert_int_equal(mode_after(out_private, path), 0600);
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(rmdir(dir), 0);
