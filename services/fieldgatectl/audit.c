@@ -41,8 +41,8 @@ tell_good(const struct cJSON *data)
         &b, "%s records, ids %s..%s, chain good; head %s:%s (keep it, and check with --since)",
         word(data, "records"), word(data, "firstId"), word(data, "lastId"),
         word(data, "lastId"), word(data, "lastHash"));
-    safe_line(&safe, b.data, b.len);
     out_stdout(&out);
+    safe_line(&safe, b.data, b.len, out.is_ascii);
     out_put(&out, safe.data, safe.len);
     out_puts(&out, "\n");
     int code = out_end(&out);

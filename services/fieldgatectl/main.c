@@ -3,9 +3,11 @@
  * what it knows of the operations is made from proto/api/ at build time.
  */
 #include <fcntl.h>
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "libcommon/base.h"
@@ -15,12 +17,13 @@
 #include "services/fieldgatectl/ctl.h"
 #include "services/fieldgatectl/ops.h"
 #include "services/fieldgatectl/out.h"
+#include "services/fieldgatectl/reply.h"
 #include "services/fieldgatectl/safe.h"
 #include "services/fieldgatectl/sig.h"
 
 #include "libcommon/banned.h"
 
-enum { MESSAGE_MAX = 16 * 1024 };
+enum { MESSAGE_MAX = REPLY_REFUSAL_MAX + 4096 };
 
 static const char usage_text[] =
     "usage: fieldgatectl [OPTION...] COMMAND [WORD...]\n"
@@ -58,17 +61,9 @@ static void PRINTF_LIKE(3, 0)
 {
     struct buf text, safe;
     buf_init(&text, MESSAGE_MAX);
-    buf_init(&safe, 2 * MESSAGE_MAX);
+    buf_init(&safe, 6 * MESSAGE_MAX); /* of a byte becomes \uXXXX at most */
     buf_vprintf(&text, fmt, list);
-    /* Line ends stay, whoever wrote them. */
-    for (size_t at = 0; at < text.len;) {
-        const char *end = memchr(text.data + at, '\n', text.len - at);
-        size_t len = end != NULL ? (size_t)(end - text.data) - at : text.len - at;
-        safe_line(&safe, text.data + at, len);
-        if (end != NULL)
-            buf_putc(&safe, '\n');
-        at += len + (end != NULL);
-    }
+    safe_lines(&safe, text.data, text.len, safe_ascii(STDERR_FILENO));
     fprintf(stderr, "%s%.*s%s", before, (int)safe.len, safe.len > 0 ? safe.data : "", after);
     buf_done(&text);
     buf_done(&safe);
@@ -169,6 +164,9 @@ main(int argc, char **argv)
 {
     struct ctl ctl = { .profile = NULL };
     struct args args;
+    static const struct rlimit none = { 0, 0 };
+    (void)setlocale(LC_CTYPE, "");       /* else "C": only what a terminal takes hangs on it */
+    (void)setrlimit(RLIMIT_CORE, &none); /* less is allowed always; a core has passwords */
     if (!has_standard_files() || sig_open() < 0) {
         complain("cannot start: no descriptors");
         return CTL_LOCAL;

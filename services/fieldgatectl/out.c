@@ -17,6 +17,7 @@
 #include "libcommon/base.h"
 #include "libcommon/str.h"
 #include "services/fieldgatectl/ctl.h"
+#include "services/fieldgatectl/safe.h"
 #include "services/fieldgatectl/sig.h"
 
 #include "libcommon/banned.h"
@@ -27,7 +28,9 @@ _Static_assert(sizeof(((struct out *)NULL)->bytes) <= PIPE_BUF,
 void
 out_stdout(struct out *o)
 {
-    *o = (struct out){ .fd = STDOUT_FILENO, .is_terminal = isatty(STDOUT_FILENO) == 1 };
+    *o = (struct out){ .fd = STDOUT_FILENO,
+                       .is_terminal = isatty(STDOUT_FILENO) == 1,
+                       .is_ascii = safe_ascii(STDOUT_FILENO) };
 }
 
 /* The mode that open would give a new file. */

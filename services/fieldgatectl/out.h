@@ -11,6 +11,7 @@
 struct out {
     int fd;
     bool is_terminal;
+    bool is_ascii;                       /* one without UTF-8 */
     char path[PATH_MAX], temp[PATH_MAX]; /* "": stdout, or nothing to rename */
     int err;                             /* the first -errno; puts do nothing then */
     size_t n;                            /* bytes of 'bytes' */

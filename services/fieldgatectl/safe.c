@@ -3,10 +3,11 @@
  */
 #include "services/fieldgatectl/safe.h"
 
-#include <stdbool.h>
+#include <langinfo.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libcommon/str.h"
 
@@ -39,28 +40,34 @@ is_harmful(uint32_t c)
            (c >= 0x2028 && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
 }
 
+/* One character, valid. */
 static void
-put_character(const char *bytes, size_t n, safe_emit_fn *emit, void *arg)
+put_valid(const struct safe *s, const char *bytes, size_t n, safe_emit_fn *emit, void *arg)
 {
-    if (!utf8_valid(bytes, n)) {
-        emit(arg, REPLACEMENT, sizeof(REPLACEMENT) - 1);
-        return;
-    }
     uint32_t c = code_point(bytes, n);
-    if (!is_harmful(c) || c == '\n' || c == '\t') {
-        emit(arg, bytes, n);
-        return;
-    }
-    char text[8];
-    int len = snprintf(text, sizeof(text), "\\u%04x", (unsigned)c);
-    emit(arg, text, (size_t)len);
+    bool passes = c == '\n' || c == '\t' || !(is_harmful(c) || (s->ascii && c >= 0x80));
+    char text[12];
+    int len = snprintf(text, sizeof(text), c > 0xFFFF ? "\\U%08x" : "\\u%04x", (unsigned)c);
+    emit(arg, passes ? bytes : text, passes ? n : (size_t)len);
+}
+
+static void
+put_broken(const struct safe *s, safe_emit_fn *emit, void *arg)
+{
+    put_valid(s, REPLACEMENT, sizeof(REPLACEMENT) - 1, emit, arg);
+}
+
+bool
+safe_ascii(int fd)
+{
+    return isatty(fd) == 1 && !str_eq(nl_langinfo(CODESET), "UTF-8");
 }
 
 void
 safe_end(struct safe *s, safe_emit_fn *emit, void *arg)
 {
     if (s->n_held > 0)
-        emit(arg, REPLACEMENT, sizeof(REPLACEMENT) - 1);
+        put_broken(s, emit, arg);
     s->n_held = 0;
 }
 
@@ -73,12 +80,15 @@ safe_put(struct safe *s, const char *bytes, size_t n, safe_emit_fn *emit, void *
         if (s->n_held > 0 && !goes_on)
             safe_end(s, emit, arg);
         if (s->n_held == 0 && length_of(c) == 0) {
-            emit(arg, REPLACEMENT, sizeof(REPLACEMENT) - 1);
+            put_broken(s, emit, arg);
             continue;
         }
         s->held[s->n_held++] = bytes[i];
         if (s->n_held == length_of((unsigned char)s->held[0])) {
-            put_character(s->held, s->n_held, emit, arg);
+            if (utf8_valid(s->held, s->n_held))
+                put_valid(s, s->held, s->n_held, emit, arg);
+            else
+                put_broken(s, emit, arg);
             s->n_held = 0;
         }
     }
@@ -97,9 +107,23 @@ put_in_line(void *arg, const char *bytes, size_t n)
 }
 
 void
-safe_line(struct buf *b, const char *text, size_t len)
+safe_line(struct buf *b, const char *text, size_t len, bool ascii)
 {
-    struct safe s = { .n_held = 0 };
+    struct safe s = { .ascii = ascii };
     safe_put(&s, text, len, put_in_line, b);
     safe_end(&s, put_in_line, b);
+}
+
+void
+safe_lines(struct buf *b, const char *text, size_t len, bool ascii)
+{
+    while (len > 0) {
+        const char *end = memchr(text, '\n', len);
+        size_t n = end != NULL ? (size_t)(end - text) : len, used = n + (end != NULL);
+        safe_line(b, text, n, ascii);
+        if (end != NULL)
+            buf_putc(b, '\n');
+        text += used;
+        len -= used;
+    }
 }

@@ -10,7 +10,7 @@ enum { INDENT = 2, INDENT_MAX = 40 };
 void
 show_init(struct show *s, struct out *out, enum show_how how)
 {
-    *s = (struct show){ .out = out, .how = how };
+    *s = (struct show){ .out = out, .how = how, .safe.ascii = out->is_ascii };
 }
 
 static void

@@ -63,22 +63,22 @@ struct watch {
 /* ---- one event, one line ---- */
 
 static void
-put_word(struct buf *b, const struct cJSON *event, const char *name, char after)
+put_word(struct buf *b, const struct cJSON *event, const char *name, char after, bool ascii)
 {
     const char *text = json_text(json_get(event, name));
     if (text != NULL)
-        safe_line(b, text, strlen(text));
+        safe_line(b, text, strlen(text), ascii);
     buf_putc(b, after);
 }
 
 static void
-put_value(struct buf *b, const struct cJSON *value)
+put_value(struct buf *b, const struct cJSON *value, bool ascii)
 {
     struct buf text;
     buf_init(&text, SSE_EVENT_MAX);
     if (value != NULL)
         jw_tree(&text, value);
-    safe_line(b, text.data, text.len);
+    safe_line(b, text.data, text.len, ascii);
     buf_putc(b, '\t');
     if (text.err < 0)
         b->err = text.err;
@@ -87,7 +87,7 @@ put_value(struct buf *b, const struct cJSON *value)
 
 /* time, provider/source/tag, value as JSON, quality, unit; tabs between them. */
 static void
-put_line(struct buf *b, const struct cJSON *event)
+put_line(struct buf *b, const struct cJSON *event, bool ascii)
 {
     char time[CLOCK_TEXT_SIZE] = "?";
     int64_t ts;
@@ -95,12 +95,12 @@ put_line(struct buf *b, const struct cJSON *event)
         clock_format(ts, 3, time);
     buf_puts(b, time);
     buf_putc(b, '\t');
-    put_word(b, event, "prvdName", '/');
-    put_word(b, event, "srcName", '/');
-    put_word(b, event, "tagName", '\t');
-    put_value(b, json_get(event, "dataValue"));
-    put_word(b, event, "quality", '\t');
-    put_word(b, event, "dataUnit", '\n');
+    put_word(b, event, "prvdName", '/', ascii);
+    put_word(b, event, "srcName", '/', ascii);
+    put_word(b, event, "tagName", '\t', ascii);
+    put_value(b, json_get(event, "dataValue"), ascii);
+    put_word(b, event, "quality", '\t', ascii);
+    put_word(b, event, "dataUnit", '\n', ascii);
 }
 
 static int
@@ -112,10 +112,11 @@ show_event(void *arg, const char *data, size_t len)
     struct json_error error;
     buf_reset(&w->line);
     if (w->json) {
-        safe_line(&w->line, data, len); /* valid JSON has nothing to be changed */
+        safe_line(&w->line, data, len,
+                  w->out.is_ascii); /* valid JSON has nothing to be changed */
         buf_putc(&w->line, '\n');
     } else if (json_parse(data, len, &event, &error) == 0) {
-        put_line(&w->line, event);
+        put_line(&w->line, event, w->out.is_ascii);
     } else {
         complain("%s/%s: an event is no JSON: %s", s->provider, s->name, error.reason);
         return 0;

@@ -21,7 +21,7 @@ gather(void *arg, const char *data, size_t len)
     struct buf *b = arg;
     MUST(data[len] == '\0' && len <= SSE_EVENT_MAX);
     buf_put_u32(b, (uint32_t)len);
-    safe_line(b, data, len);
+    safe_line(b, data, len, false);
     return 0;
 }
 
@@ -60,8 +60,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     MUST(r == parse(text, size, 1, &bytewise));
     MUST(whole.len == bytewise.len);
     MUST(whole.len == 0 || memcmp(whole.data, bytewise.data, whole.len) == 0);
-    safe_line(&line, text, size);
+    safe_line(&line, text, size, false);
     check_line(line.data, line.len);
+    buf_reset(&line);
+    safe_line(&line, text, size, true);
+    for (size_t i = 0; i < line.len; i++)
+        MUST(line.data[i] >= 0x20 && line.data[i] < 0x7F);
     buf_done(&whole);
     buf_done(&bytewise);
     buf_done(&line);

@@ -840,6 +840,27 @@ class BrokenDevices(Program, unittest.TestCase):
         self.assertNotIn("content-type:", head)
 
 
+    def test_a_long_refusal_is_told_whole(self):
+        self.device(reply(json.dumps({"error": {"message": "\x01" * 10000 + "end"}}).encode(),
+                          status="400 Bad"))
+        said = self.run_ctl("call", "getRoles", code=1).stderr
+        self.assertEqual(said[-27:], "\\u0001\\u0001end (HTTP 400)\n")
+
+    def test_a_terminal_without_utf_8_gets_ascii_only(self):
+        # \u0142 is C5 82 in UTF-8, \u015b C5 9B: 9B alone is CSI for such a terminal
+        body = reply('{"data":"\u0142\u015b2J\U0001f600"}'.encode() + b"\xff")
+        self.device(body)
+        t = self.terminal("call", "getRoles", LC_ALL="C").wait()
+        self.assertIn("\\u0142\\u015b2J\\U0001f600", t.text)
+        self.assertTrue(t.text.isascii(), t.text)
+        t = self.terminal("call", "getRoles", LC_ALL="C.UTF-8").wait()
+        self.assertIn("\u0142\u015b2J\U0001f600", t.text)
+        done = subprocess.run([CTL, "call", "getRoles"], capture_output=True,
+                              env={**self.env, "LC_ALL": "C"})
+        self.assertEqual(done.stdout, body[-len(done.stdout):], "a pipe gets what was sent")
+        self.device(reply('{"error":{"message":"\u015b2J"}}'.encode(), status="400 Bad"))
+        self.assertTrue(self.terminal("call", "getRoles", LC_ALL="C").wait().text.isascii())
+
     def test_a_proxy_gets_no_token_and_plain_http_has_none(self):
         proxy = Device(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n")
         self.addCleanup(proxy.close)

@@ -104,8 +104,11 @@ test_a_line_stays_one_line(void **state)
     (void)state;
     struct buf b;
     buf_init(&b, 100);
-    safe_line(&b, "a\nb\tc\x1b", 6);
+    safe_line(&b, "a\nb\tc\x1b", 6, false);
     assert_string_equal(buf_text(&b), "a\\nb\\tc\\u001b");
+    buf_reset(&b);
+    safe_line(&b, "\xC5\x9B\xF0\x9F\x98\x80\xFF\n", 8, true);
+    assert_string_equal(buf_text(&b), "\\u015b\\U0001f600\\ufffd\\n");
     buf_done(&b);
 }
 
