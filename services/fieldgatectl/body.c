@@ -65,7 +65,7 @@ body_read(const char *from, struct buf *b)
         buf_puts(b, from);
         return b->err < 0 ? read_fault("the body", b->err, b) : CTL_OK;
     }
-    int fd = open(from + 1, O_RDONLY | O_CLOEXEC);
+    int fd = open(from + 1, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int r = fd < 0 ? -errno : read_all(fd, b);
     if (fd >= 0)
         (void)close(fd); /* was only read */
@@ -148,6 +148,10 @@ put_value(const struct api_field *f, const char *text, const char *assignment, c
         complain("--set %s: %s is set twice", assignment, f->name);
         return CTL_USAGE;
     }
+    if (f->flags & API_F_WRITE_ONLY)
+        complain(
+            "every user of this computer can see %s in an argument; --body @FILE or - hides it",
+            f->name);
     cJSON *value = f->flags & API_F_ARRAY ? list_of(f, text) : value_of(f, text);
     if (value == NULL) {
         char limits[600];

@@ -13,7 +13,7 @@
 enum ctl_exit {
     CTL_OK = 0,
     CTL_REFUSED = 1, /* by the device, which said why */
-    CTL_USAGE = 2,   /* wrong words or values, nothing was sent */
+    CTL_USAGE = 2,   /* wrong words or values, nothing was sent; or no terminal for it */
     CTL_UNREACHABLE =
         3, /* no connection, one that broke, or a certificate that is not trusted */
     CTL_SIGNED_OUT = 4, /* no session, or one that has ended */

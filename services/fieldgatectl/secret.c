@@ -13,6 +13,7 @@
 
 #include "libcommon/str.h"
 #include "services/fieldgatectl/ctl.h"
+#include "services/fieldgatectl/safe.h"
 #include "services/fieldgatectl/sig.h"
 
 #include "libcommon/banned.h"
@@ -46,14 +47,15 @@ read_fault(const char *where, int r)
 {
     if (r == -EINTR)
         return CTL_SIGNAL + sig_taken();
-    complain("cannot read from %s: %s", where, strerror(-r));
+    complain("cannot read from %s: %s", where,
+             r == -E2BIG ? "the line is too long" : strerror(-r));
     return CTL_LOCAL;
 }
 
 int
 secret_read(const char *path, size_t n, char ret_lines[][SECRET_SIZE])
 {
-    int fd = path == NULL ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    int fd = path == NULL ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     int r = fd < 0 ? -errno : 0;
     for (size_t i = 0; i < n && r == 0; i++)
         r = read_line(fd, ret_lines[i]);
@@ -71,6 +73,18 @@ open_terminal(void)
     return fd;
 }
 
+/* There are names in it. */
+static int
+put_question(int fd, const char *text)
+{
+    struct buf b;
+    buf_init(&b, 8192);
+    safe_lines(&b, text, strlen(text), safe_ascii(fd));
+    int r = b.err < 0 ? b.err : write(fd, b.data, b.len) < 0 ? -errno : 0;
+    buf_done(&b);
+    return r;
+}
+
 int
 secret_ask(const char *prompt, char ret_secret[SECRET_SIZE])
 {
@@ -85,9 +99,7 @@ secret_ask(const char *prompt, char ret_secret[SECRET_SIZE])
     }
     quiet = before;
     quiet.c_lflag &= ~(tcflag_t)ECHO;
-    int r = 0;
-    if (tcsetattr(fd, TCSAFLUSH, &quiet) < 0 || write(fd, prompt, strlen(prompt)) < 0)
-        r = -errno;
+    int r = tcsetattr(fd, TCSAFLUSH, &quiet) < 0 ? -errno : put_question(fd, prompt);
     if (r == 0)
         r = read_line(fd, ret_secret);
     (void)tcsetattr(fd, TCSAFLUSH, &before); /* as it was, if the terminal is still there */
@@ -103,7 +115,9 @@ secret_confirm(const char *question, bool *ret_yes)
     int fd = open_terminal();
     if (fd < 0)
         return CTL_USAGE;
-    int r = write(fd, question, strlen(question)) < 0 ? -errno : read_line(fd, line);
+    int r = put_question(fd, question);
+    if (r == 0)
+        r = read_line(fd, line);
     (void)close(fd); /* a terminal keeps nothing back */
     if (r < 0)
         return read_fault("the terminal", r);

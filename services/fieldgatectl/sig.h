@@ -5,7 +5,7 @@
 #ifndef FIELDGATE_CTL_SIG_H
 #define FIELDGATE_CTL_SIG_H
 
-/* Blocks INT, TERM and HUP, ignores PIPE and XFSZ. 0 or -errno. */
+/* Blocks INT, TERM, HUP and QUIT, ignores PIPE and XFSZ. 0 or -errno. */
 int sig_open(void);
 /* Readable when one has come. */
 int sig_fd(void);

@@ -62,17 +62,20 @@ wipe(struct buf *b)
 static int
 ask_trust(struct peer *peer)
 {
-    char print[TRUST_TEXT_SIZE], question[600];
+    char print[TRUST_TEXT_SIZE], found[HTTP_URL_MAX + 512], question[sizeof(found) + 128];
     bool yes = false;
     trust_text(peer->trust.offered, print);
-    say("The certificate of %s is vouched for by no authority that this computer\nknows (%s). "
-        "Its fingerprint is\n  SHA256 %s\n",
-        peer->use.url, peer->trust.was_refused ? peer->trust.why : "other name", print);
+    (void)snprintf(found, sizeof(found), /* both fit */
+                   "The certificate of %s is vouched for by no authority that this computer\n"
+                   "knows (%s). Its fingerprint is\n  SHA256 %s\n",
+                   peer->use.url, peer->trust.was_refused ? peer->trust.why : "other name",
+                   print);
     (void)snprintf(question, sizeof(question),
-                   "Is that the fingerprint of the device? Trust it from now on? [y/N] ");
+                   "%sIs that the fingerprint of the device? Trust it from now on? [y/N] ",
+                   found);
     int code = secret_confirm(question, &yes);
     if (code == CTL_USAGE)
-        say("There is no terminal to ask at: give --fingerprint or --cacert.\n");
+        say("%sThere is no terminal to ask at: give --fingerprint or --cacert.\n", found);
     if (code == CTL_USAGE || (code == CTL_OK && !yes)) {
         complain("not trusted, nothing was sent");
         return CTL_UNREACHABLE;
@@ -111,23 +114,18 @@ read_password(const struct source *from, const char *name, char ret_password[SEC
     return secret_ask(prompt, ret_password);
 }
 
-/* The session that is left behind; it may have ended already. */
+/* One that nobody will use again; it may have ended already. */
 static void
-end_old_session(const struct peer *peer)
+end_session(const struct peer *peer, const char *token)
 {
-    struct peer old = *peer;
-    CLEANUP(http_freep) struct http *http = NULL;
+    struct http_peer owner = peer->http;
     struct http_transfer t = { .method = "DELETE",
                                .target = "/api/v1/auth",
                                .idle_s = HTTP_CONNECT_S };
-    old.http.token = peer->saved.token;
-    old.http.trust = &old.trust;
-    if (peer->saved.token[0] != '\0' && str_eq(peer->saved.url, peer->use.url)) {
-        http = http_new(&old.http);
-        if (http != NULL)
-            (void)http_ask(http, &t); /* else it ends by itself, some time later */
-    }
-    peer_done(&old);
+    owner.token = token;
+    CLEANUP(http_freep) struct http *http = http_new(&owner);
+    if (http != NULL)
+        (void)http_ask(http, &t); /* else it ends by itself, some time later */
 }
 
 static int
@@ -142,9 +140,12 @@ keep_session(struct peer *peer, const char *name, const struct cJSON *answer)
         return CTL_REFUSED;
     }
     int code = config_save(peer->profile, &peer->use);
-    if (code != CTL_OK)
+    if (code != CTL_OK) {
+        end_session(peer, peer->use.token);
         return code;
-    end_old_session(peer);
+    }
+    if (peer->saved.token[0] != '\0' && str_eq(peer->saved.url, peer->use.url))
+        end_session(peer, peer->saved.token);
     say("Signed in to %s as %s.\n", peer->use.url, name);
     if (flag != NULL && strstr(flag, "passwordMustChange") != NULL)
         say("The password must be changed before anything else: 'fieldgatectl password'.\n");

@@ -146,6 +146,37 @@ class SignIn(WithSession):
         t.type(harness.PASSWORD + "\n").wait()
         self.assertEqual(t.code, 0, t.text)
 
+    def test_the_question_has_its_fingerprint_whatever_becomes_of_stderr(self):
+        t = Terminal(["/bin/sh", "-c", f"{CTL} sign-in --url {self.url} admin 2>/dev/null"],
+                     {**self.env, "TERM": "xterm"})
+        self.assertIn(self.fingerprint(), t.expect("[y/N]").text)
+        t.type("n\n").wait()
+
+    def test_a_session_that_cannot_be_kept_is_ended(self):
+        self.new_user("short")
+        self.sign_in_here("short")
+        before = self.profile()
+        # room for what is known of the device, but not for a token
+        limit = len(json.dumps({**before, "token": ""}))
+        done = subprocess.run(
+            [CTL, "--profile", "full", "sign-in", "--url", self.url, "--fingerprint",
+             self.fingerprint(), "short", "--password-stdin"], input=harness.PASSWORD, env=self.env,
+            text=True, capture_output=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertNotIn("token", self.profile("full"))
+        self.assertEqual(len(self.sessions("short")), 1)
+        self.assertEqual(sorted(os.listdir(self.dir)), ["default.json", "full.json"])
+
+    def test_a_password_file_that_nobody_writes_can_be_interrupted(self):
+        os.mkfifo(f"{self.home}/fifo")
+        process = subprocess.Popen([CTL, "sign-in", "--url", self.url, "--fingerprint",
+                                    self.fingerprint(), "admin", "--password-file",
+                                    f"{self.home}/fifo"], env=self.env)
+        wait_for("the device to be kept", lambda: os.path.exists(f"{self.dir}/default.json"))
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(20), 130)
+
     def test_who_does_not_trust_sends_nothing_and_keeps_nothing(self):
         for answer in ("n\n", "\n", "\x04"):
             t = self.terminal("sign-in", "--url", self.url, "admin").expect("[y/N]")
@@ -164,12 +195,19 @@ class SignIn(WithSession):
         self.assertIn("not trusted", done.stderr)
 
     def test_the_terminal_echoes_again_after_an_interrupted_password(self):
-        script = f"trap : INT; {CTL} sign-in --url {self.url} --fingerprint {self.fingerprint()} admin; " \
-            "echo code $?; stty -a"
-        t = Terminal(["/bin/sh", "-c", script], {**self.env, "TERM": "xterm"})
-        t.expect("Password of admin: ").type("\x03").wait()
-        self.assertIn("code 130", t.text)
-        self.assertRegex(t.text, r"[^-]echo ")
+        script = f"trap : INT QUIT; {CTL} sign-in --url {self.url} --fingerprint " \
+            f"{self.fingerprint()} admin; echo code $?; stty -a"
+        for key, code in (("\x03", 130), ("\x1c", 131)):
+            t = Terminal(["/bin/sh", "-c", script], {**self.env, "TERM": "xterm"})
+            t.expect("Password of admin: ").type(key).wait()
+            self.assertIn(f"code {code}", t.text)
+            self.assertRegex(t.text, r"[^-]echo ")
+
+    def test_a_crash_leaves_no_core_with_a_password(self):
+        t = self.terminal("sign-in", "--url", self.url, "--fingerprint", self.fingerprint(), "admin")
+        t.expect("Password of admin: ")
+        self.assertEqual(resource.prlimit(t.pid, resource.RLIMIT_CORE), (0, 0))
+        t.type("\x03").wait()
 
     def test_a_session_is_ended_by_sign_out_and_by_the_next_sign_in(self):
         self.new_user("worker")

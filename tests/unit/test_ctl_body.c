@@ -170,6 +170,19 @@ test_near_names_are_suggested(void **state)
     }
 }
 
+static void
+test_a_secret_in_an_argument_is_warned_of(void **state)
+{
+    (void)state;
+    int code;
+    body_of("postUsers", (const char *const[]){ "password=Some-word-1", NULL }, &code);
+    assert_int_equal(code, CTL_OK);
+    assert_non_null(strstr(said, "see password in an argument"));
+    assert_null(strstr(said, "Some-word"));
+    body_of("postUsers", (const char *const[]){ "name=x", NULL }, &code);
+    assert_string_equal(said, "");
+}
+
 int
 main(void)
 {
@@ -179,6 +192,7 @@ main(void)
         cmocka_unit_test(test_values_are_held_against_the_contract),
         cmocka_unit_test(test_bodies_are_held_against_the_contract),
         cmocka_unit_test(test_near_names_are_suggested),
+        cmocka_unit_test(test_a_secret_in_an_argument_is_warned_of),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
