@@ -117,15 +117,24 @@ list_of(const struct api_field *f, const char *text)
     return list;
 }
 
+/* Only the name is shown: the value may be a secret, and stderr a log. */
+static int
+name_len(const char *assignment)
+{
+    return (int)strcspn(assignment, "=");
+}
+
 static int
 unknown_member(const struct ctl_op *op, const struct api_desc *desc, const char *name,
                const char *assignment)
 {
     if (desc == NULL) {
-        complain("--set %s: what is before '.%s' has no members", assignment, name);
+        complain("--set %.*s: what is before '.%s' has no members", name_len(assignment),
+                 assignment, name);
         return CTL_USAGE;
     }
-    complain("--set %s: there is no member %s that can be set; there are:", assignment, name);
+    complain("--set %.*s: there is no member %s that can be set; there are:",
+             name_len(assignment), assignment, name);
     for (size_t i = 0; i < desc->n_fields; i++)
         if (!(desc->fields[i].flags & API_F_READ_ONLY))
             say("  %s\n", desc->fields[i].name);
@@ -145,7 +154,7 @@ static int
 put_value(const struct api_field *f, const char *text, const char *assignment, cJSON *tree)
 {
     if (cJSON_GetObjectItemCaseSensitive(tree, f->name) != NULL) {
-        complain("--set %s: %s is set twice", assignment, f->name);
+        complain("--set %.*s: %s is set twice", name_len(assignment), assignment, f->name);
         return CTL_USAGE;
     }
     if (f->flags & API_F_WRITE_ONLY)
@@ -156,7 +165,7 @@ put_value(const struct api_field *f, const char *text, const char *assignment, c
     if (value == NULL) {
         char limits[600];
         ops_limits(f, limits, sizeof(limits));
-        complain("--set %s: the value is to be %s", assignment, limits);
+        complain("--set %.*s: the value is to be %s", name_len(assignment), assignment, limits);
         return CTL_USAGE;
     }
     if (cJSON_AddItemToObject(tree, f->name, value))
@@ -191,7 +200,7 @@ body_set(const struct ctl_op *op, const char *assignment, struct cJSON *tree)
         if (tree == NULL)
             return out_of_memory();
         if (!cJSON_IsObject(tree)) {
-            complain("--set %s: %s is set twice", assignment, name);
+            complain("--set %.*s: %s is set twice", name_len(assignment), assignment, name);
             return CTL_USAGE;
         }
     }

@@ -94,6 +94,10 @@ test_what_cannot_be_set_is_told(void **state)
         if (strstr(said, cases[i].said) == NULL)
             fail_msg("case %zu: %s", i, said);
     }
+    int code;
+    (void)body_of("postUsers", (const char *const[]){ "pasword=Some-word-1", NULL }, &code);
+    assert_non_null(strstr(said, "--set pasword: there is no member"));
+    assert_null(strstr(said, "Some-word")); /* it may be a secret */
 }
 
 static void
