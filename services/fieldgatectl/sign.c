@@ -178,7 +178,10 @@ sign_in(struct peer *peer, const char *name, const struct source *from)
     return code;
 }
 
-/* The profile without a session: what is known of the device, and that it can be kept. */
+/*
+ * What is known of the device, with the session there was: that it is trusted is
+ * not asked again. A session of another one gives way only to the new session.
+ */
 static int
 keep_device(struct peer *peer)
 {
@@ -187,7 +190,7 @@ keep_device(struct peer *peer)
     (void)str_copy(c.token, sizeof(c.token), same ? peer->saved.token : ""); /* of one size */
     (void)str_copy(c.name, sizeof(c.name), same ? peer->saved.name : "");
     peer->http.token = NULL;
-    int code = config_save(peer->profile, &c);
+    int code = same || peer->saved.token[0] == '\0' ? config_save(peer->profile, &c) : CTL_OK;
     explicit_bzero(&c, sizeof(c));
     return code;
 }

@@ -241,6 +241,9 @@ class SignIn(WithSession):
         done = self.sign_in_here(password="Not-the-word-1", code=1)
         self.assertIn("HTTP 401", done.stderr)
         self.assertEqual(self.profile()["token"], before)
+        self.run_ctl("sign-in", "--url", f"http://127.0.0.1:{self.fleet.http_port}", "admin",
+                     "--password-stdin", stdin="Not-the-word-2\n", code=1)  # as if another device
+        self.assertEqual((self.profile()["url"], self.profile()["token"]), (self.url, before))
         self.run_ctl("call", "getUsersMe")
 
     def test_profiles_are_for_their_owner_only(self):
