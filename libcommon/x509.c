@@ -309,6 +309,17 @@ key_kind(const EVP_PKEY *key)
     }
 }
 
+/* Verifying takes a step for each bit of the public exponent; in use are 2, 17 and 32. */
+static bool
+exponent_is_short(const EVP_PKEY *key)
+{
+    BIGNUM *e = NULL;
+    bool is_short = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) == 1 &&
+                    BN_num_bits(e) <= X509_RSA_EXPONENT_BITS_MAX;
+    BN_free(e);
+    return is_short;
+}
+
 /* 'whose' begins the reason: "the key", "certificate 2: its key". */
 static int
 judge_key(const EVP_PKEY *key, int rsa_bits_max, const char *whose,
@@ -320,7 +331,10 @@ judge_key(const EVP_PKEY *key, int rsa_bits_max, const char *whose,
         if (bits < X509_RSA_BITS_MIN || bits > rsa_bits_max)
             return refuse(reason, "%s has %d bits, an RSA key needs %d to %d", whose, bits,
                           X509_RSA_BITS_MIN, rsa_bits_max);
-        return 0;
+        return exponent_is_short(key)
+                   ? 0
+                   : refuse(reason, "%s has a public exponent of more than %d bits", whose,
+                            X509_RSA_EXPONENT_BITS_MAX);
     case X509_KEY_EC:
         if (bits < X509_EC_BITS_MIN)
             return refuse(reason, "%s has %d bits, an elliptic curve key needs %d", whose, bits,
@@ -336,7 +350,11 @@ judge_key(const EVP_PKEY *key, int rsa_bits_max, const char *whose,
     return refuse(reason, "%s is not RSA, elliptic curve or Ed25519", whose);
 }
 
-/* Numbers of a private key that are longer than the modulus would only keep us busy. */
+/*
+ * Numbers of a private key that are longer than the modulus would only keep us
+ * busy: OpenSSL computes with whatever is there. More primes than two
+ * (RFC 8017 3.2) are in no use, and theirs would have to be looked at, too.
+ */
 static bool
 rsa_is_bounded(const EVP_PKEY *key)
 {
@@ -354,6 +372,15 @@ rsa_is_bounded(const EVP_PKEY *key)
             return false;
     }
     return true;
+}
+
+static bool
+rsa_has_two_primes(const EVP_PKEY *key)
+{
+    BIGNUM *third = NULL;
+    bool has_third = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_FACTOR3, &third) == 1;
+    BN_clear_free(third);
+    return !has_third;
 }
 
 /* Whether what 'key' signs is right for 'public_key'. */
@@ -382,8 +409,10 @@ check_key(const char *pem, size_t len, EVP_PKEY **ret_key, char reason[X509_REAS
         r = judge_key(*ret_key, X509_RSA_KEY_BITS_MAX, "the key", reason);
     if (r != 0)
         return r;
-    if ((key_kind(*ret_key) == X509_KEY_RSA && !rsa_is_bounded(*ret_key)) ||
-        !signs_for(*ret_key, *ret_key))
+    bool is_rsa = key_kind(*ret_key) == X509_KEY_RSA;
+    if (is_rsa && !rsa_has_two_primes(*ret_key))
+        return refuse(reason, "the key has more than two primes");
+    if ((is_rsa && !rsa_is_bounded(*ret_key)) || !signs_for(*ret_key, *ret_key))
         return refuse(reason, "the numbers of the key do not belong together");
     return 0;
 }
@@ -405,7 +434,7 @@ describe_key(const EVP_PKEY *key, struct x509_key_info *ret_info)
     return ok == 1 ? 0 : -ENOMEM;
 }
 
-/* The 'last'th value of a kind, from '*at' on. False: no more, or one that is no text. */
+/* The value of a kind that follows the one at '*at'. False: no more, or one that is no text. */
 static bool
 next_value(const X509_NAME *name, int nid, int *at, char out[X509_TEXT_SIZE])
 {

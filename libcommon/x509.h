@@ -25,6 +25,7 @@ enum {
     X509_RSA_BITS_MIN = 2048, /* what is shorter is refused (NIST SP 800-57, 112 bits) */
     X509_RSA_BITS_MAX = 8192, /* of a certificate; more only costs time */
     X509_RSA_KEY_BITS_MAX = 4096, /* of a private key: each signature with 8,192 takes 0.1 s */
+    X509_RSA_EXPONENT_BITS_MAX = 64, /* of the public one; what OpenSSL demands of long keys */
     X509_EC_BITS_MIN = 224,
 };
 
@@ -73,8 +74,9 @@ int x509_read_certs(const char *pem, size_t len, struct x509_info *ret_info,
                     char ret_reason[X509_REASON_SIZE]);
 
 /*
- * Reads and judges. Refused are: RSA below 2,048 or above 8,192 bits, EC below
- * 224 bits or with a curve that is not named, other keys (DSA); signatures
+ * Reads and judges. Refused are: RSA below 2,048 or above 8,192 bits or with a
+ * public exponent above 64 bits, EC below 224 bits or with a curve that is not
+ * named, other keys (DSA); signatures
  * with MD5 or SHA-1, but for a self-signed certificate's own, on which nothing
  * rests; what is expired or not valid yet at 'now_us' (wall clock; the reason
  * names it, since the clock may be what is wrong); issuers out of order or that
@@ -85,8 +87,8 @@ int x509_check_certs(const char *pem, size_t len, int64_t now_us, struct x509_in
 
 /*
  * Reads and judges a private key: exactly one, not encrypted, as PKCS #8, RSA
- * (PKCS #1) or EC (RFC 5915); rules as above, but RSA up to 4,096 bits. A
- * signature made with it must be right. Returns X509_OK, X509_REFUSED with
+ * (PKCS #1) or EC (RFC 5915); rules as above, but RSA up to 4,096 bits and of
+ * two primes. A signature made with it must be right. Returns X509_OK, X509_REFUSED with
  * the reason, or -ENOMEM.
  */
 int x509_check_key(const char *pem, size_t len, struct x509_key_info *ret_info,

@@ -292,16 +292,20 @@ weak_keys_are_refused(void **state)
     assert_weak_key(unnamed, "has no named curve");
 }
 
-/* Of four primes, which are found sooner than two long ones. */
+/* 'exponent' in hex: the public one. */
 static EVP_PKEY *
-long_rsa(int bits)
+odd_rsa(int bits, int primes, const char *exponent)
 {
     EVP_PKEY *key = NULL;
+    BIGNUM *e = NULL;
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    assert_true(BN_hex2bn(&e, exponent) > 0);
     assert_true(
         EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, bits) == 1 &&
-        EVP_PKEY_CTX_set_rsa_keygen_primes(ctx, 4) == 1 && EVP_PKEY_keygen(ctx, &key) == 1);
+        EVP_PKEY_CTX_set_rsa_keygen_primes(ctx, primes) == 1 &&
+        EVP_PKEY_CTX_set1_rsa_keygen_pubexp(ctx, e) == 1 && EVP_PKEY_keygen(ctx, &key) == 1);
     EVP_PKEY_CTX_free(ctx);
+    BN_free(e);
     return key;
 }
 
@@ -310,13 +314,32 @@ static void
 private_key_of_rsa_is_at_most_4096_bits(void **state)
 {
     (void)state;
-    EVP_PKEY *key = long_rsa(4104);
+    EVP_PKEY *key = odd_rsa(4104, 4, "10001"); /* four are found sooner than two long ones */
     fresh();
     add_key(&out, key);
     assert_key(&out, X509_REFUSED, "4104 bits, an RSA key needs 2048 to 4096");
     fresh();
     add_made(&out, &(struct spec){ .cn = "long", .key = key });
     assert_certs(&out, X509_OK, NULL);
+    EVP_PKEY_free(key);
+}
+
+/* OpenSSL computes as long as the numbers of a file are: minutes, in 64 KiB. */
+static void
+rsa_that_would_only_keep_us_busy_is_refused(void **state)
+{
+    (void)state;
+    static const char bits_65[] = "10000000000000001", bits_64[] = "8000000000000001";
+    EVP_PKEY *key = odd_rsa(2048, 3, "10001");
+    fresh();
+    add_old_key(&out, key);
+    assert_key(&out, X509_REFUSED, "the key has more than two primes");
+    EVP_PKEY_free(key);
+    assert_weak_key(odd_rsa(2048, 2, bits_65), "a public exponent of more than 64 bits");
+    key = odd_rsa(2048, 2, bits_64);
+    fresh();
+    add_key(&out, key);
+    assert_key(&out, X509_OK, NULL);
     EVP_PKEY_free(key);
 }
 
@@ -669,6 +692,7 @@ main(void)
         cmocka_unit_test(old_forms_of_keys_are_read),
         cmocka_unit_test(weak_keys_are_refused),
         cmocka_unit_test(private_key_of_rsa_is_at_most_4096_bits),
+        cmocka_unit_test(rsa_that_would_only_keep_us_busy_is_refused),
         cmocka_unit_test(key_that_cannot_sign_is_refused),
         cmocka_unit_test(encrypted_key_is_refused_and_nobody_is_asked),
         cmocka_unit_test(key_whose_numbers_do_not_belong_together_is_refused),
