@@ -220,6 +220,14 @@ no_disabled_account(facts *f, finding *o)
     return nobody(f, o, "disabled", "Disabled, but kept", "No disabled accounts are kept");
 }
 
+/* Their tokens have no end and are in files of programs. */
+static enum sec_status
+no_managing_service(facts *f, finding *o)
+{
+    return nobody(f, o, "managingServices", "May manage accounts",
+                  "No service account may manage accounts");
+}
+
 /* ---- passwords, lock, sessions ---- */
 
 static enum sec_status
@@ -397,6 +405,19 @@ cert_key_file(facts *f, finding *o)
         return SEC_UNKNOWN;
     say(o, "Mode of the key file: %04llo", (unsigned long long)mode);
     return pass_if((mode & 077) == 0);
+}
+
+static enum sec_status
+no_expired_cert(facts *f, finding *o)
+{
+    return nobody(f, o, "expiredCertificates", "Expired",
+                  "No certificate that is kept or in use has expired");
+}
+
+static enum sec_status
+keys_open(facts *f, finding *o)
+{
+    return within(f, o, "lostKeys", 0, 0, "Private keys that cannot be opened", "");
 }
 
 /* Whoever can change what an http:// page shows, can act for those who look at it. */
@@ -927,6 +948,9 @@ const struct sec_check sec_checks[] = {
       "Accounts that are not needed are deleted.",
       "Delete disabled accounts; the audit log keeps their names.", "deleteUser",
       no_disabled_account },
+    { "SEC-ACC-05", SEC_GROUP_ACCOUNT, SEC_MEDIUM, SEC_AUTHD, "No program can manage accounts.",
+      "Leave the service account only the permissions that its program needs.",
+      "putAzureIotedgeService", no_managing_service },
 
     { "SEC-PWD-01", SEC_GROUP_PASSWORD, SEC_HIGH, SEC_AUTHD,
       "Passwords have at least 12 characters.", "Set lengthMin to 12 or more.",
@@ -993,6 +1017,13 @@ const struct sec_check sec_checks[] = {
       "Only encrypted web pages of other origins may call the API.",
       "Start the gateway without the origins that begin with http://.", NULL,
       origins_encrypted },
+    { "SEC-TLS-09", SEC_GROUP_TLS, SEC_MEDIUM, SEC_AUTHD,
+      "No certificate that is kept or in use has expired.",
+      "Replace certificates that have expired; delete those that nobody needs.",
+      "deleteCertificate", no_expired_cert },
+    { "SEC-TLS-10", SEC_GROUP_TLS, SEC_LOW, SEC_AUTHD, "Every private key can be opened.",
+      "Put secrets.key back into authd's state directory, or upload the keys again.", "postKey",
+      keys_open },
 
     { "SEC-MQT-01", SEC_GROUP_MQTT, SEC_HIGH, SEC_CLOUDD,
       "Connections to MQTT brokers are encrypted.", "Set certificateOverTLS.", "putMqttClient",

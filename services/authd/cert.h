@@ -68,6 +68,12 @@ int secret_put(struct store_txn *txn, const struct secret_record *s);
 int secret_decode(const void *value, size_t size, struct secret_record *ret_secret);
 int secret_by_uuid(struct store_txn *txn, const char *uuid, struct secret_record *ret_secret);
 int secret_delete(struct store_txn *txn, uint64_t id);
+/*
+ * op_secrets.c: how many private keys there are, and how many of them cannot
+ * be opened. Opens each. 0 or -errno; what was counted until then is told.
+ */
+int secrets_count(const struct authd *a, struct store_txn *txn, size_t *ret_n,
+                  size_t *ret_n_lost);
 
 /* cert_expiry.c: tells the audit log, once each, of certificates that expire: at start, daily.
  */

@@ -1,6 +1,7 @@
 /*
- * What the security advisor is told of accounts and their rules: facts, no
- * judgement (proto/README.md section 4, SECURITY_FACTS).
+ * What the security advisor is told of accounts and their rules, service
+ * accounts, certificates and private keys: facts, no judgement
+ * (proto/README.md section 4, SECURITY_FACTS).
  */
 #include <errno.h>
 #include <string.h>
@@ -9,10 +10,15 @@
 #include "libcommon/json.h"
 #include "libcommon/log.h"
 #include "services/authd/authd.h"
+#include "services/authd/cert.h"
 
 #include "libcommon/banned.h"
 
-enum { FACTS_MAX = 256 << 10 }; /* USERS_MAX names in each list take a third of it */
+/*
+ * As much as auditd reads. USERS_MAX names in each list take a fifth of it, the
+ * names of all certificates, each character escaped, two.
+ */
+enum { FACTS_MAX = 512 << 10 };
 
 static const int64_t unused_us = INT64_C(90) * 24 * 3600 * 1000000;
 static const uint64_t first_id = 1; /* of the account of the first start (main.c) */
@@ -102,6 +108,52 @@ put_list(struct buf *b, const struct authd *a, struct store_txn *txn,
     return r < 0 ? r : 0;
 }
 
+/* Names of service accounts: with their token anybody could let himself in for good. */
+static int
+put_managing_services(struct buf *b, struct store_txn *txn)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    int r = store_iter_init(&it, txn, DB_SERVICES, NULL, 0, false);
+    jw_name(b, "managingServices");
+    jw_open(b, '[');
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct service_record service;
+        r = service_decode(it.value, it.size, &service);
+        if (r == STORE_OK && service.required >> API_PERMISSION_SYS_ACCOUNT_RW & 1)
+            jw_str(b, service.name);
+    }
+    jw_close(b, ']');
+    return r < 0 ? r : 0;
+}
+
+/* Names, of those in use, too. */
+static int
+put_expired_certs(struct buf *b, struct store_txn *txn)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    int64_t now_us = clock_wall_us();
+    int r = store_iter_init(&it, txn, DB_CERTS, NULL, 0, false);
+    jw_name(b, "expiredCertificates");
+    jw_open(b, '[');
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct cert_record cert;
+        r = cert_decode(it.value, it.size, &cert);
+        if (r == STORE_OK && cert_status(&cert, now_us) == CERT_EXPIRED)
+            jw_str(b, cert.name);
+    }
+    jw_close(b, ']');
+    return r < 0 ? r : 0;
+}
+
+static int
+put_lost_keys(struct buf *b, const struct authd *a, struct store_txn *txn)
+{
+    size_t n, n_lost;
+    int r = secrets_count(a, txn, &n, &n_lost);
+    jw_ku64(b, "lostKeys", n_lost);
+    return r;
+}
+
 static void
 put_rules(struct buf *b, const struct authd *a)
 {
@@ -137,6 +189,12 @@ authd_security_facts(void *self, struct bus_incoming *in)
         r = put_list(&b, a, txn, NULL);
     for (size_t i = 0; r == 0 && i < ARRAY_LEN(lists); i++)
         r = put_list(&b, a, txn, &lists[i]);
+    if (r == 0)
+        r = put_managing_services(&b, txn);
+    if (r == 0)
+        r = put_expired_certs(&b, txn);
+    if (r == 0)
+        r = put_lost_keys(&b, a, txn);
     put_rules(&b, a);
     jw_ku64(&b, "locked", count_locked(a));
     jw_close(&b, '}');

@@ -143,36 +143,20 @@ load(struct authd *a)
     return 0;
 }
 
-/* How many private keys are in the store, and how many of them cannot be opened any more. */
-static int
-count_secrets(const struct authd *a, size_t *ret_n, size_t *ret_lost)
-{
-    CLEANUP(store_abortp) struct store_txn *txn = NULL;
-    struct store_iter it = { 0 };
-    *ret_n = *ret_lost = 0;
-    int r = store_read(a->svc->store, &txn);
-    if (r == 0)
-        r = store_iter_init(&it, txn, DB_SECRETS, NULL, 0, false);
-    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
-        struct secret_record s;
-        r = secret_decode(it.value, it.size, &s);
-        *ret_n += 1;
-        *ret_lost += r == STORE_OK && !vault_fits(&a->vault, s.box, s.box_size);
-    }
-    return r < 0 ? r : 0;
-}
-
 /* Without the vault all but private keys works: it is opened again when one is uploaded. */
 static int
 secrets_open(struct authd *a)
 {
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
     size_t n = 0, lost = 0;
     int r = vault_open(&a->vault, a->svc->state_dir);
     if (r < 0)
         log_err("authd: private keys can neither be opened nor stored file=%s/" VAULT_FILE
                 " error=%s",
                 a->svc->state_dir, strerror(-r));
-    r = count_secrets(a, &n, &lost);
+    r = store_read(a->svc->store, &txn);
+    if (r == 0)
+        r = secrets_count(a, txn, &n, &lost);
     if (r == 0 && lost > 0)
         log_err("authd: private keys cannot be opened: " VAULT_FILE
                 " is not the file that they were sealed with keys=%zu lost=%zu",

@@ -66,6 +66,21 @@ load_owners(struct api_call *call, struct store_txn *txn, unsigned db)
     return NULL;
 }
 
+int
+secrets_count(const struct authd *a, struct store_txn *txn, size_t *ret_n, size_t *ret_n_lost)
+{
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
+    *ret_n = *ret_n_lost = 0;
+    int r = store_iter_init(&it, txn, DB_SECRETS, NULL, 0, false);
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        struct secret_record s;
+        r = secret_decode(it.value, it.size, &s);
+        *ret_n += 1;
+        *ret_n_lost += r == STORE_OK && !vault_fits(&a->vault, s.box, s.box_size);
+    }
+    return r < 0 ? r : 0;
+}
+
 /* ---- what is shown ---- */
 
 static void

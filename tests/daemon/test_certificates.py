@@ -109,6 +109,18 @@ class Certificates(OneDaemon):
         for i in range(5):
             self.assertEqual(self.publish(f"many-{i}"), 200)
 
+    def facts(self):
+        return self.tell(buspeer.SECURITY_FACTS).json
+
+    def test_the_security_advisor_is_told_of_those_that_have_expired(self):
+        key = pki.key()
+        late = pki.issued("late", key, pki.cert("ca", key, ca=True), key, days=-1)
+        self.assertEqual(self.publish("plant", ("late.crt", late), ("b.crt", self.pair("b")[0])),
+                         200)
+        self.assertEqual(self.facts()["expiredCertificates"], ["late.crt"])
+        self.assertEqual(self.publish("plant"), 200)
+        self.assertEqual(self.facts()["expiredCertificates"], [])
+
     # ---- keys ----
 
     def state(self):
@@ -163,6 +175,7 @@ class Certificates(OneDaemon):
         os.unlink(path)
         self.start_again()
         self.assertFalse(usable()["before.key"])
+        self.assertEqual(self.facts()["lostKeys"], 1)
         self.assertIn("private keys cannot be opened", self.fleet.tail("authd"))
         self.kept("postKey", pki.key(), name="after.key")
         self.assertTrue(usable()["after.key"])
@@ -181,6 +194,7 @@ class Certificates(OneDaemon):
         self.assertFalse(usable()["after.key"])
         for k in self.done("getKeys"):
             self.call("deleteKey", path=[k["uuid"]])
+        self.assertEqual(self.facts()["lostKeys"], 0)
 
     def test_there_is_a_limit_of_certificates_and_of_keys(self):
         def fill(operation, listing, delete, thing, make):

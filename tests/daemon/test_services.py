@@ -201,6 +201,14 @@ class Services(AuthdAlone):
         self.assertIn("/displayname", got.body.decode())
         self.assertEqual(self.put("spelled", {"displayname": "5", "displayName": "5"}).status, 200)
 
+    def test_the_security_advisor_is_told_which_may_manage_accounts(self):
+        self.make("modest", "APP_MQTT_RW")
+        self.make("mighty", "SYS_ACCOUNT_RW")
+        managing = lambda: self.tell(buspeer.SECURITY_FACTS).json["managingServices"]
+        self.assertEqual(managing(), ["mighty"])
+        self.put("mighty", {"required": []})
+        self.assertEqual(managing(), [])
+
     # ---- refusals ----
 
     def test_nobody_gives_what_he_does_not_hold(self):

@@ -106,6 +106,16 @@ class Advisor(Suite):
             self.assert_ok(self.admin.delete(f"/users/{id_}"), 204)
         self.wait_status("SEC-ACC-04", "pass")
 
+    def test_a_program_that_may_manage_accounts_is_told(self):
+        self.wait_status("SEC-ACC-05", "pass")
+        self.assert_ok(self.admin.post("/azure-iotedge/services", {
+            "name": "mighty", "required": ["SYS_ACCOUNT_RW"]}))
+        self.assertIn("mighty", self.wait_status("SEC-ACC-05", "fail")["evidence"])
+        self.assert_ok(self.admin.delete("/azure-iotedge/services/mighty"), 204)
+        self.wait_status("SEC-ACC-05", "pass")
+        for id_ in ("SEC-TLS-09", "SEC-TLS-10"):
+            self.wait_status(id_, "pass")
+
     def test_a_locked_account_is_told(self):
         self.assert_ok(self.admin.put("/auth-lock", {**LOCK, "failTimes": 3}))
         user = self.admin.post("/users", {"name": "guessed", "password": PASSWORD,

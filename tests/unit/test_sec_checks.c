@@ -32,6 +32,7 @@ static const char *const good[SEC_N_SOURCES] = {
     [SEC_AUTHD] =
         "{\"active\":[\"sam\"],\"administrators\":[\"sam\"],\"disabled\":[],\"unused\":[],"
         "\"givenPassword\":[],\"oldPassword\":[],\"firstPassword\":[],\"locked\":0,"
+        "\"managingServices\":[],\"expiredCertificates\":[],\"lostKeys\":0,"
         "\"policy\":{\"atLeastOneDigit\":true,\"atLeastOneSpecial\":true,\"lengthMin\":12,"
         "\"mixedUpperLowerLetters\":true,\"enableReminder\":true,\"reminderFrequencyDay\":180},"
         "\"lock\":{\"enable\":true,\"failWindow\":15,\"failTimes\":10,\"lockWindow\":10},"
@@ -147,6 +148,8 @@ static const struct {
       "a, b, c, d, e, f and 2 more" },
     { SEC_AUTHD, "\"givenPassword\":[]", "\"givenPassword\":[\"bob\"]", "SEC-ACC-03", "bob" },
     { SEC_AUTHD, "\"disabled\":[]", "\"disabled\":[\"bob\"]", "SEC-ACC-04", "bob" },
+    { SEC_AUTHD, "\"managingServices\":[]", "\"managingServices\":[\"plc\"]", "SEC-ACC-05",
+      "plc" },
     { SEC_AUTHD, "\"lengthMin\":12", "\"lengthMin\":11", "SEC-PWD-01", "11" },
     { SEC_AUTHD, "\"atLeastOneDigit\":true", "\"atLeastOneDigit\":false", "SEC-PWD-02", "No" },
     { SEC_AUTHD, "\"atLeastOneSpecial\":true", "\"atLeastOneSpecial\":false", "SEC-PWD-03",
@@ -175,6 +178,9 @@ static const struct {
     { SEC_GATEWAY, "\"namesHost\":true", "\"namesHost\":false", "SEC-TLS-06", "not" },
     { SEC_GATEWAY, "\"keyFileMode\":384", "\"keyFileMode\":416", "SEC-TLS-07", "0640" },
     { SEC_GATEWAY, "https://hmi", "http://hmi", "SEC-TLS-08", "http://hmi" },
+    { SEC_AUTHD, "\"expiredCertificates\":[]", "\"expiredCertificates\":[\"old.crt\"]",
+      "SEC-TLS-09", "old.crt" },
+    { SEC_AUTHD, "\"lostKeys\":0", "\"lostKeys\":3", "SEC-TLS-10", "3" },
     { SEC_CLOUDD, "\"tls\":true", "\"tls\":false", "SEC-MQT-01",
       "client 1 (broker.example.org)" },
     { SEC_CLOUDD, "\"verify\":true", "\"verify\":false", "SEC-MQT-02", "client 1" },
