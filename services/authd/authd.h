@@ -130,6 +130,7 @@ struct authd {
     struct vault vault;
     struct loop_timer expiry; /* of certificates (cert_expiry.c) */
     enum integrity integrity;
+    bool integrity_is_unkept;        /* the store has another state: it could not be written */
     struct password_job *jobs;       /* under way */
     struct password_job *job_places; /* PASSWORD_PLACES in guarded memory */
     bool stopping;

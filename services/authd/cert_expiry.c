@@ -9,12 +9,18 @@
 #include "libcommon/audit.h"
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
+#include "libcommon/str.h"
 #include "services/authd/authd.h"
 #include "services/authd/cert.h"
 
 #include "libcommon/banned.h"
 
-enum { AGAIN_S = 24 * 3600, AFTER_FAILURE_S = 600, CHANGES_MAX = CERTS_MAX + SYSTEM_CERTS_MAX };
+enum {
+    AGAIN_S = 24 * 3600,
+    AFTER_FAILURE_S = 600,
+    CHANGES_MAX = CERTS_MAX + SYSTEM_CERTS_MAX,
+    NAME_SHOWN = 200, /* bytes */
+};
 
 /*
  * A clock that was ahead and is right again takes back what was told, so that
@@ -25,6 +31,13 @@ static bool
 is_news(const struct cert_record *c, int64_t now_us)
 {
     return now_us >= c->info.not_before_us && cert_status(c, now_us) != c->told;
+}
+
+/* Bytes of a name in a record; the longest are cut, between characters. */
+static int
+shown(const char *name)
+{
+    return (int)utf8_cut(name, strlen(name), NAME_SHOWN);
 }
 
 static int
@@ -38,9 +51,9 @@ tell(struct authd *a, struct store_txn *txn, struct cert_record *c, int64_t now_
     if (r < 0 || !is_worse)
         return r;
     clock_format(c->info.not_after_us, 0, at);
-    /* A long name may be cut, as the outbox would. */
-    (void)snprintf(message, sizeof(message), "Certificate %.200s of %.200s %s at %s", c->name,
-                   c->source, status == CERT_EXPIRED ? "expired" : "expires", at);
+    (void)snprintf(message, sizeof(message), "Certificate %.*s of %.*s %s at %s",
+                   shown(c->name), c->name, shown(c->source), c->source,
+                   status == CERT_EXPIRED ? "expired" : "expires", at); /* fits */
     struct audit_record record = {
         .event = status == CERT_EXPIRED ? "certificateExpired" : "certificateExpiring",
         .message = message,

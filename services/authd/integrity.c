@@ -75,8 +75,10 @@ authd_integrity_told(void *self, struct bus_incoming *in)
         bus_answer_status(in, API_INVALID);
         return;
     }
-    int r = a->integrity == status ? 0 : keep_status(a, status);
+    bool is_kept = a->integrity == status && !a->integrity_is_unkept;
+    int r = is_kept ? 0 : keep_status(a, status);
     a->integrity = status; /* sign-ins tell the truth on a full disk, too */
+    a->integrity_is_unkept = r < 0;
     if (r < 0)
         log_err("authd: cannot keep the state of integrity error=%s", strerror(-r));
     bus_answer_status(in, r == 0 ? API_OK : r == -ENOSPC ? API_NO_SPACE : API_INTERNAL);

@@ -288,8 +288,9 @@ authd_put_azure_iotedge_service(struct authd *self, struct api_call *call,
         return status;
     if (!change_of(self, call, &record, record.addons != addons_before))
         return API_INTERNAL;
-    int r = str_copy(record.display_name, sizeof(record.display_name),
-                     api_strdup(call, display_name));
+    int r = 0;
+    if (display_name != record.display_name)
+        r = str_copy(record.display_name, sizeof(record.display_name), display_name);
     if (r == 0)
         r = save(txn, &record);
     if (r < 0)

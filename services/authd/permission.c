@@ -56,19 +56,26 @@ permission_known(struct store_txn *txn, uint64_t *ret_bits)
 /* ---- records: id -> bit, name ---- */
 
 static int
-decode(const struct store_iter *it, struct addon_record *ret_addon)
+decode_value(const void *value, size_t size, struct addon_record *ret_addon)
 {
     struct rd r;
-    rd_init(&r, it->value, it->size);
+    rd_init(&r, value, size);
     ret_addon->bit = rd_u8(&r);
     size_t len;
     const char *name = rd_str16(&r, &len);
     if (!rd_ended(&r) || ret_addon->bit < ADDON_BIT_FIRST ||
         ret_addon->bit >= ADDON_BIT_FIRST + ADDONS_MAX ||
-        str_copy_len(ret_addon->name, sizeof(ret_addon->name), name, len) < 0 ||
-        str_copy_len(ret_addon->id, sizeof(ret_addon->id), it->key, it->key_size) < 0)
+        str_copy_len(ret_addon->name, sizeof(ret_addon->name), name, len) < 0)
         return -EPROTO;
     return STORE_OK;
+}
+
+static int
+decode(const struct store_iter *it, struct addon_record *ret_addon)
+{
+    if (str_copy_len(ret_addon->id, sizeof(ret_addon->id), it->key, it->key_size) < 0)
+        return -EPROTO;
+    return decode_value(it->value, it->size, ret_addon);
 }
 
 static int
@@ -89,15 +96,16 @@ permission_find(struct store_txn *txn, const char *id, unsigned *ret_bit)
 {
     const void *value;
     size_t size;
+    struct addon_record addon;
     if (find_builtin(id, ret_bit))
         return STORE_OK;
     if (!addon_id_is_valid(id))
         return STORE_NOT_FOUND;
     int r = store_get(txn, DB_ADDONS, id, strlen(id), &value, &size);
-    if (r == STORE_OK && size == 0)
-        return -EPROTO;
     if (r == STORE_OK)
-        *ret_bit = *(const uint8_t *)value;
+        r = decode_value(value, size, &addon);
+    if (r == STORE_OK)
+        *ret_bit = addon.bit;
     return r;
 }
 

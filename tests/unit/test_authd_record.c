@@ -129,6 +129,39 @@ session_keeps_its_tokens_and_one_from_before_there_were_any_is_read(void **state
     assert_int_equal(session_decode(bytes, size, &got), -EPROTO);
 }
 
+/* Tables came later than the first version, whose schema is still the one. */
+static void
+store_of_the_first_version_is_completed(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const first[] = { "users", "user-names", "roles", "sessions",
+                                         "locks", "config",     "key",   "outbox" };
+    struct user_record user = { .id = 1, .name = "admin" }, got;
+    struct service_record made = service("s", 0, 0), found;
+    uint64_t known;
+    char dir[80], command[96];
+    (void)snprintf(dir, sizeof(dir), "%s/first", f->dir);
+    struct store *store = NULL;
+    struct store_txn *txn = NULL;
+    (void)snprintf(command, sizeof(command), "mkdir '%s'", dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(store_open(dir, first, 8, 1, NULL, &store), 0);
+    assert_int_equal(store_begin(store, &txn), 0);
+    assert_int_equal(user_put(txn, &user), 0); /* its tables are the first here, too */
+    assert_int_equal(store_commit(txn), 0);
+    store_close(store);
+    assert_int_equal(store_open(dir, record_dbs, N_DBS, 1, NULL, &store), 0);
+    assert_int_equal(store_begin(store, &txn), 0);
+    assert_int_equal(user_by_name(txn, "admin", &got), STORE_OK);
+    assert_int_equal(service_get(txn, "s", &found), STORE_NOT_FOUND);
+    assert_int_equal(service_put(txn, &made), 0);
+    assert_int_equal(service_get(txn, "s", &found), STORE_OK);
+    assert_int_equal(permission_known(txn, &known), 0);
+    assert_true(known == permission_builtin);
+    store_abort(txn);
+    store_close(store);
+}
+
 /* ---- add-ons ---- */
 
 static unsigned
@@ -208,6 +241,19 @@ bit_is_free_again_when_nobody_brings_or_holds_it(void **state)
 }
 
 static void
+addon_whose_bit_is_out_of_range_cannot_be_read(void **state)
+{
+    struct fixture *f = *state;
+    unsigned bit;
+    for (unsigned bad = 0; bad < 256; bad++) {
+        const char value[] = { (char)bad, 0, 1, 'n' };
+        assert_int_equal(store_put(f->txn, DB_ADDONS, "APP_A_RW", 8, value, sizeof(value)), 0);
+        bool good = bad >= ADDON_BIT_FIRST && bad < 64;
+        assert_int_equal(permission_find(f->txn, "APP_A_RW", &bit), good ? STORE_OK : -EPROTO);
+    }
+}
+
+static void
 ids_of_addons_have_their_form(void **state)
 {
     (void)state;
@@ -234,12 +280,14 @@ main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(store_of_the_first_version_is_completed),
         TEST(service_is_got_as_it_was_put),
         TEST(cut_or_longer_record_is_refused),
         TEST(session_keeps_its_tokens_and_one_from_before_there_were_any_is_read),
         TEST(addon_has_one_bit_of_its_own),
         TEST(bits_are_as_many_as_there_are_and_then_it_is_told),
         TEST(bit_is_free_again_when_nobody_brings_or_holds_it),
+        TEST(addon_whose_bit_is_out_of_range_cannot_be_read),
         TEST(ids_of_addons_have_their_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
