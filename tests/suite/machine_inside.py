@@ -104,6 +104,9 @@ class Inside:
             assert int(s["CapEff"], 16) == may and int(s["CapBnd"], 16) == may, (d, s["CapBnd"])
             assert s["NoNewPrivs"].strip() == "1" and s["Seccomp"].strip() == "2", d
             assert oct(os.stat(f"{STATE}/{d}").st_mode & 0o777) == "0o700", d
+            with open(f"/proc/{pid_of(d)}/limits", encoding="ascii") as f:
+                core = next(line for line in f if line.startswith("Max core file size"))
+            assert core.split()[4:6] == ["0", "0"], (d, core)
         assert len(uids) == len(harness.DAEMONS) and "0" not in uids, uids
 
     def the_first_sign_in_forces_a_new_password(self):
