@@ -58,7 +58,7 @@ struct x509_info {
     char issuer[X509_TEXT_SIZE]; /* its common name, else its organization; "": neither */
     int64_t not_before_us, not_after_us; /* wall clock */
     bool is_ca;                          /* basicConstraints say so */
-    bool is_self_signed;                 /* and its signature is right */
+    bool is_self_signed;                 /* and its signature is right, and quickly verified */
     unsigned n_certs;                    /* in the file, this one included */
     char signature[X509_TEXT_SIZE];      /* algorithm, e.g. "ecdsa-with-SHA256" */
     uint8_t hash[X509_HASH_SIZE]; /* SHA-256 of this certificate in DER: its fingerprint */

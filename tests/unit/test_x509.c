@@ -324,12 +324,14 @@ private_key_of_rsa_is_at_most_4096_bits(void **state)
     EVP_PKEY_free(key);
 }
 
+static const char bits_65[] = "10000000000000001";
+
 /* OpenSSL computes as long as the numbers of a file are: minutes, in 64 KiB. */
 static void
 rsa_that_would_only_keep_us_busy_is_refused(void **state)
 {
     (void)state;
-    static const char bits_65[] = "10000000000000001", bits_64[] = "8000000000000001";
+    static const char bits_64[] = "8000000000000001";
     EVP_PKEY *key = odd_rsa(2048, 3, "10001");
     fresh();
     add_old_key(&out, key);
@@ -340,6 +342,21 @@ rsa_that_would_only_keep_us_busy_is_refused(void **state)
     fresh();
     add_key(&out, key);
     assert_key(&out, X509_OK, NULL);
+    EVP_PKEY_free(key);
+}
+
+static void
+what_is_slow_to_verify_is_described_unverified(void **state)
+{
+    (void)state;
+    struct x509_info info;
+    char reason[X509_REASON_SIZE];
+    EVP_PKEY *key = odd_rsa(2048, 2, bits_65);
+    fresh();
+    add_made(&out, &(struct spec){ .cn = "slow", .key = key });
+    assert_int_equal(x509_read_certs(out.p, out.n, &info, reason), X509_OK);
+    assert_string_equal(info.common_name, "slow");
+    assert_false(info.is_self_signed);
     EVP_PKEY_free(key);
 }
 
@@ -693,6 +710,7 @@ main(void)
         cmocka_unit_test(weak_keys_are_refused),
         cmocka_unit_test(private_key_of_rsa_is_at_most_4096_bits),
         cmocka_unit_test(rsa_that_would_only_keep_us_busy_is_refused),
+        cmocka_unit_test(what_is_slow_to_verify_is_described_unverified),
         cmocka_unit_test(key_that_cannot_sign_is_refused),
         cmocka_unit_test(encrypted_key_is_refused_and_nobody_is_asked),
         cmocka_unit_test(key_whose_numbers_do_not_belong_together_is_refused),
