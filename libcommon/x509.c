@@ -259,8 +259,19 @@ add_key(const struct block *b, EVP_PKEY **key, char reason[X509_REASON_SIZE])
     return r;
 }
 
+/* What the file may hold besides its key. */
+enum company { KEY_ALONE, KEY_WITH_CERTS };
+
+static bool
+is_company(enum company allowed, const char *label)
+{
+    return str_eq(label, "EC PARAMETERS") || /* which openssl ecparam writes before the key */
+           (allowed == KEY_WITH_CERTS && str_eq(label, "CERTIFICATE"));
+}
+
 static int
-parse_key(const char *pem, size_t len, EVP_PKEY **key, char reason[X509_REASON_SIZE])
+parse_key(const char *pem, size_t len, enum company allowed, EVP_PKEY **key,
+          char reason[X509_REASON_SIZE])
 {
     const char *at = pem, *end = pem + len;
     struct block b;
@@ -268,7 +279,7 @@ parse_key(const char *pem, size_t len, EVP_PKEY **key, char reason[X509_REASON_S
     while (r == 0 && !is_blank(at, end) && (found = next_block(&at, end, &b)) == BLOCK_FOUND) {
         if (strstr(b.label, "PRIVATE KEY") != NULL)
             r = add_key(&b, key, reason);
-        else if (!str_eq(b.label, "EC PARAMETERS")) /* which openssl ecparam writes before */
+        else if (!is_company(allowed, b.label))
             r = refuse(reason, "the key file holds a %s", b.label);
     }
     if (r != 0)
@@ -402,9 +413,10 @@ signs_for(EVP_PKEY *key, EVP_PKEY *public_key)
 }
 
 static int
-check_key(const char *pem, size_t len, EVP_PKEY **ret_key, char reason[X509_REASON_SIZE])
+check_key(const char *pem, size_t len, enum company allowed, EVP_PKEY **ret_key,
+          char reason[X509_REASON_SIZE])
 {
-    int r = parse_key(pem, len, ret_key, reason);
+    int r = parse_key(pem, len, allowed, ret_key, reason);
     if (r == 0)
         r = judge_key(*ret_key, X509_RSA_KEY_BITS_MAX, "the key", reason);
     if (r != 0)
@@ -623,8 +635,15 @@ x509_check_key(const char *pem, size_t len, struct x509_key_info *ret_info,
                char ret_reason[X509_REASON_SIZE])
 {
     CLEANUP(keyp_free) EVP_PKEY *key = NULL;
-    int r = check_key(pem, len, &key, ret_reason);
+    int r = check_key(pem, len, KEY_ALONE, &key, ret_reason);
     return r == 0 ? describe_key(key, ret_info) : r;
+}
+
+int
+x509_check_key_among(const char *pem, size_t len, char ret_reason[X509_REASON_SIZE])
+{
+    CLEANUP(keyp_free) EVP_PKEY *key = NULL;
+    return check_key(pem, len, KEY_WITH_CERTS, &key, ret_reason);
 }
 
 int
@@ -636,7 +655,7 @@ x509_check_pair(const char *cert_pem, size_t cert_len, const char *key_pem, size
     struct x509_info info = { 0 };
     int r = check_certs(cert_pem, cert_len, now_us, &c, &info, ret_reason);
     if (r == 0)
-        r = check_key(key_pem, key_len, &key, ret_reason);
+        r = check_key(key_pem, key_len, KEY_ALONE, &key, ret_reason);
     if (r == 0 && EVP_PKEY_eq(X509_get0_pubkey(c.all[0]), key) != 1)
         r = refuse(ret_reason, "the key is not the certificate's");
     if (r == 0)

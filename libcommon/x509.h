@@ -94,6 +94,9 @@ int x509_check_certs(const char *pem, size_t len, int64_t now_us, struct x509_in
 int x509_check_key(const char *pem, size_t len, struct x509_key_info *ret_info,
                    char ret_reason[X509_REASON_SIZE]);
 
+/* The same of a file that may hold certificates with its key; they are not looked at. */
+int x509_check_key_among(const char *pem, size_t len, char ret_reason[X509_REASON_SIZE]);
+
 /* Both, and that the key is the first certificate's. */
 int x509_check_pair(const char *cert_pem, size_t cert_len, const char *key_pem, size_t key_len,
                     int64_t now_us, struct x509_info *ret_info,

@@ -6,6 +6,7 @@
 #include "libcommon/format.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
+#include "libcommon/x509.h"
 #include "services/cloudd/cloudd.h"
 #include "libcommon/banned.h"
 
@@ -205,6 +206,22 @@ file_name_of(struct mqtt_certificate *c, enum cert_kind kind)
     return &c->ca_pk_file;
 }
 
+/* paho signs with the key, and holds its lock the while: it must be a good one. */
+static enum api_status
+check_key(struct api_call *call, const char *part, const char *pem, size_t n)
+{
+    static const char mark[] = "PRIVATE KEY-----";
+    char reason[X509_REASON_SIZE];
+    if (memmem(pem, n, mark, strlen(mark)) == NULL)
+        return API_OK;
+    int r = x509_check_key_among(pem, n, reason);
+    if (r < 0)
+        return api_fail_errno(call, r, "cannot read the key");
+    return r == X509_OK ? API_OK
+                        : api_fail(call, API_INVALID, api_printf(call, "/%s", part),
+                                   "invalid key content: %s", reason);
+}
+
 /* The uploaded files of a form. */
 static enum api_status
 take_files(struct api_call *call, int64_t id, struct mqtt_configuration *cfg)
@@ -222,6 +239,9 @@ take_files(struct api_call *call, int64_t id, struct mqtt_configuration *cfg)
         if (cert_check((enum cert_kind)kind, bytes, n) < 0)
             return api_fail(call, API_INVALID, pointer, "%s is no PEM file of the right kind",
                             cert_part_names[kind]);
+        enum api_status status = check_key(call, cert_part_names[kind], bytes, n);
+        if (status != API_OK)
+            return status;
         if (file_name == NULL || strlen(file_name) > 255 ||
             !utf8_valid(file_name, strlen(file_name)))
             return api_fail(call, API_INVALID, pointer, "a file name is required");

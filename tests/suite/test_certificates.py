@@ -269,6 +269,23 @@ class Certificates(Suite):
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
         wait_for("its end", lambda: not self.rows("mqtt"))
 
+    def test_a_key_that_an_mqtt_client_cannot_sign_with_is_refused(self):
+        client = self.add_mqtt(1, enable=False)
+        key, slow = pki.key(), pki.key(*pki.rsa(2048), "-pkeyopt", "rsa_keygen_primes:3")
+        pem = pki.cert("gw-mqtt", key)
+        put = lambda **files: self.admin.form("PUT", f"/mqtt/{client}", **files)
+        # also where paho looks for it when there is no other file
+        for part, text in (("caPkFile", slow), ("caPkFile", pem + slow),
+                           ("caCertFile", pem + slow), ("caCertFile", slow + pem)):
+            self.assert_refused(put(**{part: ("k.pem", text)}), 400, f"/{part}",
+                                "more than two primes")
+        self.assert_refused(put(caPkFile=("k.pem", key.replace("\n", "\n!", 1))), 400, "/caPkFile",
+                            "invalid key content")
+        names = self.admin.get(f"/mqtt/{client}").data["certificate"]
+        self.assertEqual(set(names.values()), {""})
+        self.assert_ok(put(caPkFile=("k.pem", pem + key), caCertFile=("c.pem", pem + key)))
+        self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
+
     def listens(self):
         try:
             return self.served()

@@ -487,6 +487,23 @@ files_of_keys_hold_one_key_and_nothing_else(void **state)
 }
 
 static void
+key_may_stand_among_certificates_where_that_is_asked(void **state)
+{
+    (void)state;
+    char reason[X509_REASON_SIZE];
+    EVP_PKEY *key = curve("P-256");
+    fresh();
+    add_key(&out, key);
+    add_made(&out, &(struct spec){ .cn = "gw", .key = key });
+    assert_key(&out, X509_REFUSED, "the key file holds a CERTIFICATE");
+    assert_int_equal(x509_check_key_among(out.p, out.n, reason), X509_OK);
+    add_key(&out, key);
+    assert_int_equal(x509_check_key_among(out.p, out.n, reason), X509_REFUSED);
+    assert_non_null(strstr(reason, "more than one key"));
+    EVP_PKEY_free(key);
+}
+
+static void
 files_of_certificates_hold_certificates_and_nothing_else(void **state)
 {
     (void)state;
@@ -716,6 +733,7 @@ main(void)
         cmocka_unit_test(key_whose_numbers_do_not_belong_together_is_refused),
         cmocka_unit_test(key_of_another_certificate_is_refused),
         cmocka_unit_test(files_of_keys_hold_one_key_and_nothing_else),
+        cmocka_unit_test(key_may_stand_among_certificates_where_that_is_asked),
         cmocka_unit_test(files_of_certificates_hold_certificates_and_nothing_else),
         cmocka_unit_test(bytes_behind_a_certificate_in_its_block_are_refused),
         cmocka_unit_test(chain_is_accepted_in_order_only),
