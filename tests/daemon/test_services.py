@@ -143,6 +143,21 @@ class Services(AuthdAlone):
         self.assertNotIn("AzureIoTEdge/lasting",
                          [s["userName"] for s in self.done("getSessions")])
 
+    def test_an_account_stays_when_the_person_who_made_it_goes(self):
+        role = self.done("postRoles", {"name": "edge", "permissions": [
+            "APP_AIE_RW", "APP_MQTT_RW"]})["id"]
+        user = self.new_user("maker", (role,))
+        who = self.sign_in("maker", SPARE)["who"]
+        made = self.make("left", "APP_MQTT_RW", who=who[:3] + (AIE | MQTT,) + who[4:])
+        self.done("putRole", {"permissions": ["APP_AIE_RW"]}, path=(str(role),))
+        self.assertEqual(self.rights(made["token"]), MQTT)
+        self.done("putUser", {"isActive": False}, path=(str(user),))
+        self.assertEqual(self.rights(made["token"]), MQTT)
+        self.done("deleteUser", path=(str(user),), status=204)
+        self.assertEqual(self.rights(made["token"]), MQTT)
+        self.assertIn("left", self.names_of())
+        self.done("deleteRole", path=(str(role),), status=204)
+
     # ---- changes ----
 
     def test_a_change_is_answered_after_the_front_door_forgot_that_account(self):
