@@ -14,7 +14,7 @@
 
 #include "libcommon/banned.h"
 
-enum { FACTS_MAX = 4096 };
+enum { FACTS_MAX = 32 << 10 }; /* names and a path, each character escaped */
 
 static void
 put_tls(struct buf *b, const struct tls_facts *f)
@@ -23,7 +23,9 @@ put_tls(struct buf *b, const struct tls_facts *f)
     jw_open(b, '{');
     jw_ki64(b, "minVersion", f->min_version);
     jw_kstr(b, "subject", f->subject);
+    jw_kstr(b, "issuer", f->issuer);
     jw_kbool(b, "selfSigned", f->self_signed);
+    jw_kstr(b, "host", f->host);
     jw_kbool(b, "namesHost", f->names_host);
     jw_ki64(b, "notBefore", f->not_before_s);
     jw_ki64(b, "notAfter", f->not_after_s);
@@ -32,6 +34,7 @@ put_tls(struct buf *b, const struct tls_facts *f)
     jw_ki64(b, "keyStrength", f->key_strength);
     jw_kstr(b, "signature", f->signature);
     jw_ki64(b, "signatureStrength", f->signature_strength);
+    jw_kstr(b, "keyFile", f->key_file);
     jw_ki64(b, "keyFileMode", f->key_file_mode);
     jw_close(b, '}');
 }

@@ -493,7 +493,8 @@ name_of(X509_NAME *name, char *out, size_t out_size)
     char *text = NULL;
     BIO *bio = BIO_new(BIO_s_mem());
     long n = -1;
-    if (bio != NULL && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
+    if (bio != NULL &&
+        X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
         n = BIO_get_mem_data(bio, &text);
     int r = n < 0 ? -EIO : 0;
     if (r == 0)
@@ -505,11 +506,12 @@ name_of(X509_NAME *name, char *out, size_t out_size)
 static int
 read_facts(X509 *cert, struct tls_facts *f)
 {
-    char host[HOST_NAME_MAX + 1] = "";
     int digest, key, strength = 0;
     EVP_PKEY *public = X509_get0_pubkey(cert);
     const char *type = public == NULL ? NULL : EVP_PKEY_get0_type_name(public);
-    if (type == NULL || name_of(X509_get_subject_name(cert), f->subject, sizeof(f->subject)) < 0 ||
+    if (type == NULL ||
+        name_of(X509_get_subject_name(cert), f->subject, sizeof(f->subject)) < 0 ||
+        name_of(X509_get_issuer_name(cert), f->issuer, sizeof(f->issuer)) < 0 ||
         time_of(X509_get0_notBefore(cert), &f->not_before_s) < 0 ||
         time_of(X509_get0_notAfter(cert), &f->not_after_s) < 0)
         return -EIO;
@@ -517,12 +519,14 @@ read_facts(X509 *cert, struct tls_facts *f)
     f->key_bits = EVP_PKEY_get_bits(public);
     f->key_strength = EVP_PKEY_get_security_bits(public);
     f->self_signed = X509_self_signed(cert, 0) == 1;
-    f->names_host = gethostname(host, sizeof(host) - 1) == 0 && host[0] != '\0' &&
-                    X509_check_host(cert, host, 0, 0, NULL) == 1;
+    if (gethostname(f->host, sizeof(f->host) - 1) < 0)
+        f->host[0] = '\0';
+    f->names_host = f->host[0] != '\0' && X509_check_host(cert, f->host, 0, 0, NULL) == 1;
     if (X509_get_signature_info(cert, &digest, &key, &strength, NULL) == 1)
         f->signature_strength = strength;
     const char *signature = OBJ_nid2sn(X509_get_signature_nid(cert));
-    (void)str_copy(f->signature, sizeof(f->signature), signature ? signature : ""); /* as above */
+    (void)str_copy(f->signature, sizeof(f->signature),
+                   signature ? signature : ""); /* as above */
     return 0;
 }
 
@@ -533,7 +537,8 @@ tls_get_facts(struct tls *t, struct tls_facts *ret_facts)
     struct stat st;
     pthread_rwlock_rdlock(&t->lock);
     int r = read_facts(t->pair->cert, &f);
-    if (stat(t->pair->key_path, &st) == 0)
+    memcpy(f.key_file, t->pair->key_path, sizeof(f.key_file));
+    if (stat(f.key_file, &st) == 0)
         f.key_file_mode = st.st_mode & 07777;
     pthread_rwlock_unlock(&t->lock);
     ERR_clear_error();

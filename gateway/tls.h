@@ -5,6 +5,7 @@
 #ifndef FIELDGATE_GATEWAY_TLS_H
 #define FIELDGATE_GATEWAY_TLS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -54,16 +55,18 @@ int tls_publish(struct tls *t, struct svc *svc);
 
 /* What the listener offers: see proto/README.md section 4, SECURITY_FACTS. */
 struct tls_facts {
-    int min_version;   /* on the wire: 0x0301 TLS 1.0 … 0x0304 TLS 1.3 */
-    char subject[256]; /* RFC 2253, UTF-8; cut */
+    int min_version;                /* on the wire: 0x0301 TLS 1.0 … 0x0304 TLS 1.3 */
+    char subject[256], issuer[256]; /* RFC 2253, UTF-8; cut */
     bool self_signed;
-    bool names_host;                   /* it is for this machine's host name */
+    char host[HOST_NAME_MAX + 1];      /* this machine's name; "": it has none */
+    bool names_host;                   /* the certificate is for it */
     int64_t not_before_s, not_after_s; /* Unix seconds */
     int key_bits, key_strength;        /* size; bits of security (NIST SP 800-57) */
     char key_type[16];                 /* RSA, EC, … */
     int signature_strength;            /* bits of security; 0: unknown */
     char signature[48];                /* algorithm */
-    unsigned key_file_mode;            /* permission bits; 0: the file cannot be looked at */
+    char key_file[PATH_MAX];
+    unsigned key_file_mode; /* permission bits; 0: the file cannot be looked at */
 };
 /* Of the pair in use now. Does not block. 0, or -EIO: the certificate cannot be read. */
 int tls_get_facts(struct tls *t, struct tls_facts *ret_facts);

@@ -54,13 +54,14 @@ is_unused(const struct authd *a, const struct user_record *user, int64_t now_us)
     return user->is_active && now_us - last_us > unused_us;
 }
 
-/* Its password was chosen by somebody else: at the first start, or by who made it. */
+/* Its password was chosen by somebody else: by who made it, or by who changed it last. */
 static bool
 has_given_password(const struct authd *a, const struct user_record *user, int64_t now_us)
 {
     (void)a;
     (void)now_us;
-    return user->is_active && user->password_changed_us == 0 && user->id != first_id;
+    return user->is_active && (user->password_is_given ||
+                               (user->password_changed_us == 0 && user->id != first_id));
 }
 
 static bool

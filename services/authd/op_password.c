@@ -45,6 +45,8 @@ save(struct password_job *job)
             return API_INTERNAL;
         memcpy(user.password, job->made, sizeof(user.password));
         user.password_changed_us = clock_wall_us();
+        user.password_is_given =
+            call->who->kind != BUS_WHO_USER || (uint64_t)call->who->user_id != user.id;
         user.must_change = false;
         r = user_put(txn, &user);
     }

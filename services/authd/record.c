@@ -12,8 +12,7 @@ const char *const record_dbs[N_DBS] = {
     [DB_USERS] = "users",       [DB_NAMES] = "user-names",  [DB_ROLES] = "roles",
     [DB_SESSIONS] = "sessions", [DB_LOCKS] = "locks",       [DB_CONFIG] = "config",
     [DB_KEY] = "key",           [DB_SERVICES] = "services", [DB_ADDONS] = "addons",
-    [DB_CERTS] = "certs",       [DB_SECRETS] = "secrets",
-    [DB_OUTBOX] = "outbox",
+    [DB_CERTS] = "certs",       [DB_SECRETS] = "secrets",   [DB_OUTBOX] = "outbox",
 };
 
 enum { RECORD_MAX = 8192 };
@@ -59,6 +58,8 @@ record_put(struct store_txn *txn, unsigned db, uint64_t id, struct buf *b)
 
 /* ---- accounts ---- */
 
+enum { MUST_CHANGE = 1, PASSWORD_IS_GIVEN = 2 };
+
 int
 user_decode(const void *value, size_t size, struct user_record *ret_user)
 {
@@ -72,7 +73,9 @@ user_decode(const void *value, size_t size, struct user_record *ret_user)
     u.has_description = rd_u8(&r);
     get_text(&r, u.description, sizeof(u.description));
     u.is_active = rd_u8(&r);
-    u.must_change = rd_u8(&r);
+    uint8_t flags = rd_u8(&r);
+    u.must_change = flags & MUST_CHANGE;
+    u.password_is_given = flags & PASSWORD_IS_GIVEN;
     u.created_us = (int64_t)rd_u64(&r);
     u.password_changed_us = (int64_t)rd_u64(&r);
     u.login_us = (int64_t)rd_u64(&r);
@@ -122,7 +125,8 @@ user_put(struct store_txn *txn, const struct user_record *user)
     buf_put_u8(&b, user->has_description);
     put_text(&b, user->description);
     buf_put_u8(&b, user->is_active);
-    buf_put_u8(&b, user->must_change);
+    buf_put_u8(&b, (user->must_change ? MUST_CHANGE : 0) |
+                       (user->password_is_given ? PASSWORD_IS_GIVEN : 0));
     buf_put_u64(&b, (uint64_t)user->created_us);
     buf_put_u64(&b, (uint64_t)user->password_changed_us);
     buf_put_u64(&b, (uint64_t)user->login_us);

@@ -56,8 +56,9 @@ struct user_record {
     char email[RECORD_EMAIL_SIZE];
     char description[RECORD_DESCRIPTION_SIZE];
     bool is_active;
-    bool must_change;   /* only operations with x-permission self are open until then */
-    int64_t created_us; /* wall clock */
+    bool must_change;       /* only operations with x-permission self are open until then */
+    int64_t created_us;     /* wall clock */
+    bool password_is_given; /* its last change was made by somebody else */
     int64_t password_changed_us; /* 0: never */
     int64_t login_us;            /* 0: never */
     uint64_t roles[RECORD_ROLES_MAX];

@@ -13,6 +13,15 @@
 
 enum { FACTS_MAX = 64 << 10 };
 
+/* To the broker: by name, or by a certificate, which only TLS shows. */
+static bool
+is_identified(const struct mqtt_configuration *cfg)
+{
+    return cfg->user_name[0] != '\0' ||
+           (cfg->certificate_over_tls && cfg->certificate.ca_cert_file[0] != '\0' &&
+            cfg->certificate.ca_pk_file[0] != '\0');
+}
+
 static void
 put_client(struct buf *b, uint32_t id, const struct mqtt_configuration *cfg)
 {
@@ -25,8 +34,7 @@ put_client(struct buf *b, uint32_t id, const struct mqtt_configuration *cfg)
     jw_kbool(b, "tls", cfg->certificate_over_tls);
     jw_kbool(b, "verify", !cfg->insecure_skip_verify);
     jw_kstr(b, "tlsVersion", versions[cfg->tls_version]);
-    jw_kbool(b, "identified",
-             cfg->user_name[0] != '\0' || cfg->certificate.ca_cert_file[0] != '\0');
+    jw_kbool(b, "identified", is_identified(cfg));
     jw_close(b, '}');
 }
 
