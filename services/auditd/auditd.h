@@ -80,7 +80,9 @@ int auditd_copy_filter(struct api_arena *arena, const struct trail_filter *words
 void auditd_put_row(struct buf *b, const struct trail_record *r);
 /* Hands a new record to who follows. */
 void auditd_tell_followers(struct auditd *a, const struct trail_record *r);
-/* op_secadvisor.c. 0 or -errno. */
+/* op_secadvisor.c: works (loop_work) it has at a time at most: documents, and the machine. */
+enum { ADVISOR_WORKS_MAX = 9 };
+/* 0 or -errno. */
 int advisor_open(struct auditd *a);
 /*
  * Who waits for a scan is told 503; documents that are being made are answered, within 3 s.

@@ -12,8 +12,11 @@
 
 #include "libcommon/banned.h"
 
-/* One limits the log, one checks files: each begins the next when it has ended. */
-enum { AUDITD_WORKERS = 2 };
+/*
+ * One limits the log and one checks files, which may take long: each begins the next when it
+ * has ended. One is left for the security advisor.
+ */
+enum { AUDITD_WORKERS = 3 };
 
 static int
 load_setting(struct auditd *a, struct store_txn *txn)
@@ -53,7 +56,7 @@ auditd_open(void *self, struct svc *svc)
     struct auditd *a = self;
     a->svc = svc;
     (void)trail_event_by_code(0); /* makes its table, which other threads read later */
-    loop_set_workers(svc->loop, AUDITD_WORKERS, AUDITD_WORKERS);
+    loop_set_workers(svc->loop, AUDITD_WORKERS, ADVISOR_WORKS_MAX);
     return sodium_init() < 0 ? -EIO : advisor_open(a);
 }
 

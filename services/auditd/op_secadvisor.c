@@ -21,14 +21,14 @@
 #include "libcommon/banned.h"
 
 enum {
-    FRESH_US = 1000000,    /* a scan is good for so long */
-    ASK_US = 2000000,      /* a daemon answers within, or is away */
-    CHECK_US = 4000000,    /* the audit log's chain is checked so long, … */
-    CHECK_STEP = 1000,     /* … so many records at a time */
-    STOP_US = 3000000,     /* documents that are being made may take so long to end */
-    WAITERS_MAX = 32,      /* requests that wait for a scan */
-    DOCUMENTS_MAX = 8,     /* that are made or wait for the worker */
-    FACTS_MAX = 512 << 10, /* bytes of what a source says */
+    FRESH_US = 1000000, /* a scan is good for so long */
+    ASK_US = 2000000,   /* a daemon answers within, or is away */
+    CHECK_US = 4000000, /* the audit log's chain is checked so long, … */
+    CHECK_STEP = 1000,  /* … so many records at a time */
+    STOP_US = 3000000,  /* documents that are being made may take so long to end */
+    WAITERS_MAX = 32,   /* requests that wait for a scan */
+    DOCUMENTS_MAX = ADVISOR_WORKS_MAX - 1, /* that are made or wait for a worker */
+    FACTS_MAX = 512 << 10,                 /* bytes of what a source says */
 };
 
 static const char stopping_text[] = "the daemon is stopping";
@@ -254,6 +254,10 @@ tell_own_facts(struct advisor *s, const char *chain)
     jw_open(&b, '{');
     jw_name(&b, "setting");
     api_encode(&b, &audit_setting_desc, &a->setting, true);
+    jw_name(&b, "systemLog");
+    api_encode(&b, &system_log_setting_desc, &a->log.setting, true);
+    if (a->integrity.state.is_known)
+        jw_kstr(&b, "integrity", a->integrity.state.is_insecure ? "insecure" : "good");
     jw_ku64(&b, "bytes", a->state.bytes);
     jw_ku64(&b, "records", a->state.n);
     jw_ku64(&b, "checked", s->check.n);
@@ -397,7 +401,6 @@ advisor_open(struct auditd *a)
         return r;
     s->a = a;
     loop_timer_init(&s->check_timer, check_on, s);
-    loop_set_workers(a->svc->loop, 1, DOCUMENTS_MAX + 2);
     find_program_dir(s);
     return 0;
 }

@@ -5,7 +5,9 @@
  * The limits follow IEC 62443-4-2 (CR 1.x, 2.x), NIST SP 800-63B and the CIS
  * benchmark for Debian 12 where these give a number.
  */
+#include <arpa/inet.h>
 #include <cjson/cJSON.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +34,7 @@ enum {
     TLS_1_2 = 0x0303,
     LISTS_AGE_MAX = 14, /* days */
     AUDIT_DAYS_MIN = 90,
+    LOG_DAYS_MIN = 30,
     DISK_FREE_MIN = 10, /* percent */
     NAMES_SHOWN = 6,    /* of a list, in evidence */
     DAY_S = 24 * 60 * 60,
@@ -233,7 +236,7 @@ no_managing_service(facts *f, finding *o)
 static enum sec_status
 password_length(facts *f, finding *o)
 {
-    return within(f, o, "policy/lengthMin", LENGTH_MIN, INT64_MAX, "Least length",
+    return within(f, o, "policy/lengthMin", LENGTH_MIN, INT64_MAX, "Shortest password allowed",
                   " characters");
 }
 
@@ -283,8 +286,8 @@ password_age(facts *f, finding *o)
 static enum sec_status
 lock_enabled(facts *f, finding *o)
 {
-    return wants(f, o, "lock/enable", true, "Accounts are locked after failed sign-ins",
-                 "Passwords can be tried without end");
+    return wants(f, o, "lock/enable", true, "The lock is on",
+                 "The lock is off: passwords can be tried without end");
 }
 
 static enum sec_status
@@ -343,10 +346,14 @@ static enum sec_status
 cert_authority(facts *f, finding *o)
 {
     const char *subject = json_text(fact(f, o, "tls/subject"));
+    const char *issuer = json_text(fact(f, o, "tls/issuer"));
     bool self;
-    if (!subject || !get_bool(f, o, "tls/selfSigned", &self))
+    if (!subject || !issuer || !get_bool(f, o, "tls/selfSigned", &self))
         return SEC_UNKNOWN;
-    say(o, "%s, %s", subject, self ? "signed by itself" : "signed by an authority");
+    if (self)
+        say(o, "The certificate of %s is signed by itself", subject);
+    else
+        say(o, "The certificate of %s was issued by %s", subject, issuer);
     return pass_if(!self);
 }
 
@@ -393,17 +400,23 @@ cert_signature(facts *f, finding *o)
 static enum sec_status
 cert_name(facts *f, finding *o)
 {
-    return wants(f, o, "tls/namesHost", true, "It is for the host name of this device",
-                 "It is not for the host name of this device");
+    const char *host = json_text(fact(f, o, "tls/host"));
+    bool names;
+    if (!host || !get_bool(f, o, "tls/namesHost", &names))
+        return SEC_UNKNOWN;
+    say(o, "The host name is %s, and the certificate is %s it", host,
+        names ? "for" : "not for");
+    return pass_if(names);
 }
 
 static enum sec_status
 cert_key_file(facts *f, finding *o)
 {
+    const char *file = json_text(fact(f, o, "tls/keyFile"));
     int64_t mode;
-    if (!get_number(f, o, "tls/keyFileMode", &mode) || mode == 0)
+    if (!file || !get_number(f, o, "tls/keyFileMode", &mode) || mode == 0)
         return SEC_UNKNOWN;
-    say(o, "Mode of the key file: %04llo", (unsigned long long)mode);
+    say(o, "Mode of %s: %04llo", file, (unsigned long long)mode);
     return pass_if((mode & 077) == 0);
 }
 
@@ -436,9 +449,12 @@ origins_encrypted(facts *f, finding *o)
         if (strncmp(text, "https://", strlen("https://")) != 0)
             say(o, "%s%s", n_bad++ ? ", " : "Without encryption: ", text);
     }
-    if (n_bad == 0)
-        say(o, "Origins allowed: %d%s", cJSON_GetArraySize(origins),
-            cJSON_GetArraySize(origins) ? ", all with https" : "");
+    if (n_bad == 0 && cJSON_GetArraySize(origins) == 0)
+        say(o, "No web page of another origin may");
+    else if (n_bad == 0) {
+        say(o, "Allowed: ");
+        say_names(o, origins);
+    }
     return pass_if(n_bad == 0);
 }
 
@@ -447,7 +463,10 @@ origins_encrypted(facts *f, finding *o)
 static bool
 is_here(const char *host)
 {
-    return strncmp(host, "127.", 4) == 0 || str_eq(host, "::1") || str_eq(host, "localhost");
+    struct in_addr four;
+    if (inet_pton(AF_INET, host, &four) == 1)
+        return ntohl(four.s_addr) >> 24 == IN_LOOPBACKNET;
+    return str_eq(host, "::1") || str_eq(host, "localhost");
 }
 
 /* What may be wrong with a connection to a broker: -1 when it is not said. */
@@ -492,10 +511,10 @@ mqtt_is_anonymous(const cJSON *client)
 }
 
 static enum sec_status
-mqtt_all(facts *f, finding *o, mqtt_fault_fn *fault, const char *what)
+mqtt_all(facts *f, finding *o, mqtt_fault_fn *fault, const char *what, const char *if_good)
 {
     const cJSON *clients = fact(f, o, "mqtt"), *client;
-    int n = 0, n_bad = 0;
+    int n = 0, n_tls = 0, n_bad = 0;
     if (!cJSON_IsArray(clients))
         return SEC_UNKNOWN;
     cJSON_ArrayForEach(client, clients)
@@ -506,36 +525,41 @@ mqtt_all(facts *f, finding *o, mqtt_fault_fn *fault, const char *what)
         if (bad < 0 || !server || json_i64(json_get(client, "id"), &id) < 0)
             return SEC_UNKNOWN;
         n++;
+        n_tls += mqtt_flag(client, "tls") == 1;
         if (bad)
             say(o, "%sclient %lld (%s)", n_bad++ ? ", " : what, (long long)id, server);
     }
     if (n_bad == 0)
-        say(o, "Enabled connections: %d%s", n, n ? ", all as they should be" : "");
+        say(o, "Enabled connections: %d, with TLS: %d%s", n, n_tls, n ? if_good : "");
     return pass_if(n_bad == 0);
 }
 
 static enum sec_status
 mqtt_tls(facts *f, finding *o)
 {
-    return mqtt_all(f, o, mqtt_is_open, "Without TLS: ");
+    return mqtt_all(f, o, mqtt_is_open,
+                    "Without TLS: ", "; none without TLS leaves this device");
 }
 
 static enum sec_status
 mqtt_verify(facts *f, finding *o)
 {
-    return mqtt_all(f, o, mqtt_is_blind, "Believes any certificate: ");
+    return mqtt_all(f, o, mqtt_is_blind,
+                    "Believes any certificate: ", "; none with TLS skips the check");
 }
 
 static enum sec_status
 mqtt_version(facts *f, finding *o)
 {
-    return mqtt_all(f, o, mqtt_is_old, "Speaks TLS 1.0 or 1.1: ");
+    return mqtt_all(f, o, mqtt_is_old,
+                    "Speaks TLS 1.0 or 1.1: ", "; none speaks TLS 1.0 or 1.1");
 }
 
 static enum sec_status
 mqtt_identity(facts *f, finding *o)
 {
-    return mqtt_all(f, o, mqtt_is_anonymous, "Without name or certificate of its own: ");
+    return mqtt_all(f, o, mqtt_is_anonymous, "Without name or certificate of its own: ",
+                    "; each that leaves this device has a name or a certificate");
 }
 
 static enum sec_status
@@ -560,42 +584,6 @@ devices_private(facts *f, finding *o)
     return pass_if(n_bad == 0);
 }
 
-/* ---- SSH ---- */
-
-static enum sec_status
-sshd_is_safe(facts *f, finding *o, enum sec_sshd_key key)
-{
-    const char *keyword = sec_sshd_keywords[key];
-    bool installed;
-    if (!get_bool(f, o, "sshd/installed", &installed))
-        return SEC_UNKNOWN;
-    if (!installed) {
-        say(o, "No SSH server is installed");
-        return SEC_PASS;
-    }
-    char path[64];
-    (void)snprintf(path, sizeof(path), "sshd/config/%s", keyword); /* fits */
-    const char *value = json_text(fact(f, o, path));
-    (void)snprintf(path, sizeof(path), "sshd/match/%s", keyword); /* as above */
-    const char *match = json_text(fact(f, o, path));
-    if (!value || !match) {
-        say(o, "The configuration of the SSH server cannot be read");
-        return SEC_UNKNOWN;
-    }
-    say(o, "%s %s", keyword, value);
-    if (match[0])
-        say(o, "; in a Match block: %s", match);
-    return pass_if(!sec_sshd_is_weak(key, value) && !match[0]);
-}
-
-#define X(id, keyword, dflt)                                                                   \
-    static enum sec_status sshd_##id(facts *f, finding *o)                                     \
-    {                                                                                          \
-        return sshd_is_safe(f, o, SEC_SSHD_##id);                                              \
-    }
-SEC_SSHD_TABLE(X)
-#undef X
-
 /* ---- open ports ---- */
 
 struct service {
@@ -603,8 +591,9 @@ struct service {
     bool is_plain; /* speaks without encryption */
     const char *name;
 };
+enum { SSH_PORT = 22 };
 static const struct service services[] = {
-    { 21, true, "FTP" },          { 22, false, "SSH" },
+    { 21, true, "FTP" },          { SSH_PORT, false, "SSH" },
     { 23, true, "Telnet" },       { 68, false, "DHCP client" },
     { 69, true, "TFTP" },         { 80, true, "HTTP" },
     { 110, true, "POP3" },        { 111, true, "RPC" },
@@ -650,9 +639,9 @@ service_at(int64_t port)
     return NULL;
 }
 
-/* Ports of the gateway's own listeners; false: not said. */
+/* Ports of the gateway's own listeners, of TCP; false: not said. */
 static bool
-is_gateway_port(facts *f, int64_t port, bool *ret_ours)
+is_gateway_port(facts *f, const struct open_port *p, bool *ret_ours)
 {
     static const char *const names[] = { "httpsPort", "redirectPort", "httpPort" };
     *ret_ours = false;
@@ -660,65 +649,177 @@ is_gateway_port(facts *f, int64_t port, bool *ret_ours)
         int64_t ours;
         if (json_i64(json_get(f->of[SEC_GATEWAY], names[i]), &ours) < 0)
             return false;
-        *ret_ours = *ret_ours || (ours != 0 && ours == port);
+        *ret_ours =
+            *ret_ours || (ours != 0 && ours == p->port && strncmp(p->proto, "tcp", 3) == 0);
     }
     return true;
 }
 
 static void
-say_port(finding *o, const struct open_port *p, unsigned n_before)
+say_port(finding *o, const struct open_port *p, bool ours, unsigned n_before)
 {
     const struct service *s = service_at(p->port);
+    const char *name = ours ? "the gateway" : s ? s->name : "";
+    bool six = strchr(p->addr, ':') != NULL;
     if (n_before == NAMES_SHOWN)
         say(o, ", …");
-    if (n_before >= NAMES_SHOWN)
-        return;
-    say(o, "%s%s %s%s%s:%lld", n_before ? ", " : "", p->proto, strchr(p->addr, ':') ? "[" : "",
-        p->addr, strchr(p->addr, ':') ? "]" : "", (long long)p->port);
-    say(o, " (%s%suser %s)", s ? s->name : "", s ? ", " : "", p->user);
+    if (n_before < NAMES_SHOWN)
+        say(o, "%s%s %s%s%s:%lld (%s%suser %s)", n_before ? ", " : "", p->proto, six ? "[" : "",
+            p->addr, six ? "]" : "", (long long)p->port, name, name[0] ? ", " : "", p->user);
 }
 
-/* Ports open to the network that are not ours: of plain-text services, or of nobody knows what.
- */
-static enum sec_status
-foreign_ports(facts *f, finding *o, bool plain_only, const char *none)
+/* What is said of the ports that are open to the network. */
+enum port_kind { PORT_GOOD, PORT_BAD, PORT_N_KINDS };
+
+/* Adds those of one kind to the evidence: how many, or -1 when something is not said. */
+static int
+say_ports(facts *f, finding *o, bool plain_only, enum port_kind kind)
 {
     const cJSON *sockets = fact(f, o, "sockets"), *item;
     unsigned n = 0;
-    if (!cJSON_IsArray(sockets))
-        return SEC_UNKNOWN;
     cJSON_ArrayForEach(item, sockets)
     {
         struct open_port p;
         bool ours;
         if (!read_port(item, &p))
-            return SEC_UNKNOWN;
-        if (!is_gateway_port(f, p.port, &ours)) {
+            return -1;
+        if (!is_gateway_port(f, &p, &ours)) {
             o->evidence[0] = '\0';
             say(o, "Which ports are the gateway's own is not known");
-            return SEC_UNKNOWN;
+            return -1;
         }
         const struct service *s = service_at(p.port);
-        bool fine = plain_only ? !(s && s->is_plain) : s != NULL;
-        if (!p.is_loopback && !ours && !fine)
-            say_port(o, &p, n++);
+        bool fine = ours || (plain_only ? !(s && s->is_plain) : s != NULL);
+        if (!p.is_loopback && fine == (kind == PORT_GOOD))
+            say_port(o, &p, ours, n++);
     }
-    if (n == 0)
-        say(o, "%s", none);
-    return pass_if(n == 0);
+    return (int)n;
+}
+
+/*
+ * Ports open to the network that are not ours: of plain-text services, or of
+ * nobody knows what. The evidence has those, or all that are open.
+ */
+static enum sec_status
+foreign_ports(facts *f, finding *o, bool plain_only)
+{
+    if (!cJSON_IsArray(fact(f, o, "sockets")))
+        return SEC_UNKNOWN;
+    int n = say_ports(f, o, plain_only, PORT_BAD);
+    if (n < 0)
+        return SEC_UNKNOWN;
+    if (n > 0)
+        return SEC_FAIL;
+    say(o, "Open: ");
+    if (say_ports(f, o, plain_only, PORT_GOOD) == 0)
+        say(o, "none");
+    return SEC_PASS;
 }
 
 static enum sec_status
 no_plain_service(facts *f, finding *o)
 {
-    return foreign_ports(f, o, true, "None is open to the network");
+    return foreign_ports(f, o, true);
 }
 
 static enum sec_status
 no_foreign_port(facts *f, finding *o)
 {
-    return foreign_ports(f, o, false,
-                         "Nothing but the gateway and services at well-known ports");
+    return foreign_ports(f, o, false);
+}
+
+/* ---- SSH ---- */
+
+/* A server that is not OpenSSH has settings that nobody here can read. */
+static enum sec_status
+without_openssh(facts *f, finding *o)
+{
+    const cJSON *sockets = fact(f, o, "sockets"), *item;
+    if (!cJSON_IsArray(sockets)) {
+        say(o, "OpenSSH is not installed; whether another server is there is not known");
+        return SEC_UNKNOWN;
+    }
+    cJSON_ArrayForEach(item, sockets)
+    {
+        struct open_port p;
+        if (!read_port(item, &p))
+            return SEC_UNKNOWN;
+        if (p.port == SSH_PORT && strncmp(p.proto, "tcp", 3) == 0) {
+            say(o, "OpenSSH is not installed, but something listens on port %d", SSH_PORT);
+            return SEC_UNKNOWN;
+        }
+    }
+    say(o, "OpenSSH is not installed, and nothing listens on port %d", SSH_PORT);
+    return SEC_PASS;
+}
+
+static enum sec_status
+sshd_value_is_safe(facts *f, finding *o, enum sec_sshd_key key)
+{
+    const char *keyword = sec_sshd_keywords[key];
+    char path[64];
+    (void)snprintf(path, sizeof(path), "sshd/config/%s", keyword); /* fits */
+    const char *value = json_text(fact(f, o, path));
+    (void)snprintf(path, sizeof(path), "sshd/match/%s", keyword); /* as above */
+    const char *match = json_text(fact(f, o, path));
+    if (!value || !match) {
+        o->evidence[0] = '\0';
+        say(o, "The configuration of the SSH server cannot be read");
+        return SEC_UNKNOWN;
+    }
+    say(o, "%s%s %s", o->evidence[0] ? "; " : "", keyword, value);
+    if (match[0])
+        say(o, ", in a Match block: %s", match);
+    return pass_if(!sec_sshd_is_weak(key, value) && !match[0]);
+}
+
+/* All of the keys from 'first' to 'last'. */
+static enum sec_status
+sshd_is_safe(facts *f, finding *o, enum sec_sshd_key first, enum sec_sshd_key last)
+{
+    bool installed;
+    if (!get_bool(f, o, "sshd/installed", &installed))
+        return SEC_UNKNOWN;
+    if (!installed)
+        return without_openssh(f, o);
+    enum sec_status status = SEC_PASS;
+    for (int key = (int)first; key <= (int)last; key++) {
+        enum sec_status one = sshd_value_is_safe(f, o, (enum sec_sshd_key)key);
+        if (one == SEC_UNKNOWN)
+            return one;
+        status = one == SEC_FAIL ? one : status;
+    }
+    return status;
+}
+
+static enum sec_status
+sshd_root(facts *f, finding *o)
+{
+    return sshd_is_safe(f, o, SEC_SSHD_ROOT_LOGIN, SEC_SSHD_ROOT_LOGIN);
+}
+
+static enum sec_status
+sshd_passwords(facts *f, finding *o)
+{
+    return sshd_is_safe(f, o, SEC_SSHD_PASSWORD, SEC_SSHD_KEYBOARD);
+}
+
+static enum sec_status
+sshd_empty_passwords(facts *f, finding *o)
+{
+    return sshd_is_safe(f, o, SEC_SSHD_EMPTY, SEC_SSHD_EMPTY);
+}
+
+static enum sec_status
+sshd_tries(facts *f, finding *o)
+{
+    return sshd_is_safe(f, o, SEC_SSHD_TRIES, SEC_SSHD_TRIES);
+}
+
+static enum sec_status
+sshd_x11(facts *f, finding *o)
+{
+    return sshd_is_safe(f, o, SEC_SSHD_X11, SEC_SSHD_X11);
 }
 
 /* ---- the operating system ---- */
@@ -731,20 +832,36 @@ kernel_value(facts *f, finding *o, const char *name, int64_t least, int64_t most
     (void)snprintf(path, sizeof(path), "sysctl/%s", name); /* fits */
     if (!get_number(f, o, path, &v))
         return SEC_UNKNOWN;
-    say(o, "%s = %lld", name, (long long)v);
+    say(o, "%s%s = %lld", o->evidence[0] ? ", " : "", name, (long long)v);
     return pass_if(v >= least && v <= most);
+}
+
+/* 0 for IPv4, and for IPv6 where there is that. */
+static enum sec_status
+both_zero(facts *f, finding *o, const char *four, const char *six)
+{
+    bool has_six;
+    enum sec_status status = kernel_value(f, o, four, 0, 0);
+    if (status != SEC_PASS || !get_bool(f, o, "ipv6", &has_six))
+        return status == SEC_FAIL ? SEC_FAIL : SEC_UNKNOWN;
+    if (has_six)
+        return kernel_value(f, o, six, 0, 0);
+    say(o, "; no IPv6");
+    return SEC_PASS;
 }
 
 static enum sec_status
 no_forwarding(facts *f, finding *o)
 {
-    return kernel_value(f, o, "net.ipv4.ip_forward", 0, 0);
+    return both_zero(f, o, "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding");
 }
 
+/* Of any interface: with all = 0 one of them may still accept them. */
 static enum sec_status
 no_redirects(facts *f, finding *o)
 {
-    return kernel_value(f, o, "net.ipv4.conf.all.accept_redirects", 0, 0);
+    return both_zero(f, o, "net.ipv4.conf.*.accept_redirects",
+                     "net.ipv6.conf.*.accept_redirects");
 }
 
 static enum sec_status
@@ -800,18 +917,38 @@ no_empty_password(facts *f, finding *o)
 static enum sec_status
 safe_programs(facts *f, finding *o)
 {
-    return nobody(f, o, "programs/writable", "Writable by group or others",
-                  "Nobody but the owner can change the installed programs");
+    const char *dir = json_text(fact(f, o, "programs/dir"));
+    if (!dir)
+        return SEC_UNKNOWN;
+    say(o, "%s: ", dir);
+    return nobody(f, o, "programs/writable", "writable by group or others",
+                  "nothing is writable by group or others");
 }
 
 static enum sec_status
 closed_state(facts *f, finding *o)
 {
+    const char *dir = json_text(fact(f, o, "stateDir"));
     int64_t mode;
-    if (!get_number(f, o, "stateMode", &mode))
+    if (!dir || !get_number(f, o, "stateMode", &mode))
         return SEC_UNKNOWN;
-    say(o, "Mode of the directory: %04llo", (unsigned long long)mode);
+    say(o, "Mode of %s: %04llo", dir, (unsigned long long)mode);
     return pass_if((mode & 077) == 0);
+}
+
+static enum sec_status
+files_as_installed(facts *f, finding *o)
+{
+    const char *result = json_text(fact(f, o, "integrity"));
+    if (!result) {
+        say(o, "No check of the installed files has ended yet");
+        return SEC_UNKNOWN;
+    }
+    bool good = str_eq(result, "good");
+    say(o, "The last check found %s",
+        good ? "all files as they were installed"
+             : "files that are not as they were installed");
+    return pass_if(good);
 }
 
 /* ---- time, updates ---- */
@@ -826,22 +963,30 @@ clock_synchronized(facts *f, finding *o)
 static enum sec_status
 lists_fresh(facts *f, finding *o)
 {
-    return within(f, o, "apt/listsAgeDays", 0, LISTS_AGE_MAX, "Package lists were last updated",
-                  " days ago");
+    if (cJSON_IsFalse(fact(f, o, "apt/hasLists"))) {
+        say(o, "There are no package lists");
+        return SEC_FAIL;
+    }
+    return within(f, o, "apt/listsAgeDays", 0, LISTS_AGE_MAX,
+                  "The newest package list was published", " days ago");
 }
 
 static enum sec_status
 unattended(facts *f, finding *o)
 {
-    return wants(f, o, "apt/unattended", true, "Security updates are installed automatically",
-                 "APT::Periodic::Unattended-Upgrade is off or not set");
+    return wants(f, o, "apt/unattended", true,
+                 "unattended-upgrades is installed and enabled, and so is its timer",
+                 "unattended-upgrades, its setting or its timer (apt-daily-upgrade) is missing "
+                 "or off");
 }
 
 static enum sec_status
 no_reboot_pending(facts *f, finding *o)
 {
+    if (!fact(f, o, "rebootRequired"))
+        say(o, "Nothing on this device would tell: unattended-upgrades is not installed");
     return wants(f, o, "rebootRequired", false, "/run/reboot-required is there",
-                 "No update waits for a restart");
+                 "There is no /run/reboot-required, which updates leave when they need one");
 }
 
 /* ---- audit and logs ---- */
@@ -866,19 +1011,27 @@ chain_intact(facts *f, finding *o)
     return SEC_PASS;
 }
 
+/* Of the setting at 'path'. */
+static enum sec_status
+kept(facts *f, finding *o, const char *path, const char *what, int64_t days_min)
+{
+    int64_t days, size_mb;
+    const cJSON *setting = fact(f, o, path), *limit = json_get(setting, "enableTimeToLive");
+    if (!cJSON_IsBool(limit) || json_i64(json_get(setting, "timeToLiveDay"), &days) < 0 ||
+        json_i64(json_get(setting, "desiredDiskCacheSizeMB"), &size_mb) < 0)
+        return SEC_UNKNOWN;
+    bool limited = cJSON_IsTrue(limit);
+    if (limited)
+        say(o, "%s are deleted after %lld days", what, (long long)days);
+    else
+        say(o, "%s are not deleted for their age, only past %lld MB", what, (long long)size_mb);
+    return pass_if(!limited || days >= days_min);
+}
+
 static enum sec_status
 audit_kept(facts *f, finding *o)
 {
-    bool limited;
-    int64_t days;
-    if (!get_bool(f, o, "setting/enableTimeToLive", &limited) ||
-        !get_number(f, o, "setting/timeToLiveDay", &days))
-        return SEC_UNKNOWN;
-    if (limited)
-        say(o, "Records are deleted after %lld days", (long long)days);
-    else
-        say(o, "Records are kept as long as there is room");
-    return pass_if(!limited || days >= AUDIT_DAYS_MIN);
+    return kept(f, o, "setting", "Records", AUDIT_DAYS_MIN);
 }
 
 static enum sec_status
@@ -904,8 +1057,14 @@ audit_has_room(facts *f, finding *o)
 static enum sec_status
 journal_persistent(facts *f, finding *o)
 {
-    return wants(f, o, "journalPersistent", true, "/var/log/journal is there",
-                 "The journal is lost at each restart: there is no /var/log/journal");
+    return wants(f, o, "journalPersistent", true, "The journal is written to /var/log/journal",
+                 "The journal is not written to /var/log/journal: it is lost at each restart");
+}
+
+static enum sec_status
+log_kept(facts *f, finding *o)
+{
+    return kept(f, o, "systemLog", "Lines", LOG_DAYS_MIN);
 }
 
 static enum sec_status
@@ -956,22 +1115,22 @@ const struct sec_check sec_checks[] = {
       "Passwords have at least 12 characters.", "Set lengthMin to 12 or more.",
       "putPasswordPolicy", password_length },
     { "SEC-PWD-02", SEC_GROUP_PASSWORD, SEC_LOW, SEC_AUTHD, "Passwords need a digit.",
-      "Set atLeastOneDigit.", "putPasswordPolicy", password_digit },
+      "Set atLeastOneDigit to true.", "putPasswordPolicy", password_digit },
     { "SEC-PWD-03", SEC_GROUP_PASSWORD, SEC_LOW, SEC_AUTHD,
-      "Passwords need a special character.", "Set atLeastOneSpecial.", "putPasswordPolicy",
-      password_special },
+      "Passwords need a special character.", "Set atLeastOneSpecial to true.",
+      "putPasswordPolicy", password_special },
     { "SEC-PWD-04", SEC_GROUP_PASSWORD, SEC_LOW, SEC_AUTHD,
-      "Passwords need upper and lower case letters.", "Set mixedUpperLowerLetters.",
+      "Passwords need upper and lower case letters.", "Set mixedUpperLowerLetters to true.",
       "putPasswordPolicy", password_mixed },
     { "SEC-PWD-05", SEC_GROUP_PASSWORD, SEC_LOW, SEC_AUTHD,
-      "People are reminded to change their password.", "Set enableReminder.",
+      "People are reminded to change their password.", "Set enableReminder to true.",
       "putPasswordPolicy", password_reminder },
     { "SEC-PWD-06", SEC_GROUP_PASSWORD, SEC_MEDIUM, SEC_AUTHD,
       "No password is older than the reminder allows.",
       "Have the owners change their passwords.", "putUsersMePassword", password_age },
 
     { "SEC-LCK-01", SEC_GROUP_LOCK, SEC_HIGH, SEC_AUTHD,
-      "Accounts are locked after failed sign-ins.", "Set enable.", "putAuthLock",
+      "Accounts are locked after failed sign-ins.", "Set enable to true.", "putAuthLock",
       lock_enabled },
     { "SEC-LCK-02", SEC_GROUP_LOCK, SEC_MEDIUM, SEC_AUTHD,
       "At most 10 failed sign-ins lock an account.", "Set failTimes to 10 or less.",
@@ -979,8 +1138,8 @@ const struct sec_check sec_checks[] = {
     { "SEC-LCK-03", SEC_GROUP_LOCK, SEC_LOW, SEC_AUTHD, "A lock lasts at least 10 minutes.",
       "Set lockWindow to 10 or more.", "putAuthLock", lock_minutes },
     { "SEC-LCK-04", SEC_GROUP_LOCK, SEC_LOW, SEC_AUTHD,
-      "No account is locked at the moment, a trace of guessed passwords.",
-      "Look for signInFail in the audit log, and where the attempts came from.", "getAudits",
+      "No account is locked now, which would be a trace of guessed passwords.",
+      "Look in the audit log for signInFail, and where the attempts came from.", "getAudits",
       nobody_locked },
 
     { "SEC-SES-01", SEC_GROUP_SESSION, SEC_MEDIUM, SEC_AUTHD,
@@ -995,27 +1154,31 @@ const struct sec_check sec_checks[] = {
     { "SEC-TLS-01", SEC_GROUP_TLS, SEC_HIGH, SEC_GATEWAY, "Only TLS 1.2 and newer are spoken.",
       "Install the current version of Fieldgate.", NULL, tls_version },
     { "SEC-TLS-02", SEC_GROUP_TLS, SEC_MEDIUM, SEC_GATEWAY,
-      "The certificate was issued by an authority that clients can check.",
-      "Replace the certificate of the first start by one of your own authority.", NULL,
-      cert_authority },
+      "The certificate was issued by an authority.",
+      "Upload a certificate that your own authority issued, and its key, which clients can "
+      "check, instead of the one of the first start.",
+      "putSystemHttpserver", cert_authority },
     { "SEC-TLS-03", SEC_GROUP_TLS, SEC_HIGH, SEC_GATEWAY,
       "The certificate is valid for another 30 days at least.",
-      "Renew the certificate; it is taken up without a restart.", NULL, cert_valid },
+      "Have the certificate renewed and upload it; new connections get it at once.",
+      "putSystemHttpserver", cert_valid },
     { "SEC-TLS-04", SEC_GROUP_TLS, SEC_MEDIUM, SEC_GATEWAY,
       "The key of the certificate is strong (112 bits of security).",
-      "Use an ECDSA key on P-256, or RSA with 2048 bits or more.", NULL, cert_key },
+      "Upload a certificate with an ECDSA key on P-256, or RSA with 2048 bits or more.",
+      "putSystemHttpserver", cert_key },
     { "SEC-TLS-05", SEC_GROUP_TLS, SEC_MEDIUM, SEC_GATEWAY,
       "The signature of the certificate is strong (112 bits of security).",
-      "Have the certificate issued anew with SHA-256.", NULL, cert_signature },
+      "Have the certificate issued anew with SHA-256, and upload it.", "putSystemHttpserver",
+      cert_signature },
     { "SEC-TLS-06", SEC_GROUP_TLS, SEC_LOW, SEC_GATEWAY, "The certificate names this device.",
-      "Have a certificate issued that lists the host name as a subject alternative name.", NULL,
-      cert_name },
+      "Upload a certificate that has the host name as a subject alternative name.",
+      "putSystemHttpserver", cert_name },
     { "SEC-TLS-07", SEC_GROUP_TLS, SEC_HIGH, SEC_GATEWAY,
-      "Nobody else can read the private key.", "Set the mode of the key file to 0600.", NULL,
-      cert_key_file },
+      "Nobody else can read the private key.", "Set the mode of the key file to 0600 (chmod).",
+      NULL, cert_key_file },
     { "SEC-TLS-08", SEC_GROUP_TLS, SEC_MEDIUM, SEC_GATEWAY,
       "Only encrypted web pages of other origins may call the API.",
-      "Start the gateway without the origins that begin with http://.", NULL,
+      "Take the origins that begin with http:// out of the gateway's option cors-origin.", NULL,
       origins_encrypted },
     { "SEC-TLS-09", SEC_GROUP_TLS, SEC_MEDIUM, SEC_AUTHD,
       "No certificate that is kept or in use has expired.",
@@ -1026,17 +1189,19 @@ const struct sec_check sec_checks[] = {
       keys_open },
 
     { "SEC-MQT-01", SEC_GROUP_MQTT, SEC_HIGH, SEC_CLOUDD,
-      "Connections to MQTT brokers are encrypted.", "Set certificateOverTLS.", "putMqttClient",
-      mqtt_tls },
+      "Connections to MQTT brokers are encrypted.", "Set certificateOverTLS to true.",
+      "putMqttClient", mqtt_tls },
     { "SEC-MQT-02", SEC_GROUP_MQTT, SEC_HIGH, SEC_CLOUDD,
       "Certificates of MQTT brokers are checked.",
-      "Clear insecureSkipVerify, and upload the root certificate that signed the broker's.",
+      "Set insecureSkipVerify to false, and upload the root certificate that signed the "
+      "broker's.",
       "putMqttClient", mqtt_verify },
     { "SEC-MQT-03", SEC_GROUP_MQTT, SEC_MEDIUM, SEC_CLOUDD,
       "MQTT connections use TLS 1.2 or newer.", "Set tlsVersion to 1.2 or 1.3.",
       "putMqttClient", mqtt_version },
     { "SEC-MQT-04", SEC_GROUP_MQTT, SEC_MEDIUM, SEC_CLOUDD, "MQTT brokers know who connects.",
-      "Set userName and password, or upload a certificate.", "putMqttClient", mqtt_identity },
+      "Set userName and password, or upload a certificate and its key for use with TLS.",
+      "putMqttClient", mqtt_identity },
 
     { "SEC-FLD-01", SEC_GROUP_FIELDBUS, SEC_HIGH, SEC_MODBUSD,
       "Modbus devices are reached through private networks only.",
@@ -1045,16 +1210,17 @@ const struct sec_check sec_checks[] = {
 
     { "SEC-SSH-01", SEC_GROUP_SSH, SEC_HIGH, SEC_MACHINE,
       "Nobody signs in as root with a password over SSH.",
-      "Set PermitRootLogin to no or prohibit-password in sshd_config.", NULL, sshd_ROOT_LOGIN },
+      "Set PermitRootLogin to no or prohibit-password in sshd_config.", NULL, sshd_root },
     { "SEC-SSH-02", SEC_GROUP_SSH, SEC_MEDIUM, SEC_MACHINE, "SSH asks for keys, not passwords.",
-      "Set PasswordAuthentication to no in sshd_config.", NULL, sshd_PASSWORD },
+      "Set PasswordAuthentication and KbdInteractiveAuthentication to no in sshd_config.", NULL,
+      sshd_passwords },
     { "SEC-SSH-03", SEC_GROUP_SSH, SEC_HIGH, SEC_MACHINE, "SSH refuses empty passwords.",
-      "Set PermitEmptyPasswords to no in sshd_config.", NULL, sshd_EMPTY },
+      "Set PermitEmptyPasswords to no in sshd_config.", NULL, sshd_empty_passwords },
     { "SEC-SSH-04", SEC_GROUP_SSH, SEC_LOW, SEC_MACHINE,
       "SSH ends a connection after six failed attempts.",
-      "Set MaxAuthTries to 6 or less in sshd_config.", NULL, sshd_TRIES },
+      "Set MaxAuthTries to 6 or less in sshd_config.", NULL, sshd_tries },
     { "SEC-SSH-05", SEC_GROUP_SSH, SEC_LOW, SEC_MACHINE, "SSH forwards no graphical displays.",
-      "Set X11Forwarding to no in sshd_config.", NULL, sshd_X11 },
+      "Set X11Forwarding to no in sshd_config.", NULL, sshd_x11 },
 
     { "SEC-NET-01", SEC_GROUP_NETWORK, SEC_HIGH, SEC_MACHINE,
       "No service without encryption is open to the network.",
@@ -1063,40 +1229,49 @@ const struct sec_check sec_checks[] = {
       "No unknown service is open to the network.",
       "Stop what is not needed, or bind it to 127.0.0.1.", NULL, no_foreign_port },
     { "SEC-NET-03", SEC_GROUP_NETWORK, SEC_MEDIUM, SEC_MACHINE,
-      "The device does not route between its networks.", "Set net.ipv4.ip_forward to 0.", NULL,
+      "The device does not route between its networks.",
+      "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 0 in /etc/sysctl.d.", NULL,
       no_forwarding },
     { "SEC-NET-04", SEC_GROUP_NETWORK, SEC_LOW, SEC_MACHINE, "ICMP redirects are ignored.",
-      "Set net.ipv4.conf.all.accept_redirects to 0.", NULL, no_redirects },
+      "Set accept_redirects of net.ipv4.conf and net.ipv6.conf to 0 in /etc/sysctl.d, for all, "
+      "default and each interface.",
+      NULL, no_redirects },
     { "SEC-NET-05", SEC_GROUP_NETWORK, SEC_LOW, SEC_MACHINE,
       "Packets with a source route are dropped.",
-      "Set net.ipv4.conf.all.accept_source_route to 0.", NULL, no_source_route },
+      "Set net.ipv4.conf.all.accept_source_route to 0 in /etc/sysctl.d.", NULL,
+      no_source_route },
     { "SEC-NET-06", SEC_GROUP_NETWORK, SEC_LOW, SEC_MACHINE,
       "A flood of connection attempts is answered with cookies.",
-      "Set net.ipv4.tcp_syncookies to 1.", NULL, syn_cookies },
+      "Set net.ipv4.tcp_syncookies to 1 in /etc/sysctl.d.", NULL, syn_cookies },
 
     { "SEC-SYS-01", SEC_GROUP_SYSTEM, SEC_MEDIUM, SEC_MACHINE,
-      "Memory addresses of programs are random.", "Set kernel.randomize_va_space to 2.", NULL,
-      random_addresses },
+      "Memory addresses of programs are random.",
+      "Set kernel.randomize_va_space to 2 in /etc/sysctl.d.", NULL, random_addresses },
     { "SEC-SYS-02", SEC_GROUP_SYSTEM, SEC_LOW, SEC_MACHINE,
-      "Addresses of the kernel are hidden.", "Set kernel.kptr_restrict to 1 or 2.", NULL,
-      hidden_pointers },
+      "Addresses of the kernel are hidden.",
+      "Set kernel.kptr_restrict to 1 or 2 in /etc/sysctl.d.", NULL, hidden_pointers },
     { "SEC-SYS-03", SEC_GROUP_SYSTEM, SEC_LOW, SEC_MACHINE,
-      "Privileged programs leave no memory dumps.", "Set fs.suid_dumpable to 0.", NULL,
-      no_setuid_dump },
+      "Privileged programs leave no memory dumps.",
+      "Set fs.suid_dumpable to 0 in /etc/sysctl.d.", NULL, no_setuid_dump },
     { "SEC-SYS-04", SEC_GROUP_SYSTEM, SEC_LOW, SEC_MACHINE,
-      "Links in shared directories are guarded.", "Set fs.protected_symlinks to 1.", NULL,
-      protected_links },
+      "Links in shared directories are guarded.",
+      "Set fs.protected_symlinks to 1 in /etc/sysctl.d.", NULL, protected_links },
     { "SEC-SYS-05", SEC_GROUP_SYSTEM, SEC_HIGH, SEC_MACHINE, "Root is the only superuser.",
       "Remove the other accounts with user id 0.", NULL, one_root },
     { "SEC-SYS-06", SEC_GROUP_SYSTEM, SEC_HIGH, SEC_MACHINE,
-      "Every system account needs a password.",
+      "No account in /etc/passwd is open without a password.",
       "Lock these accounts (passwd -l) or give them a password.", NULL, no_empty_password },
     { "SEC-SYS-07", SEC_GROUP_SYSTEM, SEC_HIGH, SEC_MACHINE,
       "Only their owner can change Fieldgate's programs.",
       "Remove the right to write from group and others (chmod go-w).", NULL, safe_programs },
     { "SEC-SYS-08", SEC_GROUP_SYSTEM, SEC_MEDIUM, SEC_MACHINE,
       "Others cannot look into the stored audit log.",
-      "Set the mode of the state directory to 0700.", NULL, closed_state },
+      "Set the mode of the directory to 0700 (chmod).", NULL, closed_state },
+    { "SEC-SYS-09", SEC_GROUP_SYSTEM, SEC_HIGH, SEC_AUDITD,
+      "The installed files are as they were installed.",
+      "Run the check: it names the files. Install Fieldgate again, and find out who changed "
+      "them.",
+      "putSystemFim", files_as_installed },
 
     { "SEC-TIM-01", SEC_GROUP_TIME, SEC_MEDIUM, SEC_MACHINE,
       "The clock is synchronized, so that records can be compared.",
@@ -1104,10 +1279,14 @@ const struct sec_check sec_checks[] = {
 
     { "SEC-UPD-01", SEC_GROUP_UPDATE, SEC_MEDIUM, SEC_MACHINE,
       "The lists of updates are at most two weeks old.",
-      "Run apt-get update, and install what is new.", NULL, lists_fresh },
+      "Run apt-get update with the archive of security updates among the sources, and install "
+      "what is new.",
+      NULL, lists_fresh },
     { "SEC-UPD-02", SEC_GROUP_UPDATE, SEC_MEDIUM, SEC_MACHINE,
       "Security updates are installed automatically.",
-      "Install unattended-upgrades and enable it.", NULL, unattended },
+      "Install unattended-upgrades, enable it with dpkg-reconfigure, and the timers apt-daily "
+      "and apt-daily-upgrade with systemctl.",
+      NULL, unattended },
     { "SEC-UPD-03", SEC_GROUP_UPDATE, SEC_LOW, SEC_MACHINE,
       "No installed update waits for a restart.", "Restart the device.", NULL,
       no_reboot_pending },
@@ -1115,27 +1294,33 @@ const struct sec_check sec_checks[] = {
     { "SEC-AUD-01", SEC_GROUP_AUDIT, SEC_HIGH, SEC_AUDITD,
       "No record of the audit log was changed or removed.",
       "Keep a copy of the state directory, and find out who had access to the device.",
-      "getAudits", chain_intact },
+      "getAuditsVerify", chain_intact },
     { "SEC-AUD-02", SEC_GROUP_AUDIT, SEC_MEDIUM, SEC_AUDITD,
       "Audit records are kept for at least 90 days.",
-      "Clear enableTimeToLive, or set timeToLiveDay to 90 or more.", "putAuditsConfiguration",
-      audit_kept },
+      "Set enableTimeToLive to false, or timeToLiveDay to 90 or more.",
+      "putAuditsConfiguration", audit_kept },
     { "SEC-AUD-03", SEC_GROUP_AUDIT, SEC_LOW, SEC_AUDITD,
       "There is a warning before old audit records go.", "Set alertThreshold to 90 or less.",
       "putAuditsConfiguration", audit_warns },
     { "SEC-AUD-04", SEC_GROUP_AUDIT, SEC_MEDIUM, SEC_AUDITD,
       "The audit log has room for new records.",
-      "Fetch the records, and raise desiredDiskCacheSizeMB.", "putAuditsConfiguration",
-      audit_has_room },
+      "Download the records to keep them, and raise desiredDiskCacheSizeMB.",
+      "putAuditsConfiguration", audit_has_room },
 
     { "SEC-LOG-01", SEC_GROUP_LOG, SEC_MEDIUM, SEC_MACHINE,
       "The system log survives a restart.",
-      "Make /var/log/journal and restart systemd-journald.", NULL, journal_persistent },
+      "Set Storage=persistent in /etc/systemd/journald.conf and restart systemd-journald.",
+      NULL, journal_persistent },
     { "SEC-LOG-02", SEC_GROUP_LOG, SEC_LOW, SEC_MACHINE, "There is room for logs.",
-      "Free space on the file system of /var/log.", NULL, log_disk_has_room },
+      "Free space on the file system of /var/log, or lower desiredDiskCacheSizeMB of the "
+      "system log.",
+      "putSystemLog", log_disk_has_room },
     { "SEC-LOG-03", SEC_GROUP_LOG, SEC_MEDIUM, SEC_MACHINE,
       "There is room for the state of the device.",
       "Free space on the file system of the state directory.", NULL, disk_has_room },
+    { "SEC-LOG-04", SEC_GROUP_LOG, SEC_LOW, SEC_AUDITD,
+      "The system log is kept for at least 30 days.",
+      "Set enableTimeToLive to false, or timeToLiveDay to 30.", "putSystemLog", log_kept },
 };
 const size_t sec_n_checks = ARRAY_LEN(sec_checks);
 _Static_assert(ARRAY_LEN(sec_checks) <= SEC_CHECKS_MAX, "a report holds all of them");
@@ -1158,7 +1343,7 @@ sec_judge(const struct sec_facts *f, struct sec_report *ret_report)
         }
         o->status = check->judge(f, o);
         if (o->status == SEC_UNKNOWN && !o->evidence[0])
-            say(o, "Not told by %s", source);
+            say(o, "Not said by %s", source);
     }
 }
 

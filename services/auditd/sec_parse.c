@@ -218,6 +218,14 @@ sshd_set(struct sec_sshd *c, enum sec_sshd_key key, const char *value, bool in_m
         c->is_set[key] = true;
 }
 
+/* By its present name. */
+static const char *
+sshd_keyword(const char *word)
+{
+    bool is_old = strcasecmp(word, "ChallengeResponseAuthentication") == 0;
+    return is_old ? sec_sshd_keywords[SEC_SSHD_KEYBOARD] : word;
+}
+
 void
 sec_parse_sshd(struct sec_sshd *c, const char *text, size_t len, bool in_match, unsigned depth,
                sec_sshd_include_fn *include, void *arg)
@@ -237,7 +245,7 @@ sec_parse_sshd(struct sec_sshd *c, const char *text, size_t len, bool in_match, 
                 include(arg, value, matching, depth + 1);
             while (sshd_word(&line, false, value, sizeof(value)));
         for (int i = 0; i < SEC_SSHD_N; i++)
-            if (strcasecmp(keyword, sec_sshd_keywords[i]) == 0)
+            if (strcasecmp(sshd_keyword(keyword), sec_sshd_keywords[i]) == 0)
                 sshd_set(c, (enum sec_sshd_key)i, value, matching);
     }
 }

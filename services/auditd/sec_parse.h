@@ -32,6 +32,7 @@ bool sec_addr_is_private(const char *addr);
 #define SEC_SSHD_TABLE(X)                                                                      \
     X(ROOT_LOGIN, "PermitRootLogin", "prohibit-password")                                      \
     X(PASSWORD, "PasswordAuthentication", "yes")                                               \
+    X(KEYBOARD, "KbdInteractiveAuthentication", "yes") /* passwords, by PAM */                 \
     X(EMPTY, "PermitEmptyPasswords", "no")                                                     \
     X(TRIES, "MaxAuthTries", "6")                                                              \
     X(X11, "X11Forwarding", "no")

@@ -88,6 +88,25 @@ exists(const struct sys_places *p, const char *path)
     return access(place(p, path, full), F_OK) == 0;
 }
 
+/* Of glob(): a directory that is not there has no files. */
+static int
+stop_unless_absent(const char *path, int error)
+{
+    (void)path;
+    return error != ENOENT;
+}
+
+/* Whether there are files of that pattern: 1 or 0; -1 when that cannot be seen. */
+static int
+any(const struct sys_places *p, const char *pattern)
+{
+    char full[PATH_MAX];
+    glob_t found = { 0 };
+    int r = glob(place(p, pattern, full), 0, stop_unless_absent, &found);
+    globfree(&found);
+    return r == 0 ? 1 : r == GLOB_NOMATCH ? 0 : -1;
+}
+
 /* ---- sockets ---- */
 
 static void
@@ -183,14 +202,6 @@ struct sshd_reader {
 
 static void sshd_include(void *arg, const char *pattern, bool in_match, unsigned depth);
 
-/* Of glob(): a directory that is not there has no files, as for sshd. */
-static int
-stop_unless_absent(const char *path, int error)
-{
-    (void)path;
-    return error != ENOENT;
-}
-
 static void
 sshd_read(struct sshd_reader *r, const char *path, bool in_match, unsigned depth)
 {
@@ -252,20 +263,36 @@ put_sshd(struct buf *b, const struct sys_places *p)
 
 /* ---- kernel settings ---- */
 
+/* False: there is none, or no number. */
+static bool
+read_sysctl(const char *path, int64_t *ret_value)
+{
+    char line[64];
+    CLEANUP(closep) FILE *f = open_file(path);
+    if (!f || !fgets(line, sizeof(line), f))
+        return false;
+    line[strcspn(line, "\n")] = '\0';
+    return parse_i64(line, INT32_MIN, INT32_MAX, ret_value) == 0;
+}
+
+/* The largest of those that 'name' stands for, when each can be read. */
 static void
 put_sysctl(struct buf *b, const struct sys_places *p, const char *name)
 {
-    char file[128], path[PATH_MAX], line[64];
-    int64_t value;
+    char file[128], path[PATH_MAX];
+    glob_t found = { 0 };
+    int64_t value, most = INT64_MIN;
     (void)snprintf(file, sizeof(file), "/proc/sys/%s", name); /* fits: names are ours */
     for (char *c = file; *c; c++)
         *c = *c == '.' ? '/' : *c;
-    CLEANUP(closep) FILE *f = open_file(place(p, file, path));
-    if (!f || !fgets(line, sizeof(line), f))
-        return;
-    line[strcspn(line, "\n")] = '\0';
-    if (parse_i64(line, INT32_MIN, INT32_MAX, &value) == 0)
-        jw_ki64(b, name, value);
+    bool all = glob(place(p, file, path), 0, stop_unless_absent, &found) == 0;
+    for (size_t i = 0; all && i < found.gl_pathc; i++) {
+        all = read_sysctl(found.gl_pathv[i], &value);
+        most = all && value > most ? value : most;
+    }
+    globfree(&found);
+    if (all)
+        jw_ki64(b, name, most);
 }
 
 static void
@@ -273,7 +300,9 @@ put_sysctls(struct buf *b, const struct sys_places *p)
 {
     static const char *const names[] = {
         "net.ipv4.ip_forward",
-        "net.ipv4.conf.all.accept_redirects",
+        "net.ipv6.conf.all.forwarding",
+        "net.ipv4.conf.*.accept_redirects",
+        "net.ipv6.conf.*.accept_redirects",
         "net.ipv4.conf.all.accept_source_route",
         "net.ipv4.tcp_syncookies",
         "kernel.randomize_va_space",
@@ -297,13 +326,14 @@ put_passwd(struct buf *b, const struct sys_places *p)
     CLEANUP(closep) FILE *f = open_file(place(p, "/etc/passwd", path));
     struct buf roots, open;
     struct passwd pw = { 0 }, *found;
+    int e;
     if (!f)
         return;
     buf_init(&roots, 4096);
     buf_init(&open, 4096);
     jw_open(&roots, '[');
     jw_open(&open, '[');
-    while (fgetpwent_r(f, &pw, memory, sizeof(memory), &found) == 0) {
+    while ((e = fgetpwent_r(f, &pw, memory, sizeof(memory), &found)) == 0) {
         if (pw.pw_uid == 0 && !str_eq(pw.pw_name, "root"))
             jw_str(&roots, pw.pw_name);
         if (pw.pw_passwd[0] == '\0')
@@ -311,7 +341,7 @@ put_passwd(struct buf *b, const struct sys_places *p)
     }
     jw_close(&roots, ']');
     jw_close(&open, ']');
-    if (roots.err == 0 && open.err == 0) {
+    if (e == ENOENT && roots.err == 0 && open.err == 0) { /* read to its end */
         jw_name(b, "passwd");
         jw_open(b, '{');
         jw_name(b, "extraRoots");
@@ -345,10 +375,11 @@ put_programs(struct buf *b, const char *dir)
         return;
     jw_name(b, "programs");
     jw_open(b, '{');
+    jw_kstr(b, "dir", dir);
     jw_name(b, "writable");
     jw_open(b, '[');
     if (st.st_mode & (S_IWGRP | S_IWOTH))
-        jw_str(b, dir);
+        jw_str(b, ".");
     while ((e = readdir(d)) && n < SHOWN_MAX)
         if (fstatat(dirfd(d), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) &&
             st.st_mode & (S_IWGRP | S_IWOTH)) {
@@ -377,6 +408,7 @@ put_disks(struct buf *b, const struct sys_places *p)
     put_free(b, "freePercent", p->state_dir);
     put_free(b, "logFreePercent", place(p, "/var/log", path));
     jw_close(b, '}');
+    jw_kstr(b, "stateDir", p->state_dir);
     if (stat(p->state_dir, &st) == 0)
         jw_ku64(b, "stateMode", st.st_mode & 07777);
 }
@@ -396,55 +428,102 @@ put_clock(struct buf *b)
     jw_close(b, '}');
 }
 
-/* Of all files of apt.conf.d, in their order: the last word counts. */
+/* Of the files of apt.conf.d, apt reads those without an extension or with ".conf". */
 static bool
-is_unattended(const struct sys_places *p)
+is_apt_conf(const char *path)
 {
-    char pattern[PATH_MAX], value[16] = "0";
+    const char *name = strrchr(path, '/'), *dot = strrchr(path, '.');
+    return name && (!dot || dot < name || str_eq(dot, ".conf"));
+}
+
+/* What apt's configuration says of 'name': the last word counts. False: 0, or nothing. */
+static bool
+apt_is_on(const struct sys_places *p, const char *name, const char *if_unset)
+{
+    char pattern[PATH_MAX], value[16];
     glob_t found = { 0 };
+    (void)str_copy(value, sizeof(value), if_unset); /* fits */
     int r = glob(place(p, "/etc/apt/apt.conf.d/*", pattern), 0, NULL, &found);
     for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
         struct buf text = { 0 };
-        if (read_file(found.gl_pathv[i], &text) < 0)
+        if (!is_apt_conf(found.gl_pathv[i]) || read_file(found.gl_pathv[i], &text) < 0)
             continue; /* apt cannot read it either */
-        (void)sec_parse_apt(text.data, text.len, "APT::Periodic::Unattended-Upgrade", value,
+        (void)sec_parse_apt(text.data, text.len, name, value,
                             sizeof(value)); /* false: stays as it is */
         buf_done(&text);
     }
     globfree(&found);
-    return !str_eq(value, "0") && exists(p, "/usr/bin/unattended-upgrade");
+    return !str_eq(value, "0");
 }
 
-/* When apt-get update last brought something: the newest of what it leaves; 0: never. */
-static time_t
-lists_updated_s(const struct sys_places *p)
+/* It is there, its setting says so, and so does the timer that starts it. */
+static bool
+is_unattended(const struct sys_places *p)
 {
-    static const char *const traces[] = {
-        "/var/lib/apt/lists",
-        "/var/lib/apt/lists/partial",
-        "/var/lib/apt/periodic/update-success-stamp",
-    };
     char path[PATH_MAX];
     struct stat st;
-    time_t newest = 0;
-    for (size_t i = 0; i < ARRAY_LEN(traces); i++)
-        if (stat(place(p, traces[i], path), &st) == 0 && st.st_mtim.tv_sec > newest)
+    return exists(p, "/usr/bin/unattended-upgrade") &&
+           apt_is_on(p, "APT::Periodic::Enable", "1") &&
+           apt_is_on(p, "APT::Periodic::Unattended-Upgrade", "0") &&
+           lstat(place(p, "/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
+                       path),
+                 &st) == 0;
+}
+
+/*
+ * When the newest list was published; 0: there is none. What else apt leaves
+ * tells less: an update that reached nobody renews the times of directories.
+ */
+static int64_t
+newest_list_s(const struct sys_places *p)
+{
+    char pattern[PATH_MAX];
+    glob_t found = { 0 };
+    struct stat st;
+    int64_t newest = 0;
+    int r = glob(place(p, "/var/lib/apt/lists/*Release", pattern), 0, NULL, &found);
+    for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
+        if (stat(found.gl_pathv[i], &st) == 0 && st.st_mtim.tv_sec > newest)
             newest = st.st_mtim.tv_sec;
+    globfree(&found);
     return newest;
 }
 
 static void
 put_apt(struct buf *b, const struct sys_places *p)
 {
-    time_t updated_s = lists_updated_s(p), now_s = clock_wall_us() / 1000000;
+    int64_t newest_s = newest_list_s(p), now_s = clock_wall_us() / 1000000;
     if (!exists(p, "/etc/apt"))
         return; /* another kind of system: not known */
     jw_name(b, "apt");
     jw_open(b, '{');
-    if (updated_s > 0)
-        jw_ki64(b, "listsAgeDays", (now_s - updated_s) / DAY_S);
+    jw_kbool(b, "hasLists", newest_s > 0);
+    if (newest_s > 0)
+        jw_ki64(b, "listsAgeDays", (now_s - newest_s) / DAY_S);
     jw_kbool(b, "unattended", is_unattended(p));
     jw_close(b, '}');
+}
+
+/* That the file is not there says something only where somebody would make it. */
+static void
+put_reboot(struct buf *b, const struct sys_places *p)
+{
+    bool needed = exists(p, "/run/reboot-required");
+    if (needed || exists(p, "/etc/kernel/postinst.d/unattended-upgrades") ||
+        exists(p, "/usr/share/update-notifier/notify-reboot-required"))
+        jw_kbool(b, "rebootRequired", needed);
+}
+
+/* ---- the journal ---- */
+
+/* With a volatile one, files of an earlier time may lie in /var/log. */
+static void
+put_journal(struct buf *b, const struct sys_places *p)
+{
+    int in_var = any(p, "/var/log/journal/*/system.journal");
+    int in_run = any(p, "/run/log/journal/*/system.journal");
+    if (in_var >= 0 && in_run >= 0)
+        jw_kbool(b, "journalPersistent", in_var && !in_run);
 }
 
 void
@@ -459,7 +538,8 @@ sys_machine_facts(const struct sys_places *p, struct buf *b)
     put_disks(b, p);
     put_clock(b);
     put_apt(b, p);
-    jw_kbool(b, "rebootRequired", exists(p, "/run/reboot-required"));
-    jw_kbool(b, "journalPersistent", exists(p, "/var/log/journal"));
+    put_reboot(b, p);
+    put_journal(b, p);
+    jw_kbool(b, "ipv6", exists(p, "/proc/net/if_inet6"));
     jw_close(b, '}');
 }

@@ -193,3 +193,25 @@ class Advisor(OneDaemon):
             self.assertEqual(f.read(5), b"%PDF-")
         os.unlink(path)
         self.assertEqual(os.listdir(spool), [])
+
+
+class WhileFilesAreChecked(OneDaemon):
+    name = "auditd"
+    options = ("--set", "manifest={dir}/MANIFEST")
+
+    @classmethod
+    def prepare(cls):
+        manifest = f"{cls.fleet.dir}/MANIFEST"
+        cls.daemon.argv = [a.format(dir=cls.fleet.dir) for a in cls.daemon.argv]
+        with open(f"{cls.fleet.dir}/large", "wb") as f:
+            f.truncate(512 << 20)  # nobody waits for the check, so it takes 20 s at least
+        os.chmod(f.name, 0o644)
+        with open(manifest, "w", encoding="ascii") as f:
+            f.write(f"fieldgate-manifest 1\nf 644 {'0' * 64} {cls.fleet.dir}/large\n")
+        os.chmod(manifest, 0o644)
+
+    def test_a_long_check_of_files_does_not_hold_up_the_report(self):
+        found = {f["id"]: f for group in self.done("getSecurityReport").values() for f in group}
+        self.assertIn("has ended yet", found["SEC-SYS-09"]["evidence"])
+        self.assertEqual(found["SEC-SYS-09"]["status"], "unknown")
+        self.assertEqual(found["SEC-SYS-08"]["status"], "pass")

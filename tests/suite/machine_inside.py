@@ -162,19 +162,24 @@ class Inside:
         # the machine of this test may deny even root to ask for the state of the clock
         hidden = set() if ctypes.CDLL(None).adjtimex(
             ctypes.create_string_buffer(512)) >= 0 else {"SEC-TIM-01"}
+        if not os.path.exists("/etc/kernel/postinst.d/unattended-upgrades"):
+            hidden.add("SEC-UPD-03")  # nobody would say that an update needs a restart
 
         def scanned():
             data = self.admin.get("/secadvisor/report").data
             found = {f["id"]: f for group in data.values() for f in group}
             unknown = {f["id"] for f in found.values() if f["status"] == "unknown"}
+            if "SEC-SYS-09" in unknown:
+                return None  # the first check of the installed files has not ended
             assert unknown == hidden, unknown
             return found if port in found["SEC-NET-02"]["evidence"] else None
         with socket.create_server(("0.0.0.0", 0)) as s:
             port = f":{s.getsockname()[1]} (user root)"
-            found = wait_for("the open port", scanned, 10, 0.2)
+            found = wait_for("the open port", scanned, 60, 0.2)
         assert found["SEC-NET-02"]["status"] == "fail", found["SEC-NET-02"]
         assert found["SEC-SYS-07"]["status"] == "pass", found["SEC-SYS-07"]
         assert found["SEC-SYS-08"]["status"] == "pass", found["SEC-SYS-08"]
+        assert found["SEC-SYS-09"]["status"] == "pass", found["SEC-SYS-09"]
         reply = self.admin.get("/secadvisor/report?download=true")
         assert reply.body.startswith(b"%PDF-"), reply
 

@@ -11,6 +11,7 @@ import time
 
 import contract
 import harness
+import pki
 from harness import PASSWORD, Suite, wait_for
 
 POLICY = {"atLeastOneDigit": False, "atLeastOneSpecial": False, "lengthMin": 8,
@@ -18,6 +19,7 @@ POLICY = {"atLeastOneDigit": False, "atLeastOneSpecial": False, "lengthMin": 8,
 LOCK = {"enable": True, "failWindow": 15, "failTimes": 10, "lockWindow": 10}
 SESSION = {"maxCountByUser": 32, "timeoutMin": 1440, "idleTimeoutMin": 60}
 AUDIT = {"enableTimeToLive": False, "timeToLiveDay": 7, "alertThreshold": 80}
+LOG = {"enableTimeToLive": False, "timeToLiveDay": 7}
 # finding, where it is set, what was there, what makes it fail, what makes it pass
 SETTINGS = (
     ("SEC-PWD-01", "/password-policy", POLICY, {"lengthMin": 11}, {"lengthMin": 12}),
@@ -34,11 +36,13 @@ SETTINGS = (
     ("SEC-SES-03", "/sessions/configuration", SESSION, {"maxCountByUser": 6}, {"maxCountByUser": 5}),
     ("SEC-AUD-02", "/audits/configuration", AUDIT, {"enableTimeToLive": True, "timeToLiveDay": 89},
      {"enableTimeToLive": True, "timeToLiveDay": 90}),
+    ("SEC-LOG-04", "/system/log", LOG, {"enableTimeToLive": True, "timeToLiveDay": 29},
+     {"enableTimeToLive": True, "timeToLiveDay": 30}),
     ("SEC-AUD-03", "/audits/configuration", AUDIT, {"alertThreshold": 91}, {"alertThreshold": 90}),
 )
 
 
-class Advisor(Suite):
+class Scans(Suite):
     def report(self, client=None):
         return self.assert_ok((client or self.admin).get("/secadvisor/report"))
 
@@ -52,6 +56,25 @@ class Advisor(Suite):
             return f if f["status"] == status else None
         return wait_for(f"{id_} to be {status}", there, 6, 0.1)
 
+
+class AnUpload(Scans):
+    def test_an_uploaded_certificate_turns_the_findings_that_name_the_operation(self):
+        found = self.wait_status("SEC-TLS-02", "fail")
+        self.assertEqual(found["operation"], "putSystemHttpserver")
+        self.assertIn("signed by itself", found["evidence"])
+        ca_key, key = pki.key(), pki.key()
+        cert = pki.issued("elsewhere", key, pki.cert("Plant CA", ca_key, ca=True), ca_key, days=20)
+        self.assert_ok(self.admin.form("PUT", "/system/httpserver", certFile=("a.crt", cert),
+                                       keyFile=("a.key", key)))
+        self.assertIn("CN=Plant CA", self.wait_status("SEC-TLS-02", "pass")["evidence"])
+        self.wait_status("SEC-TLS-03", "fail")  # 20 days
+        self.assertIn(os.uname().nodename, self.wait_status("SEC-TLS-06", "fail")["evidence"])
+        path = re.match(r"Mode of (.*): 0600$", self.findings()["SEC-TLS-07"]["evidence"]).group(1)
+        with open(path, encoding="ascii") as f:
+            self.assertEqual(f.read(), key)  # of the pair that is in use
+
+
+class Advisor(Scans):
     # ---- findings ----
 
     def test_every_finding_says_what_was_seen_and_what_to_do(self):
@@ -102,9 +125,13 @@ class Advisor(Suite):
             self.assert_ok(self.sign_in(f"chief{i}").put(
                 "/users/me/password", {"oldPassword": PASSWORD, "newPassword": PASSWORD + "x"}))
         self.wait_status("SEC-ACC-03", "pass")
+        self.assert_ok(self.admin.put(f"/users/{ids[2]}/password",
+                                      {"newPassword": PASSWORD + "y"}))
+        self.assertIn("chief2", self.wait_status("SEC-ACC-03", "fail")["evidence"])
         for id_ in ids:
             self.assert_ok(self.admin.delete(f"/users/{id_}"), 204)
         self.wait_status("SEC-ACC-04", "pass")
+        self.wait_status("SEC-ACC-03", "pass")
 
     def test_a_program_that_may_manage_accounts_is_told(self):
         self.wait_status("SEC-ACC-05", "pass")
@@ -138,6 +165,8 @@ class Advisor(Suite):
                  ({"insecureSkipVerify": False, "server": "other.invalid"}, "SEC-MQT-04", "SEC-MQT-02"),
                  ({"certificateOverTLS": False, "userName": "gw"}, "SEC-MQT-01", "SEC-MQT-04"),
                  ({"server": "127.0.0.1", "userName": ""}, None, "SEC-MQT-01"))
+        key = pki.key()
+        cert = pki.cert("client", key)
         for change, fails, passes in steps:
             self.assert_ok(self.admin.put(f"/mqtt/{client}", change))
             if fails:
@@ -145,6 +174,13 @@ class Advisor(Suite):
             self.wait_status(passes, "pass")
         self.assert_ok(self.admin.put(f"/mqtt/{client}", {"server": "broker.invalid"}))
         self.wait_status("SEC-MQT-01", "fail")
+        self.assert_ok(self.admin.form("PUT", f"/mqtt/{client}", caCertFile=("c.crt", cert),
+                                       caPkFile=("c.key", key)))
+        self.wait_status("SEC-MQT-04", "fail")  # without TLS nobody sees the certificate
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", {"certificateOverTLS": True}))
+        self.wait_status("SEC-MQT-04", "pass")
+        self.assert_ok(self.admin.put(f"/mqtt/{client}", {"certificateOverTLS": False}))
+        self.wait_status("SEC-MQT-04", "fail")
         self.assert_ok(self.admin.put(f"/mqtt/{client}", {"enable": False}))
         self.wait_status("SEC-MQT-01", "pass")
         self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
@@ -313,13 +349,14 @@ class Advisor(Suite):
             same = f"Inspected {time.strftime('%Y-%m-%d %H:%M:%S', at)} UTC" in text
             return (path, text, found) if same else None
         path, text, found = wait_for("answer and document of one scan", of_one_scan)
-        words = set(text.split())
+        words, letters = set(text.split()), "".join(text.split())
         for f in found.values():
             self.assertIn(f["id"], words)
             self.assertIn(f["message"], text)
-            for part in (f["remedy"], f["evidence"], f["operation"] or "none: on the device itself"):
+            parts = (f["remedy"], f["evidence"], f["operation"] or "none: on the device itself")
+            for part in parts:
                 # the rest of a wrapped line stands under its beginning
-                self.assertEqual([w for w in part.split() if w not in words], [], f)
+                self.assertIn("".join(part.split()), letters, f)
         info = self.tool("pdfinfo", path)
         self.assertRegex(info, r"Title: +Security report")
         self.assertRegex(info, r"Author: +Fieldgate")

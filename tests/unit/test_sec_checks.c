@@ -25,10 +25,12 @@ static const char *const good[SEC_N_SOURCES] = {
     [SEC_GATEWAY] =
         "{\"httpsPort\":8443,\"httpPort\":59000,\"redirectPort\":0,\"corsOrigins\":[\"https://"
         "hmi\"],\"tls\":{\"minVersion\":771,"
-        "\"subject\":\"CN=gw\",\"selfSigned\":false,\"namesHost\":true,\"notBefore\":"
+        "\"subject\":\"CN=gw\",\"issuer\":\"CN=Plant CA\",\"selfSigned\":false,"
+        "\"host\":\"gw\",\"namesHost\":true,\"notBefore\":"
         "1700000000,"
         "\"notAfter\":1900000000,\"keyType\":\"EC\",\"keyBits\":256,\"keyStrength\":128,"
-        "\"signature\":\"ecdsa-with-SHA256\",\"signatureStrength\":128,\"keyFileMode\":384}}",
+        "\"signature\":\"ecdsa-with-SHA256\",\"signatureStrength\":128,"
+        "\"keyFile\":\"/s/gw.key\",\"keyFileMode\":384}}",
     [SEC_AUTHD] =
         "{\"active\":[\"sam\"],\"administrators\":[\"sam\"],\"disabled\":[],\"unused\":[],"
         "\"givenPassword\":[],\"oldPassword\":[],\"firstPassword\":[],\"locked\":0,"
@@ -43,18 +45,25 @@ static const char *const good[SEC_N_SOURCES] = {
                    "\"tlsVersion\":\"1.0\",\"identified\":false}]}",
     [SEC_MODBUSD] = "{\"devices\":[\"192.168.1.5\",\"0.0.0.0\"]}",
     [SEC_AUDITD] = "{\"setting\":{\"enableTimeToLive\":false,\"timeToLiveDay\":7,"
-                   "\"alertThreshold\":80,\"desiredDiskCacheSizeMB\":100},\"bytes\":1000,"
+                   "\"alertThreshold\":80,\"desiredDiskCacheSizeMB\":100},"
+                   "\"systemLog\":{\"enableTimeToLive\":true,\"timeToLiveDay\":30,"
+                   "\"desiredDiskCacheSizeMB\":50},\"integrity\":\"good\",\"bytes\":1000,"
                    "\"records\":5,\"checked\":5,\"badId\":6,\"chain\":\"intact\"}",
     [SEC_MACHINE] =
         "{\"sockets\":[{\"proto\":\"tcp\",\"addr\":\"0.0.0.0\",\"port\":8443,\"user\":\"gw\","
         "\"loopback\":false},{\"proto\":\"tcp\",\"addr\":\"127.0.0.1\",\"port\":23,"
         "\"user\":\"root\",\"loopback\":true}],\"sshd\":{\"installed\":false},"
-        "\"sysctl\":{\"net.ipv4.ip_forward\":0,\"net.ipv4.conf.all.accept_redirects\":0,"
+        "\"ipv6\":true,\"sysctl\":{\"net.ipv4.ip_forward\":0,"
+        "\"net.ipv6.conf.all.forwarding\":0,\"net.ipv4.conf.*.accept_redirects\":0,"
+        "\"net.ipv6.conf.*.accept_redirects\":0,"
         "\"net.ipv4.conf.all.accept_source_route\":0,\"net.ipv4.tcp_syncookies\":1,"
         "\"kernel.randomize_va_space\":2,\"kernel.kptr_restrict\":1,\"fs.suid_dumpable\":0,"
         "\"fs.protected_symlinks\":1},\"passwd\":{\"extraRoots\":[],\"noPassword\":[]},"
-        "\"programs\":{\"writable\":[]},\"disk\":{\"freePercent\":50,\"logFreePercent\":50},"
-        "\"stateMode\":448,\"clock\":{\"synchronized\":true},\"apt\":{\"listsAgeDays\":3,"
+        "\"programs\":{\"dir\":\"/lib/"
+        "gw\",\"writable\":[]},\"disk\":{\"freePercent\":50,\"logFreePercent\":50},"
+        "\"stateDir\":\"/"
+        "s\",\"stateMode\":448,\"clock\":{\"synchronized\":true},\"apt\":{\"hasLists\":true,"
+        "\"listsAgeDays\":3,"
         "\"unattended\":true},\"rebootRequired\":false,\"journalPersistent\":true}",
 };
 
@@ -175,14 +184,22 @@ static const struct {
     { SEC_GATEWAY, "\"keyStrength\":128", "\"keyStrength\":80", "SEC-TLS-04", "80" },
     { SEC_GATEWAY, "\"signatureStrength\":128", "\"signatureStrength\":63", "SEC-TLS-05",
       "63" },
-    { SEC_GATEWAY, "\"namesHost\":true", "\"namesHost\":false", "SEC-TLS-06", "not" },
-    { SEC_GATEWAY, "\"keyFileMode\":384", "\"keyFileMode\":416", "SEC-TLS-07", "0640" },
+    { SEC_GATEWAY, "\"namesHost\":true", "\"namesHost\":false", "SEC-TLS-06",
+      "gw, and the certificate is not for it" },
+    { SEC_GATEWAY, "\"keyFileMode\":384", "\"keyFileMode\":416", "SEC-TLS-07",
+      "/s/gw.key: 0640" },
     { SEC_GATEWAY, "https://hmi", "http://hmi", "SEC-TLS-08", "http://hmi" },
     { SEC_AUTHD, "\"expiredCertificates\":[]", "\"expiredCertificates\":[\"old.crt\"]",
       "SEC-TLS-09", "old.crt" },
     { SEC_AUTHD, "\"lostKeys\":0", "\"lostKeys\":3", "SEC-TLS-10", "3" },
     { SEC_CLOUDD, "\"tls\":true", "\"tls\":false", "SEC-MQT-01",
       "client 1 (broker.example.org)" },
+    { SEC_CLOUDD,
+      "\"server\":\"127.0.0.1\",\"tls\":false,\"verify\":true,\"tlsVersion\":\"1.0\","
+      "\"identified\":false",
+      "\"server\":\"127.example.org\",\"tls\":false,\"verify\":true,\"tlsVersion\":\"1.0\","
+      "\"identified\":true",
+      "SEC-MQT-01", "client 2 (127.example.org)" },
     { SEC_CLOUDD, "\"verify\":true", "\"verify\":false", "SEC-MQT-02", "client 1" },
     { SEC_CLOUDD, "\"tlsVersion\":\"1.2\"", "\"tlsVersion\":\"1.1\"", "SEC-MQT-03",
       "client 1" },
@@ -195,7 +212,12 @@ static const struct {
       "tcp 0.0.0.0:9999 (user gw)" },
     { SEC_MACHINE, "\"net.ipv4.ip_forward\":0", "\"net.ipv4.ip_forward\":1", "SEC-NET-03",
       "= 1" },
-    { SEC_MACHINE, "accept_redirects\":0", "accept_redirects\":1", "SEC-NET-04", "= 1" },
+    { SEC_MACHINE, "net.ipv6.conf.all.forwarding\":0", "net.ipv6.conf.all.forwarding\":1",
+      "SEC-NET-03", "ipv6.conf.all.forwarding = 1" },
+    { SEC_MACHINE, "ipv4.conf.*.accept_redirects\":0", "ipv4.conf.*.accept_redirects\":1",
+      "SEC-NET-04", "= 1" },
+    { SEC_MACHINE, "ipv6.conf.*.accept_redirects\":0", "ipv6.conf.*.accept_redirects\":1",
+      "SEC-NET-04", "ipv6.conf.*.accept_redirects = 1" },
     { SEC_MACHINE, "source_route\":0", "source_route\":1", "SEC-NET-05", "= 1" },
     { SEC_MACHINE, "tcp_syncookies\":1", "tcp_syncookies\":0", "SEC-NET-06", "= 0" },
     { SEC_MACHINE, "va_space\":2", "va_space\":1", "SEC-SYS-01", "= 1" },
@@ -205,9 +227,13 @@ static const struct {
     { SEC_MACHINE, "\"extraRoots\":[]", "\"extraRoots\":[\"toor\"]", "SEC-SYS-05", "toor" },
     { SEC_MACHINE, "\"noPassword\":[]", "\"noPassword\":[\"guest\"]", "SEC-SYS-06", "guest" },
     { SEC_MACHINE, "\"writable\":[]", "\"writable\":[\"authd\"]", "SEC-SYS-07", "authd" },
-    { SEC_MACHINE, "\"stateMode\":448", "\"stateMode\":488", "SEC-SYS-08", "0750" },
+    { SEC_MACHINE, "\"stateMode\":448", "\"stateMode\":488", "SEC-SYS-08", "/s: 0750" },
+    { SEC_AUDITD, "\"integrity\":\"good\"", "\"integrity\":\"insecure\"", "SEC-SYS-09",
+      "not as" },
     { SEC_MACHINE, "\"synchronized\":true", "\"synchronized\":false", "SEC-TIM-01", "not" },
     { SEC_MACHINE, "\"listsAgeDays\":3", "\"listsAgeDays\":15", "SEC-UPD-01", "15 days" },
+    { SEC_MACHINE, "\"hasLists\":true", "\"hasLists\":false", "SEC-UPD-01",
+      "no package lists" },
     { SEC_MACHINE, "\"unattended\":true", "\"unattended\":false", "SEC-UPD-02", "off" },
     { SEC_MACHINE, "\"rebootRequired\":false", "\"rebootRequired\":true", "SEC-UPD-03",
       "reboot" },
@@ -220,6 +246,8 @@ static const struct {
       "no" },
     { SEC_MACHINE, "\"logFreePercent\":50", "\"logFreePercent\":9", "SEC-LOG-02", "9 %" },
     { SEC_MACHINE, "\"freePercent\":50", "\"freePercent\":9", "SEC-LOG-03", "9 %" },
+    { SEC_AUDITD, "\"timeToLiveDay\":30", "\"timeToLiveDay\":29", "SEC-LOG-04",
+      "Lines are deleted after 29 days" },
 };
 
 static void
@@ -258,23 +286,64 @@ ssh_is_judged_by_its_values_and_by_what_match_blocks_weaken(void **state)
 {
     (void)state;
     static const char from[] = "\"sshd\":{\"installed\":false}";
-#define SSHD(root, match)                                                                      \
+#define SSHD(root, match, keys)                                                                \
     "\"sshd\":{\"installed\":true,\"config\":{\"PermitRootLogin\":\"" root                     \
-    "\",\"PasswordAuthentication\":\"no\",\"PermitEmptyPasswords\":\"no\","                    \
+    "\",\"PasswordAuthentication\":\"no\",\"KbdInteractiveAuthentication\":\"" keys            \
+    "\",\"PermitEmptyPasswords\":\"no\","                                                      \
     "\"MaxAuthTries\":\"6\",\"X11Forwarding\":\"no\"},\"match\":{\"PermitRootLogin\":\"" match \
-    "\",\"PasswordAuthentication\":\"\",\"PermitEmptyPasswords\":\"\",\"MaxAuthTries\":\"\","  \
+    "\",\"PasswordAuthentication\":\"\",\"KbdInteractiveAuthentication\":\"\","                \
+    "\"PermitEmptyPasswords\":\"\",\"MaxAuthTries\":\"\","                                     \
     "\"X11Forwarding\":\"yes\"}}"
-    judge_with(SEC_MACHINE, from, SSHD("yes", ""));
+    judge_with(SEC_MACHINE, from, SSHD("yes", "", "no"));
     assert_int_equal(finding("SEC-SSH-01")->status, SEC_FAIL);
     assert_int_equal(finding("SEC-SSH-02")->status, SEC_PASS);
     assert_int_equal(finding("SEC-SSH-05")->status, SEC_FAIL);
-    judge_with(SEC_MACHINE, from, SSHD("no", "yes"));
+    judge_with(SEC_MACHINE, from, SSHD("no", "yes", "yes"));
     assert_int_equal(finding("SEC-SSH-01")->status, SEC_FAIL);
     assert_non_null(strstr(finding("SEC-SSH-01")->evidence, "Match"));
+    assert_int_equal(finding("SEC-SSH-02")->status, SEC_FAIL);
+    assert_string_equal(finding("SEC-SSH-02")->evidence,
+                        "PasswordAuthentication no; KbdInteractiveAuthentication yes");
     judge_with(SEC_MACHINE, from, "\"sshd\":{\"installed\":true}");
     for (size_t i = 0; i < report.n; i++)
         if (report.findings[i].check->group == SEC_GROUP_SSH)
             assert_int_equal(report.findings[i].status, SEC_UNKNOWN);
+}
+
+static void
+without_openssh_a_server_on_its_port_is_unknown(void **state)
+{
+    (void)state;
+    judge_with(SEC_MACHINE, "\"127.0.0.1\",\"port\":23", "\"127.0.0.1\",\"port\":22");
+    for (size_t i = 0; i < report.n; i++)
+        if (report.findings[i].check->group == SEC_GROUP_SSH)
+            assert_int_equal(report.findings[i].status, SEC_UNKNOWN);
+}
+
+static void
+open_ports_are_evidence_when_they_are_good_too(void **state)
+{
+    (void)state;
+    judge(good);
+    assert_string_equal(finding("SEC-NET-02")->evidence,
+                        "Open: tcp 0.0.0.0:8443 (the gateway, user gw)");
+    /* another protocol on the gateway's port is not the gateway */
+    judge_with(SEC_MACHINE, "\"proto\":\"tcp\",\"addr\":\"0.0.0.0\"",
+               "\"proto\":\"udp\",\"addr\":\"0.0.0.0\"");
+    assert_int_equal(finding("SEC-NET-02")->status, SEC_FAIL);
+}
+
+static void
+without_ipv6_its_settings_are_not_asked_for(void **state)
+{
+    (void)state;
+    judge_with(SEC_MACHINE, "\"net.ipv6.conf.all.forwarding\":0,", "");
+    assert_int_equal(finding("SEC-NET-03")->status, SEC_UNKNOWN);
+    judge_with(SEC_MACHINE,
+               "\"ipv6\":true,\"sysctl\":{\"net.ipv4.ip_forward\":0,"
+               "\"net.ipv6.conf.all.forwarding\":0,",
+               "\"ipv6\":false,\"sysctl\":{\"net.ipv4.ip_forward\":0,");
+    assert_int_equal(finding("SEC-NET-03")->status, SEC_PASS);
 }
 
 static void
@@ -336,7 +405,7 @@ evidence_is_one_line_of_whole_characters_however_long_names_are(void **state)
     const char *e = finding("SEC-TLS-02")->evidence;
     assert_true(utf8_valid(e, strlen(e)));
     assert_in_range(strlen(e), SEC_EVIDENCE_SIZE - 8, SEC_EVIDENCE_SIZE - 1);
-    assert_memory_equal(e, "CN=  ä", 7);
+    assert_memory_equal(e, "The certificate of CN=  ä", 26);
     assert_non_null(strstr(e, "…"));
 }
 
@@ -438,6 +507,9 @@ main(void)
         cmocka_unit_test(each_fault_fails_its_check_and_no_other),
         cmocka_unit_test(every_check_can_fail),
         cmocka_unit_test(ssh_is_judged_by_its_values_and_by_what_match_blocks_weaken),
+        cmocka_unit_test(without_openssh_a_server_on_its_port_is_unknown),
+        cmocka_unit_test(open_ports_are_evidence_when_they_are_good_too),
+        cmocka_unit_test(without_ipv6_its_settings_are_not_asked_for),
         cmocka_unit_test(who_does_not_answer_makes_its_checks_unknown_and_no_other),
         cmocka_unit_test(facts_of_another_form_never_pass),
         cmocka_unit_test(evidence_is_one_line_of_whole_characters_however_long_names_are),

@@ -153,6 +153,7 @@ without_a_word_the_defaults_of_sshd_hold(void **state)
         read_sshd("# PermitRootLogin yes\n\n  #PasswordAuthentication no\n", NULL, 0);
     assert_string_equal(r.config.value[SEC_SSHD_ROOT_LOGIN], "prohibit-password");
     assert_string_equal(r.config.value[SEC_SSHD_PASSWORD], "yes");
+    assert_string_equal(r.config.value[SEC_SSHD_KEYBOARD], "yes");
     assert_string_equal(r.config.value[SEC_SSHD_EMPTY], "no");
     assert_string_equal(r.config.value[SEC_SSHD_TRIES], "6");
     assert_string_equal(r.config.value[SEC_SSHD_X11], "no");
