@@ -467,6 +467,7 @@ def prototype(daemon, op, schemas):
 def emit_header(daemon, ops, schemas):
     guard = f"FIELDGATE_GEN_API_{daemon.upper()}_H"
     out = [HEAD.format(daemon), f"#ifndef {guard}\n#define {guard}\n",
+           f'#define API_VERSION "{API_VERSION}"\n',
            '#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n',
            '#include "libcommon/api.h"\n', f"struct {daemon};\n"]
     for s in schema_order(schemas):

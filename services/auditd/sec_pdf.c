@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gen/api_auditd.h"
 #include "libcommon/base.h"
 #include "libcommon/clock.h"
 #include "libcommon/str.h"
@@ -311,8 +312,11 @@ put_cover(struct doc *d)
                    SEC_N_GROUPS); /* fits */
     put_fact(d, "Device", d->report->host);
     put_fact(d, "Inspected", d->date);
-    put_fact(d, "Software", "Fieldgate, API 1.4.0");
-    put_fact(d, "Profile", d->report->profile);
+    put_fact(d, "Software", "Fieldgate, API " API_VERSION);
+    put_fact(d, "Profile",
+             str_eq(d->report->profile, "bench")
+                 ? "bench: for tests, without the protection of an installed device"
+                 : d->report->profile);
     put_fact(d, "Checks", checks);
 }
 
@@ -406,44 +410,36 @@ put_summary(struct doc *d)
         put_count(d, g % 2 == 0, sec_group_titles[g], has_group, g);
 }
 
-/* ---- what failed, the worst first, as far as the first page has room ---- */
+/* ---- what failed, the worst first ---- */
 
-enum { FIRST_ROW = 15 };
-
-static bool
+static void
 put_failure(struct doc *d, const struct sec_finding *f)
 {
-    if (d->y - FIRST_ROW < BOTTOM)
-        return false;
+    enum { ROW = 15 };
+    keep_together(d, ROW);
     put_text(d, d->bold, body_size, red, LEFT + 6, d->y - 11, f->check->id);
     put_text(d, d->regular, body_size, ink, LEFT + 86, d->y - 11, f->check->message);
     put_right(d, d->regular, small_size, grey, RIGHT - 8, d->y - 11,
               sec_risk_names[f->check->risk]);
-    d->y -= FIRST_ROW;
-    return true;
+    d->y -= ROW;
 }
 
 static void
 put_failures(struct doc *d)
 {
+    enum { HEADING = 46 };
     struct sec_summary s;
-    unsigned shown = 0;
-    char text[64];
     sec_summarize(d->report, &s);
     if (s.n[SEC_FAIL] == 0)
         return;
-    d->y -= 14;
-    put_text(d, d->bold, body_size, ink, LEFT + 6, d->y - 11, "To be done first");
-    d->y -= FIRST_ROW + 1;
-    draw_rule(d, ink, d->y, 0.8f);
+    keep_together(d, HEADING);
+    put_heading(d, "To be done: what should be so and is not");
     for (int risk = SEC_N_RISKS - 1; risk >= 0; risk--)
         for (size_t i = 0; i < d->report->n; i++) {
             const struct sec_finding *f = &d->report->findings[i];
             if (f->status == SEC_FAIL && has_risk(f, risk))
-                shown += put_failure(d, f);
+                put_failure(d, f);
         }
-    (void)snprintf(text, sizeof(text), "%u of %u that failed", shown, s.n[SEC_FAIL]); /* fits */
-    put_right(d, d->regular, small_size, grey, RIGHT - 8, BOTTOM - 8, text);
 }
 
 /* ---- findings ---- */
@@ -476,6 +472,19 @@ put_part(struct doc *d, bool draw, float y, const char *label, const char *text)
     return 1.5f + put_wrapped(d, draw, d->regular, body_size, ink, x, y, RIGHT - x, text);
 }
 
+/* What to do, of what failed; returns the height. */
+static float
+put_remedy(struct doc *d, bool draw, float y, const struct sec_check *check)
+{
+    char text[160] = "none: it is done on the device itself";
+    float top = y;
+    if (check->operation)
+        (void)snprintf(text, sizeof(text), "%s (%s)", sec_route(check->operation),
+                       check->operation); /* fits */
+    y -= put_part(d, draw, y, "Remedy", check->remedy);
+    return top - y + put_part(d, draw, y, "API", text);
+}
+
 /* Below the badge's top; returns the height. */
 static float
 put_finding(struct doc *d, bool draw, const struct sec_finding *f)
@@ -493,9 +502,8 @@ put_finding(struct doc *d, bool draw, const struct sec_finding *f)
     y -= 2 + put_wrapped(d, draw, d->regular, small_size, grey, TEXT_LEFT, y, RIGHT - TEXT_LEFT,
                          text);
     y -= put_part(d, draw, y, "Evidence", f->evidence);
-    y -= put_part(d, draw, y, "Remedy", f->check->remedy);
-    y -= put_part(d, draw, y, "Operation",
-                  f->check->operation ? f->check->operation : "none: on the device itself");
+    if (f->status == SEC_FAIL)
+        y -= put_remedy(d, draw, y, f->check);
     return d->y - y + 11;
 }
 
@@ -531,6 +539,37 @@ put_group(struct doc *d, int group)
 
 /* ---- the document ---- */
 
+/*
+ * Which characters the codes of a font are, for who copies or searches text:
+ * they are Unicode. libharu writes it as a map of another kind, which readers
+ * complain about.
+ */
+static void
+map_characters(struct doc *d, HPDF_Font font)
+{
+    static const char head[] = "/CIDInit /ProcSet findresource begin\n12 dict begin\n"
+                               "begincmap\n/CIDSystemInfo << /Registry (Adobe) /Ordering (UCS)"
+                               " /Supplement 0 >> def\n/CMapName /Adobe-Identity-UCS def\n"
+                               "/CMapType 2 def\n1 begincodespacerange\n<0000> <FFFF>\n"
+                               "endcodespacerange\n";
+    static const char tail[] =
+        "endcmap\nCMapName currentdict /CMap defineresource pop\nend\nend\n";
+    enum { N_RANGES = 256, AT_ONCE = 64 }; /* of 256 codes; a list has at most 100 */
+    HPDF_Dict map = d->error ? NULL : HPDF_Dict_GetItem(font, "ToUnicode", HPDF_OCLASS_DICT);
+    if (!map)
+        return;
+    HPDF_MemStream_FreeData(map->stream);
+    HPDF_Stream_WriteStr(map->stream, head);
+    for (unsigned i = 0; i < N_RANGES && !d->error; i++) {
+        char line[64];
+        (void)snprintf(line, sizeof(line), "%s<%02X00> <%02XFF> <%02X00>\n%s",
+                       i % AT_ONCE == 0 ? "64 beginbfrange\n" : "", i, i, i,
+                       i % AT_ONCE == AT_ONCE - 1 ? "endbfrange\n" : ""); /* fits */
+        HPDF_Stream_WriteStr(map->stream, line);
+    }
+    HPDF_Stream_WriteStr(map->stream, tail);
+}
+
 static void
 load_fonts(struct doc *d)
 {
@@ -541,7 +580,9 @@ load_fonts(struct doc *d)
     if (d->error || !regular || !bold)
         return;
     d->regular = HPDF_GetFont(d->pdf, regular, "UTF-8");
-    d->bold = HPDF_GetFont(d->pdf, bold, "UTF-8");
+    d->bold = d->error ? NULL : HPDF_GetFont(d->pdf, bold, "UTF-8");
+    map_characters(d, d->regular);
+    map_characters(d, d->bold);
 }
 
 static void
@@ -576,7 +617,6 @@ write_all(struct doc *d)
     put_cover(d);
     put_summary(d);
     put_failures(d);
-    new_page(d);
     for (int g = 0; g < SEC_N_GROUPS; g++)
         put_group(d, g);
     put_frames(d);

@@ -3,6 +3,7 @@
  */
 #include "libcommon/base.h"
 #include "libcommon/json.h"
+#include "libcommon/str.h"
 #include "services/auditd/secadvisor.h"
 
 #include "libcommon/banned.h"
@@ -18,6 +19,35 @@ const char *const sec_group_titles[SEC_N_GROUPS] = { SEC_GROUP_TABLE(X) };
 #undef X
 const char *const sec_risk_names[SEC_N_RISKS] = { "low", "medium", "high" };
 const char *const sec_status_names[SEC_N_STATUSES] = { "unknown", "pass", "fail" };
+
+/* For people; they are of other daemons, whose tables are not here. */
+static const struct {
+    const char *operation, *route;
+} routes[] = {
+    { "deleteUser", "DELETE /users/{id}" },
+    { "getAudits", "GET /audits" },
+    { "getAuditsVerify", "GET /audits/verify" },
+    { "putAuditsConfiguration", "PUT /audits/configuration" },
+    { "putAuthLock", "PUT /auth-lock" },
+    { "putMqttClient", "PUT /mqtt/{id}" },
+    { "putPasswordPolicy", "PUT /password-policy" },
+    { "putRemoteDev", "PUT /modbusmaster/config/remote-devs/{remoteDevId}" },
+    { "putSessionsConfiguration", "PUT /sessions/configuration" },
+    { "putSystemFim", "PUT /system/fim" },
+    { "putSystemHttpserver", "PUT /system/httpserver" },
+    { "putSystemLog", "PUT /system/log" },
+    { "putUser", "PUT /users/{id}" },
+    { "putUsersMePassword", "PUT /users/me/password" },
+};
+
+const char *
+sec_route(const char *operation)
+{
+    for (size_t i = 0; i < ARRAY_LEN(routes); i++)
+        if (str_eq(routes[i].operation, operation))
+            return routes[i].route;
+    return "";
+}
 
 void
 sec_summarize(const struct sec_report *report, struct sec_summary *ret_summary)

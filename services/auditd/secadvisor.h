@@ -90,6 +90,8 @@ struct sec_check {
 };
 extern const struct sec_check sec_checks[];
 extern const size_t sec_n_checks; /* at most SEC_CHECKS_MAX */
+/* Method and path of an operation that a check names, as "PUT /users/{id}". */
+const char *sec_route(const char *operation);
 
 /* The result of a scan. */
 struct sec_report {

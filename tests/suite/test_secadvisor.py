@@ -338,7 +338,7 @@ class Advisor(Scans):
         if not shutil.which(argv[0]):
             self.skipTest(f"no {argv[0]} here")
         done = subprocess.run(argv, capture_output=True, text=True)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
         return done.stdout
 
     def test_the_document_holds_every_finding(self):
@@ -350,10 +350,16 @@ class Advisor(Scans):
             return (path, text, found) if same else None
         path, text, found = wait_for("answer and document of one scan", of_one_scan)
         words, letters = set(text.split()), "".join(text.split())
+        routes = {o.name: f"{o.method} {o.path} ({o.name})"
+                  for o in contract.load(harness.BUILD).operations}
         for f in found.values():
             self.assertIn(f["id"], words)
             self.assertIn(f["message"], text)
-            parts = (f["remedy"], f["evidence"], f["operation"] or "none: on the device itself")
+            parts = [f["evidence"]]
+            if f["status"] == "fail":
+                parts += [f["remedy"], routes[f["operation"]] if f["operation"] else
+                          "none: it is done on the device itself"]
+                self.assertEqual(text.count(f["message"]), 2, f)  # what is to be done begins it
             for part in parts:
                 # the rest of a wrapped line stands under its beginning
                 self.assertIn("".join(part.split()), letters, f)

@@ -136,6 +136,8 @@ ids_are_of_one_form_and_none_is_given_twice(void **state)
         assert_int_equal(strlen(sec_checks[i].id), 10);
         assert_true(strlen(sec_checks[i].message) <= 256 &&
                     strlen(sec_checks[i].remedy) <= 256);
+        if (sec_checks[i].operation)
+            assert_string_not_equal(sec_route(sec_checks[i].operation), "");
         for (size_t k = 0; k < i; k++)
             assert_string_not_equal(sec_checks[i].id, sec_checks[k].id);
     }
