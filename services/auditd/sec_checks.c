@@ -57,11 +57,12 @@ say(finding *o, const char *fmt, ...)
     va_start(args, fmt);
     int n = vsnprintf(text, room, fmt, args);
     va_end(args);
-    if (n >= (int)room && room > sizeof(more)) {
-        size_t keep = utf8_cut(text, room - 1, room - sizeof(more));
-        memcpy(text + keep, more, sizeof(more));
+    if (n >= (int)room) {
+        size_t size = sizeof(o->evidence);
+        size_t keep = utf8_cut(o->evidence, size - 1, size - sizeof(more));
+        memcpy(o->evidence + keep, more, sizeof(more));
     }
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
+    for (unsigned char *p = (unsigned char *)o->evidence; *p; p++)
         if (*p < ' ' || *p == 0x7f)
             *p = ' '; /* names that others chose */
 }

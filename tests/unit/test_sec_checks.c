@@ -411,6 +411,20 @@ evidence_is_one_line_of_whole_characters_however_long_names_are(void **state)
     assert_non_null(strstr(e, "…"));
 }
 
+static void
+evidence_is_cut_between_characters_wherever_it_ends(void **state)
+{
+    (void)state;
+    for (int first = SEC_EVIDENCE_SIZE - 80; first < SEC_EVIDENCE_SIZE; first++) {
+        char names[1024];
+        (void)snprintf(names, sizeof(names), "\"unused\":[\"%0*d\",\"€ä€\",\"€€\"]", first, 0);
+        judge_with(SEC_AUTHD, "\"unused\":[]", names);
+        const char *e = finding("SEC-ACC-02")->evidence;
+        if (!utf8_valid(e, strlen(e)))
+            fail_msg("a name of %d bytes before", first);
+    }
+}
+
 /* ---- history ---- */
 
 static void
@@ -515,6 +529,7 @@ main(void)
         cmocka_unit_test(who_does_not_answer_makes_its_checks_unknown_and_no_other),
         cmocka_unit_test(facts_of_another_form_never_pass),
         cmocka_unit_test(evidence_is_one_line_of_whole_characters_however_long_names_are),
+        cmocka_unit_test(evidence_is_cut_between_characters_wherever_it_ends),
         cmocka_unit_test(a_finding_tells_since_when_it_is_so_and_keeps_it_in_the_store),
         cmocka_unit_test(the_document_is_made_whatever_the_evidence_is),
         cmocka_unit_test(without_memory_the_document_is_refused),
