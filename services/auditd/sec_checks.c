@@ -714,6 +714,7 @@ foreign_ports(facts *f, finding *o, bool plain_only)
     say(o, "Open: ");
     if (say_ports(f, o, plain_only, PORT_GOOD) == 0)
         say(o, "none");
+    say(o, "; not looked at: UDP ports that clients take");
     return SEC_PASS;
 }
 

@@ -44,7 +44,8 @@ sec_history_read(struct store_txn *txn, unsigned db, struct sec_report *report,
         int64_t since_s = (int64_t)rd_u64(&rd);
         struct sec_finding *f = rd.bad ? NULL : find(report, id, len);
         if (f && f->status == status) {
-            f->since_s = since_s;
+            if (since_s < f->since_s) /* else the clock was ahead then */
+                f->since_s = since_s;
             n_same++;
         }
     }

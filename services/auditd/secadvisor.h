@@ -117,8 +117,8 @@ void sec_report_json(const struct sec_report *report, struct buf *b);
 
 /*
  * Takes over since_s of findings whose status is as in the last report kept
- * under 'key' in 'db'; '*ret_changed': some status is another. 0 or -errno;
- * what cannot be decoded counts as nothing kept.
+ * in 'db', unless that is later than now; '*ret_changed': some status is
+ * another. 0 or -errno; what cannot be decoded counts as nothing kept.
  */
 int sec_history_read(struct store_txn *txn, unsigned db, struct sec_report *report,
                      bool *ret_changed);

@@ -327,8 +327,10 @@ open_ports_are_evidence_when_they_are_good_too(void **state)
 {
     (void)state;
     judge(good);
-    assert_string_equal(finding("SEC-NET-02")->evidence,
-                        "Open: tcp 0.0.0.0:8443 (the gateway, user gw)");
+    assert_string_equal(
+        finding("SEC-NET-02")->evidence,
+        "Open: tcp 0.0.0.0:8443 (the gateway, user gw); not looked at: UDP ports "
+        "that clients take");
     /* another protocol on the gateway's port is not the gateway */
     judge_with(SEC_MACHINE, "\"proto\":\"tcp\",\"addr\":\"0.0.0.0\"",
                "\"proto\":\"udp\",\"addr\":\"0.0.0.0\"");
@@ -456,6 +458,9 @@ a_finding_tells_since_when_it_is_so_and_keeps_it_in_the_store(void **state)
     assert_true(changed);
     assert_int_equal(finding("SEC-PWD-01")->since_s, NOW_S + 100);
     assert_int_equal(finding("SEC-PWD-02")->since_s, NOW_S);
+    finding("SEC-PWD-02")->since_s = NOW_S - 100; /* the clock was set back */
+    assert_int_equal(sec_history_read(txn, 0, &report, &changed), 0);
+    assert_int_equal(finding("SEC-PWD-02")->since_s, NOW_S - 100);
     /* what cannot be read is as if it were not there */
     assert_int_equal(store_put(txn, 0, "secadvisor", 10, "\x0aSEC-PWD-02\x01\0\0", 14), 0);
     finding("SEC-PWD-02")->since_s = 1;
