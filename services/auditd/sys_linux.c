@@ -40,15 +40,17 @@ place(const struct sys_places *p, const char *path, char out[PATH_MAX])
     return n > 0 && n < PATH_MAX ? out : "";
 }
 
+/* A plain file; pipes and devices are not waited for. NULL: it is none, or cannot be read. */
 static FILE *
 open_file(const char *path)
 {
-    FILE *f = fopen(path, "re");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat st;
-    if (f && (fstat(fileno(f), &st) < 0 || !S_ISREG(st.st_mode))) {
-        (void)fclose(f); /* only opened to read; a pipe would block */
-        f = NULL;
-    }
+    FILE *f = NULL;
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+        f = fdopen(fd, "r");
+    if (fd >= 0 && !f)
+        (void)close(fd); /* was only opened to read */
     return f;
 }
 
@@ -59,13 +61,13 @@ closep(FILE **f)
         (void)fclose(*f); /* was only read */
 }
 
-/* 0 with all of it in 'b', or -errno. */
-static int
+/* True with all of it in 'b'. */
+static bool
 read_file(const char *path, struct buf *b)
 {
     CLEANUP(closep) FILE *f = open_file(path);
     if (!f)
-        return errno ? -errno : -EINVAL;
+        return false;
     buf_init(b, FILE_MAX);
     for (;;) {
         char chunk[4096];
@@ -75,10 +77,9 @@ read_file(const char *path, struct buf *b)
         buf_put(b, chunk, n);
     }
     if (b->err == 0 && !ferror(f))
-        return 0;
-    int r = b->err ? b->err : -EIO;
+        return true;
     buf_done(b);
-    return r;
+    return false;
 }
 
 static bool
@@ -206,7 +207,7 @@ static void
 sshd_read(struct sshd_reader *r, const char *path, bool in_match, unsigned depth)
 {
     struct buf text = { 0 };
-    if (r->n_files++ == SSHD_FILES_MAX || read_file(path, &text) < 0) {
+    if (r->n_files++ == SSHD_FILES_MAX || !read_file(path, &text)) {
         r->failed = true;
         return;
     }
@@ -446,7 +447,7 @@ apt_is_on(const struct sys_places *p, const char *name, const char *if_unset)
     int r = glob(place(p, "/etc/apt/apt.conf.d/*", pattern), 0, NULL, &found);
     for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
         struct buf text = { 0 };
-        if (!is_apt_conf(found.gl_pathv[i]) || read_file(found.gl_pathv[i], &text) < 0)
+        if (!is_apt_conf(found.gl_pathv[i]) || !read_file(found.gl_pathv[i], &text))
             continue; /* apt cannot read it either */
         (void)sec_parse_apt(text.data, text.len, name, value,
                             sizeof(value)); /* false: stays as it is */

@@ -174,6 +174,20 @@ an_ssh_server_is_judged_by_all_of_its_files(void **state)
 }
 
 static void
+a_pipe_in_the_place_of_a_file_is_not_waited_for(void **state)
+{
+    (void)state;
+    char path[64];
+    write_file("/usr/sbin/sshd", "");
+    write_file("/etc/ssh/sshd_config", "Include pipe\n");
+    (void)snprintf(path, sizeof(path), "%s/etc/ssh/pipe", root);
+    assert_int_equal(mkfifo(path, 0644), 0);
+    (void)alarm(10);
+    assert_string_equal(told("sshd"), "{\"installed\":true}");
+    (void)alarm(0);
+}
+
+static void
 kernel_settings_are_told_where_they_are_numbers(void **state)
 {
     (void)state;
@@ -292,6 +306,7 @@ main(void)
         TEST(open_ports_are_listed_and_those_of_clients_are_not),
         TEST(half_a_list_of_ports_is_not_told),
         TEST(an_ssh_server_is_judged_by_all_of_its_files),
+        TEST(a_pipe_in_the_place_of_a_file_is_not_waited_for),
         TEST(kernel_settings_are_told_where_they_are_numbers),
         TEST(accounts_with_the_rights_of_root_or_no_password_are_named),
         TEST(programs_that_others_can_change_are_named),
