@@ -24,11 +24,14 @@ const char *const sec_status_names[SEC_N_STATUSES] = { "unknown", "pass", "fail"
 static const struct {
     const char *operation, *route;
 } routes[] = {
+    { "deleteCertificate", "DELETE /secrets/certificates/{uuid}" },
     { "deleteUser", "DELETE /users/{id}" },
     { "getAudits", "GET /audits" },
     { "getAuditsVerify", "GET /audits/verify" },
+    { "postKey", "POST /secrets/keys" },
     { "putAuditsConfiguration", "PUT /audits/configuration" },
     { "putAuthLock", "PUT /auth-lock" },
+    { "putAzureIotedgeService", "PUT /azure-iotedge/services/{name}" },
     { "putMqttClient", "PUT /mqtt/{id}" },
     { "putPasswordPolicy", "PUT /password-policy" },
     { "putRemoteDev", "PUT /modbusmaster/config/remote-devs/{remoteDevId}" },
