@@ -888,19 +888,30 @@ on_library_log(const struct mg_connection *server_conn, const char *message)
     return 1;
 }
 
+/*
+ * The library gives up on a target that is no path ("http://…", "*") without a
+ * word. It forgets a request only when it begins to read the next one, so that
+ * after a handshake that failed the one of an earlier connection is still
+ * there: what was answered is made to be none.
+ */
+static void
+answer_given_up(struct mg_connection *server_conn)
+{
+    const struct mg_request_info *ri = mg_get_request_info(server_conn);
+    bool *spoke = library_spoke(server_conn);
+    if (spoke == NULL || ri == NULL)
+        return;
+    if (!*spoke && ri->request_uri != NULL && ri->local_uri_raw == NULL)
+        refuse_unread(server_conn, 400, "the target must be a path");
+    *spoke = false;
+    ((struct mg_request_info *)(uintptr_t)ri)->request_uri = NULL;
+}
+
 static void
 on_connection_close(const struct mg_connection *server_conn)
 {
     struct gateway *g = mg_get_user_context_data(server_conn);
-    const struct mg_request_info *ri = mg_get_request_info(server_conn);
-    /* The library gives up on a target that is no path ("http://…", "*") without a word. */
-    bool *spoke = library_spoke(server_conn);
-    if (spoke != NULL && !*spoke && ri != NULL && ri->request_uri != NULL &&
-        ri->local_uri_raw == NULL)
-        refuse_unread((struct mg_connection *)(uintptr_t)server_conn, 400,
-                      "the target must be a path");
-    if (spoke != NULL)
-        *spoke = false;
+    answer_given_up((struct mg_connection *)(uintptr_t)server_conn);
     conns_leave(g->conns, lookup(server_conn));
 }
 

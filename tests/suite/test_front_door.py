@@ -1,4 +1,5 @@
 """The HTTPS front against scanners and strangers: odd requests, slow clients, other origins, TLS."""
+import contextlib
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ import xml.etree.ElementTree
 import harness
 from harness import Client, Suite
 
+WORKERS = 128  # threads of the listener, which take turns
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -74,6 +76,17 @@ class FrontDoor(Suite):
                 self.assertEqual(self.statuses(asked.encode(), secure), [b"400"], headers)
         several = "GET /api/v1/users/me HTTP/1.1\r\nHost: x\r\n" + token + "\r\n" + "Accept: a\r\n" * 2
         self.assertEqual(self.statuses(several.encode() + b"\r\n"), [b"200"])
+
+    def test_a_failed_handshake_is_not_answered_for_an_earlier_request(self):
+        line, rest = b"GET http://x/y HTTP/1.1\r\n", b"Host: x\r\n\r\n"
+        for asked in (line + rest, line + b"no header\r\n" + rest):
+            for _ in range(WORKERS):
+                self.assertEqual(self.statuses(asked, True), [b"400"], asked)
+            for _ in range(WORKERS):
+                with socket.create_connection(("127.0.0.1", self.fleet.https_port), 10) as sock:
+                    sock.sendall(b"this is no handshake" * 10)
+                    with contextlib.suppress(ConnectionResetError):
+                        self.assertNotIn(b"HTTP", sock.recv(65536))
 
     def test_what_is_too_large_is_refused_before_it_is_held(self):
         line = b"GET /api/v1/users/me HTTP/1.1\r\nHost: x\r\n"
