@@ -40,8 +40,7 @@ enum {
 
 struct http {
     struct mg_context *secure, *plain;
-    /* headers that never change: [0] plain, [1] over TLS */
-    char fixed[2][320];
+    char fixed[320]; /* headers that never change */
 };
 
 /*
@@ -334,6 +333,19 @@ put_date(struct worker *w)
     buf_puts(&w->out, w->date);
 }
 
+/*
+ * A browser that was told goes nowhere but to HTTPS, and lets nobody pass a
+ * certificate that it does not know: so only with one that somebody vouches
+ * for (RFC 6797, 11.3).
+ */
+static const char *
+strict_transport(const struct gateway *g, bool secure)
+{
+    return secure && !tls_is_self_signed(g->tls)
+               ? "Strict-Transport-Security: max-age=31536000\r\n"
+               : "";
+}
+
 /* Everything up to and with the empty line; 'body_len' < 0: chunked, HTTP/1.0: until the end.
  */
 static void
@@ -367,7 +379,8 @@ put_head(struct http_call *call, const struct http_reply *reply, int64_t body_le
     buf_puts(b, "X-Request-Id: ");
     buf_put(b, id, sizeof(id));
     buf_puts(b, reply->may_cache ? "\r\n" : "\r\n" DATA_HEADERS);
-    buf_puts(b, call->gateway->http->fixed[call->secure]);
+    buf_puts(b, call->gateway->http->fixed);
+    buf_puts(b, strict_transport(call->gateway, call->secure));
     if (call->origin != NULL)
         buf_printf(b, "Access-Control-Allow-Origin: %s\r\n" CORS_ANSWER, call->origin);
     if (reply->retry_after_s != 0)
@@ -848,9 +861,9 @@ refuse_unread(struct mg_connection *server_conn, int status, const char *message
                        status, message);
     int n = snprintf(text, sizeof(text),
                      "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
-                     "Content-Length: %d\r\n" DATA_HEADERS "%sConnection: close\r\n\r\n%s",
-                     status, reason(status), len,
-                     g->http->fixed[mg_get_request_info(server_conn)->is_ssl != 0], body);
+                     "Content-Length: %d\r\n" DATA_HEADERS "%s%sConnection: close\r\n\r\n%s",
+                     status, reason(status), len, g->http->fixed,
+                     strict_transport(g, mg_get_request_info(server_conn)->is_ssl != 0), body);
     (void)mg_write(server_conn, text, (size_t)n); /* the connection ends either way */
     gateway_metrics_count(METHOD_OTHER, status, 0);
 }
@@ -974,12 +987,10 @@ fill_fixed_headers(struct http *h, const struct gateway *g)
 {
     const char *profile =
         g->svc->profile == SVC_PROFILE_BENCH ? "X-Fieldgate-Profile: bench\r\n" : "";
-    for (int secure = 0; secure < 2; secure++)
-        (void)snprintf(h->fixed[secure], sizeof(h->fixed[secure]),
-                       "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
-                       "Referrer-Policy: no-referrer\r\n%s%s%s",
-                       secure ? "Strict-Transport-Security: max-age=31536000\r\n" : "",
-                       g->cors.n > 0 ? "Vary: Origin\r\n" : "", profile);
+    (void)snprintf(h->fixed, sizeof(h->fixed),
+                   "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+                   "Referrer-Policy: no-referrer\r\n%s%s",
+                   g->cors.n > 0 ? "Vary: Origin\r\n" : "", profile); /* fits */
 }
 
 /* Descriptors: connections, spooled files and the bus. */

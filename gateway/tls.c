@@ -13,6 +13,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -52,6 +53,7 @@ struct tls {
     pthread_rwlock_t lock; /* of 'pair' */
     struct tls_pair *pair;
     bool uploaded; /* 'pair' is not that of the files */
+    _Atomic bool self_signed;
     char cert_path[PATH_MAX], key_path[PATH_MAX];
     char dir[PATH_MAX];
     int inotify_fd;
@@ -344,9 +346,16 @@ tls_use(struct tls *t, struct tls_pair *pair, bool uploaded)
     t->pair = pair;
     pthread_rwlock_unlock(&t->lock);
     t->uploaded = uploaded;
+    atomic_store(&t->self_signed, X509_self_signed(pair->cert, 0) != 0); /* or not known */
     tls_pair_free(old); /* handshakes under way hold references of their own */
     if (t->publish != NULL)
         cert_publish_changed(t->publish);
+}
+
+bool
+tls_is_self_signed(const struct tls *t)
+{
+    return atomic_load_explicit(&t->self_signed, memory_order_relaxed);
 }
 
 static int

@@ -50,6 +50,9 @@ void tls_pair_free(struct tls_pair *pair); /* NULL does nothing */
  */
 void tls_use(struct tls *t, struct tls_pair *pair, bool uploaded);
 
+/* Is the one in use its own issuer, so that nobody vouches for it? Any thread. */
+bool tls_is_self_signed(const struct tls *t);
+
 /* Tells authd the certificate in use, now and after each change (libcommon/cert_publish.h). */
 int tls_publish(struct tls *t, struct svc *svc);
 

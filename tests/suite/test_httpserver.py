@@ -12,6 +12,7 @@ import threading
 import uuid
 
 import harness
+import pki
 from harness import Client, Suite, Unanswered, free_port, is_open, wait_for
 
 TEST_SECONDS = 240
@@ -327,6 +328,18 @@ class Httpserver(Front):
         self.restart("gateway")
         self.assertEqual(self.served(self.fleet.https_port), cert.decode())
         self.assertEqual(self.admin.get(PATH).data["certFileName"], "plant.cer")
+
+    def test_browsers_are_held_to_https_only_with_a_certificate_that_somebody_vouches_for(self):
+        def held(client):
+            return [client.get(path, **more).headers.get("Strict-Transport-Security")
+                    for path, more in (("/users/me", {}), ("/none", {}), ("/docs", {"base": "/api"}))]
+        ca_key, key = pki.key(), pki.key()
+        ca = pki.cert("CA", ca_key, ca=True)
+        for chain, told in ((pki.issued("gate", key, ca, ca_key) + ca, "max-age=31536000"),
+                            (pki.cert("gate", key), None)):
+            self.assert_ok(self.upload(certFile=("a.crt", chain), keyFile=("a.key", key)))
+            self.assertEqual(held(self.tls()), [told] * 3)
+            self.assertEqual(held(self.admin), [None] * 3, "in plain HTTP")
 
     def test_one_file_alone_must_fit_the_other_that_is_there(self):
         cert, key = self.pairs.make()
