@@ -123,7 +123,9 @@ acquire(const struct https *h, const struct https_setting *s, struct prepared *r
         r = refuse(ret_refusal, 400, "/redirectToHttps", "plain HTTP is off on this machine");
     else if (s->redirect && redirect_port == s->port)
         r = refuse(ret_refusal, 400, "/httpsPort", "port %u is that of plain HTTP", s->port);
-    if (r == 0 && !str_eq(s->pair, h->in_force.pair))
+    bool is_same_pair =
+        str_eq(s->pair, h->in_force.pair) && str_eq(s->cert_name, h->in_force.cert_name);
+    if (r == 0 && !is_same_pair)
         r = load_pair(h, s->pair, &p.pair, ret_refusal);
     if (r == 0 && s->port != h->in_force.port) {
         p.listener = bind_port(s->port, "/httpsPort", ret_refusal);
@@ -147,8 +149,10 @@ put_into_force(struct https *h, struct prepared *p)
 {
     int r = 0;
     if (p->pair != NULL) {
-        tls_use(h->gateway->tls, MOVE_PTR(p->pair), p->setting.pair[0] != '\0');
-        memcpy(h->in_force.pair, p->setting.pair, sizeof(p->setting.pair));
+        const struct https_setting *s = &p->setting;
+        tls_use(h->gateway->tls, MOVE_PTR(p->pair), s->pair[0] != '\0' ? s->cert_name : NULL);
+        memcpy(h->in_force.pair, s->pair, sizeof(s->pair));
+        memcpy(h->in_force.cert_name, s->cert_name, sizeof(s->cert_name));
     }
     if (p->listener >= 0)
         r = door_use(DOOR_HTTPS, p->listener);
@@ -290,7 +294,7 @@ static void
 answer_state(const struct https *h, struct bus_incoming *in)
 {
     struct buf b;
-    buf_init(&b, 1024);
+    buf_init(&b, 4096);
     jw_open(&b, '{');
     https_setting_write(&b, &h->in_force);
     jw_ki64(&b, "httpPort", h->gateway->redirect_port);

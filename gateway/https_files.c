@@ -26,7 +26,7 @@ static const char conf_name[] = "https.conf";
 static const char last_name[] = "https.last";
 static const char next_name[] = "https.next";
 static const char pair_prefix[] = "https-";
-enum { PREFIX_LEN = sizeof(pair_prefix) - 1, SETTING_BYTES_MAX = 512 };
+enum { PREFIX_LEN = sizeof(pair_prefix) - 1, SETTING_BYTES_MAX = 2048 };
 
 /* ---- a setting as JSON ---- */
 
@@ -44,8 +44,11 @@ https_setting_parse(const struct cJSON *tree, struct https_setting *ret_setting)
     int64_t port;
     const cJSON *redirect = json_get(tree, "redirectToHttps");
     const char *pair = json_text(json_get(tree, "pair"));
+    const cJSON *named = json_get(tree, "certFileName"); /* files of before have none */
+    const char *cert_name = named == NULL ? "" : json_text(named);
     if (json_i64(json_get(tree, "httpsPort"), &port) < 0 || port < 1 || port > 65535 ||
-        !cJSON_IsBool(redirect) || pair == NULL || !is_pair_name(pair))
+        !cJSON_IsBool(redirect) || pair == NULL || !is_pair_name(pair) || cert_name == NULL ||
+        str_copy(s.cert_name, sizeof(s.cert_name), cert_name) < 0)
         return -EINVAL;
     s.port = (uint16_t)port;
     s.redirect = cJSON_IsTrue(redirect);
@@ -60,12 +63,14 @@ https_setting_write(struct buf *b, const struct https_setting *s)
     jw_ki64(b, "httpsPort", s->port);
     jw_kbool(b, "redirectToHttps", s->redirect);
     jw_kstr(b, "pair", s->pair);
+    jw_kstr(b, "certFileName", s->cert_name);
 }
 
 bool
 https_setting_eq(const struct https_setting *a, const struct https_setting *b)
 {
-    return a->port == b->port && a->redirect == b->redirect && str_eq(a->pair, b->pair);
+    return a->port == b->port && a->redirect == b->redirect && str_eq(a->pair, b->pair) &&
+           str_eq(a->cert_name, b->cert_name);
 }
 
 /* ---- files ---- */

@@ -1,8 +1,8 @@
 /*
  * What the gateway keeps of its HTTPS setting, in its state directory:
  *
- *   https.conf         the setting in force: {"httpsPort","redirectToHttps","pair"}
- *   https.last         the one before it
+ *   https.conf         the setting in force:
+ * {"httpsPort","redirectToHttps","pair","certFileName"} https.last         the one before it
  *   https.next         the one that was prepared last, unless it was committed
  *   https-<pair>.crt   a certificate that was uploaded, and its key; <pair> is
  *   https-<pair>.key   a hash of both. No pair: the machine's own (tls.h)
@@ -24,17 +24,20 @@ struct cJSON;
 enum {
     HTTPS_PAIR_SIZE = 33, /* 32 hexadecimal digits, terminated; "": the machine's own */
     HTTPS_PEM_MAX = 64 * 1024,
+    HTTPS_NAME_SIZE = 256,
 };
 
 struct https_setting {
     uint16_t port; /* 1..65535 */
     bool redirect; /* plain HTTP leads to it */
     char pair[HTTPS_PAIR_SIZE];
+    char cert_name[HTTPS_NAME_SIZE]; /* of the certificate's file, as uploaded; "": not known */
 };
 
-/* From {"httpsPort":1..65535,"redirectToHttps":bool,"pair":"…"}; 0 or -EINVAL. */
+/* From {"httpsPort":1..65535,"redirectToHttps":bool,"pair":"…"} with or
+ * without "certFileName"; 0 or -EINVAL. */
 int https_setting_parse(const struct cJSON *tree, struct https_setting *ret_setting);
-/* Those three members, into an open object. */
+/* Those members, into an open object. */
 void https_setting_write(struct buf *b, const struct https_setting *s);
 bool https_setting_eq(const struct https_setting *a, const struct https_setting *b);
 

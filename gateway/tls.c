@@ -39,6 +39,7 @@ enum {
     CHAIN_MAX = 8,
     SECURITY_BITS_MIN = 112, /* RSA 2048, P-224 */
     SETTLE_US = 300000,      /* both files of a pair are written within this */
+    NAME_SIZE = 128 + 1,     /* authd takes 128 characters */
 };
 
 struct tls_pair {
@@ -52,7 +53,8 @@ struct tls {
     SSL_CTX *ctx;
     pthread_rwlock_t lock; /* of 'pair' */
     struct tls_pair *pair;
-    bool uploaded; /* 'pair' is not that of the files */
+    bool uploaded;        /* 'pair' is not that of the files */
+    char name[NAME_SIZE]; /* that the certificate is listed by */
     _Atomic bool self_signed;
     char cert_path[PATH_MAX], key_path[PATH_MAX];
     char dir[PATH_MAX];
@@ -339,14 +341,18 @@ tls_pair_load(const char *cert_path, const char *key_path, struct tls_pair **ret
 }
 
 void
-tls_use(struct tls *t, struct tls_pair *pair, bool uploaded)
+tls_use(struct tls *t, struct tls_pair *pair, const char *uploaded_as)
 {
+    const char *name =
+        uploaded_as != NULL && uploaded_as[0] != '\0' ? uploaded_as : TLS_CERT_FILE;
     pthread_rwlock_wrlock(&t->lock);
     struct tls_pair *old = t->pair;
     t->pair = pair;
     pthread_rwlock_unlock(&t->lock);
-    t->uploaded = uploaded;
-    atomic_store(&t->self_signed, X509_self_signed(pair->cert, 0) != 0); /* or not known */
+    t->uploaded = uploaded_as != NULL;
+    (void)str_copy_len(t->name, sizeof(t->name), name,
+                       utf8_cut(name, strlen(name), sizeof(t->name) - 1)); /* fits */
+    atomic_store(&t->self_signed, X509_self_signed(pair->cert, 0) != 0);   /* or not known */
     tls_pair_free(old); /* handshakes under way hold references of their own */
     if (t->publish != NULL)
         cert_publish_changed(t->publish);
@@ -365,7 +371,7 @@ load_files(struct tls *t)
     const char *fault;
     int r = tls_pair_load(t->cert_path, t->key_path, &fresh, &fault);
     if (r == 0)
-        tls_use(t, fresh, false);
+        tls_use(t, fresh, NULL);
     return r;
 }
 
@@ -386,7 +392,7 @@ fill_published(struct buf *list, void *arg)
     char *pem = NULL;
     long n = ok ? BIO_get_mem_data(bio, &pem) : 0;
     if (n > 0)
-        cert_publish_add(list, t->uploaded ? "uploaded.crt" : TLS_CERT_FILE, pem, (size_t)n);
+        cert_publish_add(list, t->name, pem, (size_t)n);
     BIO_free(bio);
     return n > 0 ? 0 : -ENOMEM;
 }

@@ -45,10 +45,11 @@ void tls_pair_free(struct tls_pair *pair); /* NULL does nothing */
 
 /*
  * New handshakes get this pair, which is owned by 't' from now on; connections
- * keep theirs. With 'uploaded' it is not that of the directory's files, whose
- * changes then have no effect. Loop thread.
+ * keep theirs. It is listed (tls_publish) by the name 'uploaded_as'; NULL: it
+ * is that of the directory's files, whose changes have no effect otherwise.
+ * Loop thread.
  */
-void tls_use(struct tls *t, struct tls_pair *pair, bool uploaded);
+void tls_use(struct tls *t, struct tls_pair *pair, const char *uploaded_as);
 
 /* Is the one in use its own issuer, so that nobody vouches for it? Any thread. */
 bool tls_is_self_signed(const struct tls *t);

@@ -86,12 +86,14 @@ read_state(const struct bus_reply *reply, struct front_state *ret_state)
     if (parse(reply, &tree) < 0)
         return -EBADMSG;
     const char *pair = json_text(json_get(tree, "pair"));
+    const char *cert_name = json_text(json_get(tree, "certFileName"));
     const char *fault = json_text(json_get(tree, "fault"));
     s.redirect = cJSON_IsTrue(json_get(tree, "redirectToHttps"));
     if (read_port(tree, "httpsPort", &s.port) < 0 ||
         read_port(tree, "httpPort", &s.http_port) < 0 ||
-        read_port(tree, "defaultPort", &s.default_port) < 0 || pair == NULL || fault == NULL ||
-        str_copy(s.pair, sizeof(s.pair), pair) < 0 ||
+        read_port(tree, "defaultPort", &s.default_port) < 0 || pair == NULL ||
+        cert_name == NULL || fault == NULL || str_copy(s.pair, sizeof(s.pair), pair) < 0 ||
+        str_copy(s.cert_name, sizeof(s.cert_name), cert_name) < 0 ||
         str_copy(s.fault, sizeof(s.fault), fault) < 0)
         return -EBADMSG;
     *ret_state = s;
@@ -115,6 +117,7 @@ put_wanted(const struct sysd *d, struct buf *b, const struct wanted *w)
     jw_ki64(b, "httpsPort", shown.https_port);
     jw_kbool(b, "redirectToHttps", shown.redirect_to_https);
     jw_kstr(b, "pair", w->pair);
+    jw_kstr(b, "certFileName", w->cert_name);
 }
 
 static bool
@@ -124,7 +127,7 @@ is_in_force(const struct sysd *d)
     struct httpserver_config shown;
     httpserver_show(d, &d->wanted, &shown);
     return shown.https_port == s->port && shown.redirect_to_https == s->redirect &&
-           str_eq(d->wanted.pair, s->pair);
+           str_eq(d->wanted.pair, s->pair) && str_eq(d->wanted.cert_name, s->cert_name);
 }
 
 /* Takes an answer to "prepare". 0, or -errno with nothing to commit. */

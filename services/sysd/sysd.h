@@ -48,7 +48,7 @@ int wanted_save(struct store_txn *txn, const struct wanted *w);
 struct front_state {
     uint16_t port;
     bool redirect;
-    char pair[PAIR_NAME_SIZE];
+    char pair[PAIR_NAME_SIZE], cert_name[FILE_NAME_SIZE];
     uint16_t http_port, default_port; /* it was started with these; the first may be 0 */
     char fault[200]; /* why it does not have what it had before its start; or "" */
 };

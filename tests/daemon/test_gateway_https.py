@@ -88,11 +88,12 @@ class Https(OneDaemon):
         self.assertEqual(self.apply("commit", id=second["id"])[0], 404)
 
     def test_a_death_before_the_commit_leaves_the_old_setting(self):
-        self.put(free_port())
+        self.put(free_port(), certFileName="plant.crt")
         old, port = self.state()["httpsPort"], free_port()
         self.made_ready(port)
         self.kill_and_start()
-        self.assertEqual(self.state()["httpsPort"], old)
+        state = self.state()
+        self.assertEqual((state["httpsPort"], state["certFileName"]), (old, "plant.crt"))
         self.assertEqual((is_open(old), is_open(port)), (True, False))
 
     def test_at_the_start_it_goes_back_to_the_last_good_one_and_then_to_the_options(self):
@@ -157,6 +158,7 @@ class Https(OneDaemon):
         good = {"httpsPort": free_port(), "redirectToHttps": True, "pair": ""}
         for bad in ({"httpsPort": 0}, {"httpsPort": 65536}, {"httpsPort": "x"}, {"httpsPort": None},
                     {"redirectToHttps": 1}, {"redirectToHttps": None}, {"pair": None},
+                    {"certFileName": 5}, {"certFileName": "x" * 256},
                     {"pair": "../../etc/passwd"}, {"pair": "0" * 32}, {"pair": "x" * 32},
                     {"cert": "", "key": ""}, {"cert": "x" * 300000}):
             status, _ = self.apply("prepare", **{**good, **bad})

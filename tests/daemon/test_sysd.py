@@ -20,7 +20,8 @@ class FakeGateway:
 
     def __init__(self):
         self.mode = {"show": "do", "prepare": "do", "commit": "do"}
-        self.in_force = {"httpsPort": 8443, "redirectToHttps": True, "pair": ""}
+        self.in_force = {"httpsPort": 8443, "redirectToHttps": True, "pair": "",
+                         "certFileName": ""}
         self.fault, self.prepared, self.n = "", None, 0
         self.lock, self.steps = threading.Lock(), []
 
@@ -196,8 +197,8 @@ class Sysd(OneDaemon):
 
     def test_a_gateway_that_talks_nonsense_is_not_believed(self):
         for nonsense in (b"", b"{}", b"[]", b"{", b'{"httpsPort":-1}', b'{"httpsPort":70000}',
-                         b'{"httpsPort":1,"httpPort":1,"defaultPort":1,"pair":5,"fault":""}',
-                         b'{"httpsPort":1,"httpPort":1,"defaultPort":1,"pair":"","fault":"%s"}'
+                         b'{"httpsPort":1,"httpPort":1,"defaultPort":1,"pair":5,"certFileName":"","fault":""}',
+                         b'{"httpsPort":1,"httpPort":1,"defaultPort":1,"pair":"","certFileName":"","fault":"%s"}'
                          % (b"x" * 5000)):
             self.front.mode["show"] = nonsense
             self.again()

@@ -341,6 +341,18 @@ class Httpserver(Front):
             self.assertEqual(held(self.tls()), [told] * 3)
             self.assertEqual(held(self.admin), [None] * 3, "in plain HTTP")
 
+    def test_the_certificate_in_use_is_listed_by_the_name_of_its_upload(self):
+        def listed():
+            rows = self.assert_ok(self.admin.get("/secrets/certificates")).data
+            return [r["name"] for r in rows if r["sourceName"] == "httpserver"]
+        cert, key = self.pairs.make()
+        long = "ü" * 120 + ".crt"
+        for name, shown in (("plant.cer", "plant.cer"), ("the same, renamed.crt",) * 2,
+                            (long, long.encode()[:128].decode())):
+            self.assert_ok(self.upload(certFile=(name, cert), keyFile=("a.key", key)))
+            wait_for(name, lambda s=shown: listed() == [s])
+            self.assertEqual(self.admin.get(PATH).data["certFileName"], name)
+
     def test_one_file_alone_must_fit_the_other_that_is_there(self):
         cert, key = self.pairs.make()
         self.assert_ok(self.upload(certFile=("a.crt", cert), keyFile=("a.key", key)))
