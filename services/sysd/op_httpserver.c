@@ -11,7 +11,7 @@
 
 #include "libcommon/banned.h"
 
-enum { PORT_HTTPS = 443, PORT_FREE_MIN = 1024, PEM_MAX = 64 * 1024 };
+enum { PORT_HTTPS = 443, PORT_FREE_MIN = 1024, PEM_MAX = 64 * 1024, WORD_SIZE = 16 };
 static const char shipped_cert[] = "thingspro_https_default.crt";
 static const char shipped_key[] = "thingspro_https_default.key";
 static const char *const cert_suffixes[] = { ".crt", ".cer", ".pem", NULL };
@@ -50,26 +50,28 @@ sysd_get_system_httpserver(struct sysd *self, struct api_call *call,
 
 /* ---- a form ---- */
 
-/* The text of a short part; NULL when it was not sent. */
-static const char *
-part_text(struct api_call *call, const char *name)
+/* False: it was not sent. What is no word of ours, being too long or no text, is "". */
+static bool
+part_word(const struct api_call *call, const char *name, char ret_word[WORD_SIZE])
 {
     const char *file_name, *bytes;
     size_t n;
     if (api_form_part(call, name, &file_name, &bytes, &n) < 0)
-        return NULL;
-    return api_printf(call, "%.*s", n < 16 ? (int)n : 16, bytes); /* longer is none of ours */
+        return false;
+    if (memchr(bytes, 0, n) != NULL || str_copy_len(ret_word, WORD_SIZE, bytes, n) < 0)
+        ret_word[0] = '\0';
+    return true;
 }
 
 static enum api_status
 part_bool(struct api_call *call, const char *name, bool *ret_has, bool *ret_value)
 {
-    const char *text = part_text(call, name);
-    if (text == NULL)
+    char word[WORD_SIZE];
+    if (!part_word(call, name, word))
         return API_OK;
-    *ret_value = str_eq(text, "true");
+    *ret_value = str_eq(word, "true");
     *ret_has = true;
-    if (*ret_value || str_eq(text, "false"))
+    if (*ret_value || str_eq(word, "false"))
         return API_OK;
     return api_fail(call, API_INVALID, api_printf(call, "/%s", name),
                     "true or false is expected");
@@ -78,11 +80,11 @@ part_bool(struct api_call *call, const char *name, bool *ret_has, bool *ret_valu
 static enum api_status
 part_port(struct api_call *call, const char *name, bool *ret_has, int64_t *ret_value)
 {
-    const char *text = part_text(call, name);
-    if (text == NULL)
+    char word[WORD_SIZE];
+    if (!part_word(call, name, word))
         return API_OK;
     *ret_has = true;
-    if (parse_i64(text, 1, 65535, ret_value) == 0)
+    if (parse_i64(word, 1, 65535, ret_value) == 0)
         return API_OK;
     return api_fail(call, API_INVALID, api_printf(call, "/%s", name), "no port");
 }

@@ -250,6 +250,9 @@ class Sysd(OneDaemon):
                              (part("certFile", "C", "x" * 252 + ".crt"), "/certFile"),
                              (part("httpsPort", "9443x"), "/httpsPort"),
                              (part("httpsPort", ""), "/httpsPort"),
+                             (part("httpsPort", "0000000000009443x"), "/httpsPort"),
+                             (part("httpsPort", "9443\0x"), "/httpsPort"),
+                             (part("redirectToHttps", "true\0x"), "/redirectToHttps"),
                              (part("redirectToHttps", "1"), "/redirectToHttps"),
                              (part("httpsEnable", "false"), "/httpsEnable"),
                              (part("httpPort", "81"), "/httpPort")):
