@@ -6,7 +6,9 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -15,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "libcommon/base.h"
 #include "libcommon/clock.h"
 
 #include "libcommon/banned.h"
@@ -25,8 +28,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     int fd;       /* the library's: an epoll descriptor; -1: not adopted yet */
     int listener; /* behind it; -1: none */
+    int leaving;  /* the one before, while it is emptied; -1: none */
     int knock;    /* behind it until the library first looks: see door_adopt; -1: none */
-} doors[DOOR_N] = { { -1, -1, -1 }, { -1, -1, -1 } };
+} doors[DOOR_N] = { { -1, -1, -1, -1 }, { -1, -1, -1, -1 } };
 
 int
 door_bind(uint16_t port)
@@ -127,6 +131,27 @@ door_adopt(enum door door, uint16_t port)
     return r;
 }
 
+/*
+ * A segment that only asks for a connection (SYN without ACK, in byte 13 of the
+ * header: RFC 9293, 3.1) is dropped from now on, so that the queue ends. Who
+ * asks is refused at the next try, when the port is closed; who was let in by
+ * then is served.
+ */
+static void
+let_nobody_else_in(int listener)
+{
+    static struct sock_filter drop_syn[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TH_SYN | TH_ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TH_SYN, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    const struct sock_fprog program = { .len = ARRAY_LEN(drop_syn), .filter = drop_syn };
+    /* Without it those who come in the last moment are reset. */
+    (void)setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 /* While the library's thread takes what waits there. */
 static void
 wait_until_empty(int listener)
@@ -138,21 +163,47 @@ wait_until_empty(int listener)
         (void)nanosleep(&pause, NULL); /* shorter is fine */
 }
 
+static void
+put_behind(enum door door, int listener, int leaving)
+{
+    pthread_mutex_lock(&lock);
+    doors[door].listener = listener;
+    doors[door].leaving = leaving;
+    pthread_mutex_unlock(&lock);
+}
+
 int
 door_use(enum door door, int listener)
 {
     int old = doors[door].listener; /* written by this function only */
     struct epoll_event event = { .events = EPOLLIN };
-    if (old >= 0)
-        wait_until_empty(old);
     if (listener >= 0 && epoll_ctl(doors[door].fd, EPOLL_CTL_ADD, listener, &event) < 0)
         return -errno;
-    pthread_mutex_lock(&lock);
-    doors[door].listener = listener;
-    pthread_mutex_unlock(&lock);
-    if (old >= 0)
+    put_behind(door, listener, old);
+    if (old >= 0) {
+        let_nobody_else_in(old);
+        wait_until_empty(old);
+        put_behind(door, listener, -1);
         close_listener(old); /* and leaves the epoll descriptor */
+    }
     return 0;
+}
+
+/* From what is behind door 'i', by the lock's owner. */
+static int
+accept_behind(int i, struct sockaddr *addr, socklen_t *addr_len)
+{
+    int got = -1;
+    errno = EAGAIN;
+    if (doors[i].knock >= 0) {
+        close(doors[i].knock);
+        doors[i].knock = -1;
+    }
+    if (doors[i].leaving >= 0)
+        got = accept4(doors[i].leaving, addr, addr_len, SOCK_CLOEXEC);
+    if (got < 0 && doors[i].listener >= 0)
+        got = accept4(doors[i].listener, addr, addr_len, SOCK_CLOEXEC);
+    return got;
 }
 
 int
@@ -161,14 +212,7 @@ door_accept(int fd, struct sockaddr *addr, socklen_t *addr_len)
     for (int i = 0; i < DOOR_N; i++) {
         pthread_mutex_lock(&lock);
         bool is_door = doors[i].fd == fd;
-        int got = -1;
-        errno = EAGAIN;
-        if (is_door && doors[i].knock >= 0) {
-            close(doors[i].knock);
-            doors[i].knock = -1;
-        }
-        if (is_door && doors[i].listener >= 0)
-            got = accept4(doors[i].listener, addr, addr_len, SOCK_CLOEXEC);
+        int got = is_door ? accept_behind(i, addr, addr_len) : -1;
         pthread_mutex_unlock(&lock);
         if (is_door)
             return got;

@@ -33,8 +33,9 @@ int door_adopt(enum door door, uint16_t port);
 
 /*
  * From now on connections come from 'listener' (owned from here on; -1: none);
- * the socket that was behind the door is closed, after at most DOOR_DRAIN_MS
- * in which the library takes what waits there. 0, or -errno with all as before
+ * the socket that was behind the door lets nobody else in and is closed when
+ * the library has taken what waits there, or after DOOR_DRAIN_MS, for which
+ * this may block. 0, or -errno with all as before
  * and 'listener' still the caller's. Not from two threads at once.
  */
 int door_use(enum door door, int listener);

@@ -173,7 +173,7 @@ class Httpserver(Front):
             for port in ports * 50:
                 conn = http.client.HTTPSConnection("127.0.0.1", port, timeout=20 * harness.SLOW,
                                                    context=client.context)
-                with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
+                with contextlib.suppress(ConnectionRefusedError):
                     conn.connect()
                     return port, conn
             raise AssertionError("no port is open")

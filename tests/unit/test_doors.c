@@ -60,6 +60,8 @@ is_ready(int fd, int timeout_ms)
     return poll(&p, 1, timeout_ms) == 1 && (p.revents & POLLIN) != 0;
 }
 
+static int https_door; /* of the first test, for the others */
+
 /* As the HTTP library: waits for its descriptor and accepts. */
 struct library {
     pthread_t thread;
@@ -89,7 +91,7 @@ test_one_process_has_each_door_once(void **state)
     (void)state;
     assert_int_equal(door_adopt(DOOR_HTTPS, 1), -ENOENT);
 
-    int fd = listener(); /* the library's, from here on the door */
+    int fd = https_door = listener(); /* the library's, from here on the door */
     uint16_t first = port_of(fd);
     assert_int_equal(door_adopt(DOOR_HTTPS, first), 0);
     assert_int_equal(dial(first), -ECONNREFUSED);
@@ -170,6 +172,70 @@ test_who_waits_at_a_socket_that_goes_is_served(void **state)
     assert_int_equal(door_use(DOOR_REDIRECT, -1), 0);
 }
 
+/* Clients that come until the port is closed; a few are always waiting. */
+struct crowd {
+    pthread_t thread;
+    uint16_t port;
+    _Atomic unsigned n_served;
+    unsigned n_reset;
+};
+enum { CROWD = 32 };
+
+static void
+see_off(struct crowd *c, int fd)
+{
+    char byte;
+    if (read(fd, &byte, 1) == 0) /* accepted, and closed by the library */
+        atomic_fetch_add(&c->n_served, 1);
+    else
+        c->n_reset++;
+    close(fd);
+}
+
+static void *
+come_and_go(void *arg)
+{
+    struct crowd *c = arg;
+    int fds[CROWD];
+    unsigned n = 0;
+    for (int fd; (fd = dial(c->port)) >= 0; n++) {
+        if (n >= CROWD)
+            see_off(c, fds[n % CROWD]);
+        fds[n % CROWD] = fd;
+    }
+    for (unsigned i = 0; i < n && i < CROWD; i++)
+        see_off(c, fds[i]);
+    return NULL;
+}
+
+static void
+test_under_load_nobody_who_got_through_is_reset(void **state)
+{
+    (void)state;
+    struct library l = { .fd = https_door };
+    assert_int_equal(pthread_create(&l.thread, NULL, accept_all, &l), 0);
+    for (int round = 0; round < 3; round++) {
+        struct crowd crowds[4] = { 0 };
+        int fd = listener();
+        assert_int_equal(door_use(DOOR_HTTPS, fd), 0);
+        for (int i = 0; i < 4; i++) {
+            crowds[i].port = port_of(fd);
+            assert_int_equal(pthread_create(&crowds[i].thread, NULL, come_and_go, &crowds[i]),
+                             0);
+        }
+        for (int i = 0; i < 4; i++)
+            while (atomic_load(&crowds[i].n_served) < 2 * CROWD)
+                (void)poll(NULL, 0, 1);
+        assert_int_equal(door_use(DOOR_HTTPS, -1), 0);
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(pthread_join(crowds[i].thread, NULL), 0);
+            assert_int_equal(crowds[i].n_reset, 0);
+        }
+    }
+    atomic_store(&l.stop, true);
+    assert_int_equal(pthread_join(l.thread, NULL), 0);
+}
+
 static void
 test_other_sockets_pass_and_a_port_in_use_is_told(void **state)
 {
@@ -190,6 +256,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_process_has_each_door_once),
         cmocka_unit_test(test_who_waits_at_a_socket_that_goes_is_served),
+        cmocka_unit_test(test_under_load_nobody_who_got_through_is_reset),
         cmocka_unit_test(test_other_sockets_pass_and_a_port_in_use_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
