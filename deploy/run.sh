@@ -5,7 +5,7 @@
 #
 # Options, from the environment (make run NAME=value):
 #   STATE       directory of all state and logs        (./state)
-#   HTTPS_PORT  HTTPS, all addresses                   (8443)
+#   HTTPS_PORT  HTTPS, all addresses, unless configured otherwise  (8443)
 #   HTTP_PORT   plain HTTP, 127.0.0.1                  (59000)
 #   REDIRECT_PORT  plain HTTP that leads to HTTPS      (8442)
 #   MQTT_PORT   the broker, 127.0.0.1                  (18830)
@@ -141,15 +141,24 @@ for ((n = 0; n < 200; n++)); do
 done
 answers || { echo "run: the gateway does not answer, see $STATE/log" >&2; stop_all 1; }
 
+# PUT /system/httpserver may have set another port, or turned the redirect off.
+read -r https_port redirect < <(
+    sed -n 's/.*https: setting in force port=\([0-9]*\) redirect=\([01]\).*/\1 \2/p' \
+        "$STATE/log/gateway.log" | tail -n 1
+)
+https_port=${https_port:-$HTTPS_PORT} # the disk was full
+leads="plain HTTP leads nowhere: the redirect is off"
+[ "$redirect" = 1 ] && leads="http://$(hostname):$REDIRECT_PORT leads there"
+
 A=http://127.0.0.1:$HTTP_PORT/api/v1
 cat <<EOT
 
 Fieldgate runs (bench profile).
 
-  from outside     https://$(hostname):$HTTPS_PORT/api/v1   certificate made at first start: curl -k
-                   http://$(hostname):$REDIRECT_PORT leads there
+  from outside     https://$(hostname):$https_port/api/v1   certificate made at first start: curl -k
+                   $leads
   on this machine  $A
-  documentation    https://$(hostname):$HTTPS_PORT/api/docs
+  documentation    https://$(hostname):$https_port/api/docs
   broker           127.0.0.1:$MQTT_PORT        demo plant (Modbus TCP)  127.0.0.1:$PLANT_PORT
   state and logs   $STATE
 

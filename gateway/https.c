@@ -232,6 +232,14 @@ choose(struct https *h)
     return try_setting(h, &s) == 0 ? 0 : -EADDRINUSE;
 }
 
+/* deploy/run.sh reads it. */
+static void
+log_in_force(const struct https *h)
+{
+    log_info("https: setting in force port=%u redirect=%d pair=%s", h->in_force.port,
+             h->in_force.redirect, h->in_force.pair);
+}
+
 static void
 drop(void *arg)
 {
@@ -253,7 +261,10 @@ https_start(struct gateway *g, struct https **ret_https)
     h->next_id = clock_mono_us(); /* ids of an earlier life mean nothing */
     loop_timer_init(&h->drop_timer, drop, h);
     *ret_https = h;
-    return choose(h);
+    int r = choose(h);
+    if (r == 0)
+        log_in_force(h);
+    return r;
 }
 
 uint16_t
@@ -428,8 +439,7 @@ commit(struct https *h, uint64_t id, struct refusal *ret_refusal)
         return refuse_errno(ret_refusal, r, "cannot open the port");
     h->fault[0] = '\0';
     https_pairs_sweep(h->dir, NULL, 0);
-    log_info("https: setting in force port=%u redirect=%d pair=%s", h->in_force.port,
-             h->in_force.redirect, h->in_force.pair);
+    log_in_force(h);
     return 0;
 }
 

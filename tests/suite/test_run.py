@@ -134,6 +134,18 @@ class MakeRun(unittest.TestCase):
         logs = zipfile.ZipFile(io.BytesIO(client.get("/system/log?download=true").body))
         self.assertLessEqual({"mosquitto.log", "demoplant.log", "auditd.log", "gateway.log"},
                              set(logs.namelist()))
+        # and it says where HTTPS is now
+        port = free_port()
+        reply = client.put("/system/httpserver", {"httpsPort": port, "redirectToHttps": False})
+        self.assertEqual(reply.status, 200)
+        self.assertIn(f":{self.ports['REDIRECT_PORT']} leads there", self.r.text)
+        self.assertEqual(self.r.stop(), 0)
+        self.r = Run(self.state, self.ports)
+        self.r.wait("Ctrl-C stops everything")
+        self.assertEqual(len(re.findall(rf"https://[^ /]+:{port}/api/", self.r.text)), 2)
+        self.assertNotIn(str(self.ports["REDIRECT_PORT"]), self.r.text)
+        reply = client.put("/system/httpserver", {"httpsPort": self.ports["HTTPS_PORT"]})
+        self.assertEqual(reply.status, 200)
 
     def test_3_a_port_in_use_and_a_second_run_are_told_plainly(self):
         other = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
