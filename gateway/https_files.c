@@ -243,13 +243,26 @@ is_kept(const char *pair, const char *const *keep, size_t n)
     return false;
 }
 
+/* Of the setting in file 'name', or "": there is none, or a damaged one. -errno: not known now.
+ */
+static int
+pair_named(const char *dir, const char *name, char ret_pair[HTTPS_PAIR_SIZE])
+{
+    struct https_setting s = { 0 };
+    int r = https_file_read(dir, name, &s);
+    if (r < 0 && r != -ENOENT && r != -EINVAL && r != -E2BIG)
+        return r;
+    memcpy(ret_pair, s.pair, sizeof(s.pair));
+    return 0;
+}
+
 void
 https_pairs_sweep(const char *dir, const char *const *keep, size_t n)
 {
-    struct https_setting conf = { 0 }, last = { 0 };
-    (void)https_file_read(dir, conf_name, &conf); /* else it names none */
-    (void)https_file_read(dir, last_name, &last); /* as above */
-    const char *const named[] = { conf.pair, last.pair };
+    char conf[HTTPS_PAIR_SIZE], last[HTTPS_PAIR_SIZE];
+    const char *const named[] = { conf, last };
+    if (pair_named(dir, conf_name, conf) < 0 || pair_named(dir, last_name, last) < 0)
+        return; /* what is named must not go */
     DIR *d = opendir(dir);
     if (d == NULL)
         return;

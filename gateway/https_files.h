@@ -41,7 +41,7 @@ int https_setting_parse(const struct cJSON *tree, struct https_setting *ret_sett
 void https_setting_write(struct buf *b, const struct https_setting *s);
 bool https_setting_eq(const struct https_setting *a, const struct https_setting *b);
 
-/* The setting that file 'name' holds. 0, -ENOENT, -EINVAL (damaged) or -errno. */
+/* The setting that file 'name' holds. 0, -ENOENT, -EINVAL or -E2BIG (damaged) or -errno. */
 int https_file_read(const char *dir, const char *name, struct https_setting *ret_setting);
 /* Keeps 's' as the prepared one, durably. 0 or -errno. */
 int https_file_stage(const char *dir, const struct https_setting *s);
@@ -56,7 +56,9 @@ void https_pair_paths(const char *dir, const char *pair, char ret_cert[PATH_MAX]
                       char ret_key[PATH_MAX]);
 /* The text of a PEM file, terminated, the caller's to free; NULL when it cannot be read. */
 char *https_pem_read(const char *path);
-/* Removes the files of all uploaded pairs but those 'n' and the ones of https.conf and .last.
+/*
+ * Removes the files of all uploaded pairs but those 'n' and the ones of
+ * https.conf and .last; none while either of the two cannot be read.
  */
 void https_pairs_sweep(const char *dir, const char *const *keep, size_t n);
 
