@@ -49,7 +49,7 @@ gateway_security_facts(void *self, struct bus_incoming *in)
     jw_open(&b, '{');
     jw_ku64(&b, "httpsPort", https_port(g->https));
     jw_ku64(&b, "httpPort", g->http_port);
-    jw_ku64(&b, "redirectPort", g->redirect_port);
+    jw_ku64(&b, "redirectPort", https_redirect_port(g->https));
     jw_name(&b, "corsOrigins");
     jw_open(&b, '[');
     for (unsigned i = 0; i < g->cors.n; i++)

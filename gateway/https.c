@@ -273,6 +273,12 @@ https_port(const struct https *h)
     return atomic_load_explicit(&h->port, memory_order_relaxed);
 }
 
+uint16_t
+https_redirect_port(const struct https *h)
+{
+    return h->in_force.redirect ? (uint16_t)h->gateway->redirect_port : 0;
+}
+
 /* ---- sysd asks ---- */
 
 static void

@@ -24,6 +24,8 @@ int https_start(struct gateway *g, struct https **ret_https);
 
 /* The port of HTTPS. Any thread. */
 uint16_t https_port(const struct https *h);
+/* The port of plain HTTP that leads there; 0: nothing listens. Loop thread. */
+uint16_t https_redirect_port(const struct https *h);
 
 /* Answers HTTP_APPLY. */
 void https_serve_apply(struct https *h, struct bus_incoming *in);

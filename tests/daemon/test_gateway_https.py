@@ -69,6 +69,13 @@ class Https(OneDaemon):
         self.assertEqual((is_open(port), is_open(old)), (True, False))
         self.assertEqual(self.apply("commit", id=was["id"])[0], 404)
 
+    def test_the_security_advisor_is_told_the_ports_in_force(self):
+        for redirect in (True, False, True):
+            port = self.put(free_port(), redirect)["httpsPort"]
+            facts = json.loads(self.tell(buspeer.SECURITY_FACTS, {}).body)
+            self.assertEqual((facts["httpsPort"], facts["redirectPort"]),
+                             (port, self.fleet.redirect_port if redirect else 0))
+
     def test_what_is_not_committed_goes_by_itself(self):
         old, port = self.state()["httpsPort"], free_port()
         was = self.made_ready(port)
