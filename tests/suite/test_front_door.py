@@ -235,6 +235,13 @@ class OtherOrigins(Suite):
             reply = self.ask(origin)
             self.assertNotIn("Access-Control-Allow-Origin", reply.headers, origin)
 
+    def test_a_cache_keeps_the_answers_to_each_origin_apart_pages_too(self):
+        for path, base in (("/users/me", "/api/v1"), ("/openapi.json", "/api/v1"), ("/docs", "/api"),
+                           ("/docs/docs.js", "/api"), ("/", "")):
+            for headers in ({}, {"Origin": "https://console.example"}, {"Origin": "https://evil"}):
+                reply = self.admin.request("GET", path, base=base, headers=headers)
+                self.assertEqual(reply.headers.get_all("Vary"), ["Origin"], (base + path, headers))
+
     def test_the_question_before_a_call_is_answered_with_what_the_path_takes(self):
         reply = self.ask("https://console.example", "OPTIONS", "/users/me",
                          **{"Access-Control-Request-Method": "PUT"})
