@@ -54,8 +54,8 @@ struct http {
 /* ---- requests: what the library lets pass ---- */
 
 struct headers {
-    unsigned n_host, n_length, n_encoding, n_once;
-    const char *connection;
+    unsigned n_host, n_length, n_encoding, n_once, n_connection;
+    bool ends; /* one of Connection does not ask to keep it */
 };
 
 static bool
@@ -116,8 +116,10 @@ read_header(struct http_call *call, struct headers *h, const char *name, const c
         }
         break;
     case 10:
-        if (strcasecmp(name, "Connection") == 0)
-            h->connection = value;
+        if (strcasecmp(name, "Connection") == 0) {
+            h->n_connection++;
+            h->ends = h->ends || strcasestr(value, "keep-alive") == NULL;
+        }
         break;
     case 12:
         if (strcasecmp(name, "Content-Type") == 0)
@@ -256,7 +258,7 @@ read_request(struct http_call *call, const struct mg_request_info *ri)
     if (call->token != NULL)
         call->token_len = strlen(call->token);
     /* The library closes unless asked to keep; so say what it will do. */
-    if (h.connection != NULL ? strcasestr(h.connection, "keep-alive") == NULL : call->http10)
+    if (h.n_connection > 0 ? h.ends : call->http10)
         call->close = true;
     return NULL;
 }

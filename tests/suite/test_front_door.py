@@ -77,6 +77,15 @@ class FrontDoor(Suite):
         several = "GET /api/v1/users/me HTTP/1.1\r\nHost: x\r\n" + token + "\r\n" + "Accept: a\r\n" * 2
         self.assertEqual(self.statuses(several.encode() + b"\r\n"), [b"200"])
 
+    def test_the_end_of_a_connection_is_announced_whatever_the_order_of_its_headers(self):
+        keep, close = b"Connection: keep-alive\r\n", b"Connection: close\r\n"
+        for version in (b"1.0", b"1.1"):
+            for both in (close + keep, keep + close):
+                with self.connect(False) as sock, sock.makefile("rb") as got:
+                    sock.sendall(b"GET /healthz HTTP/" + version + b"\r\nHost: x\r\n" + both + b"\r\n")
+                    head = got.read().split(b"\r\n\r\n")[0]  # until it ends
+                    self.assertEqual(re.findall(rb"Connection: (\S+)", head), [b"close"], (version, both))
+
     def test_a_failed_handshake_is_not_answered_for_an_earlier_request(self):
         line, rest = b"GET http://x/y HTTP/1.1\r\n", b"Host: x\r\n\r\n"
         for asked in (line + rest, line + b"no header\r\n" + rest):
