@@ -120,6 +120,8 @@ install-files:
 	install -m 644 systemd/fieldgate.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/fieldgate.conf
 	install -m 644 README.md CHANGELOG.md LICENSE $(B)/gen/openapi.json $(DESTDIR)$(doc)/
 	deploy/manifest.sh '$(DESTDIR)' $(libexec) $(doc)/openapi.json \
+	  $(addprefix $(PREFIX)/,bin/fieldgatectl bin/fieldgate-demoplant \
+	    share/bash-completion/completions/fieldgatectl) \
 	  $(addprefix $(PREFIX)/lib/,$(units:systemd/%=systemd/system/%) sysusers.d/fieldgate.conf tmpfiles.d/fieldgate.conf) \
 	  > $(DESTDIR)$(libexec)/MANIFEST
 	chmod 644 $(DESTDIR)$(libexec)/MANIFEST

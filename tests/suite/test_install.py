@@ -61,6 +61,17 @@ class Install(unittest.TestCase):
             self.assertIn(f"fieldgate-{d}.service", target)
             self.assertTrue(os.access(f"{self.root}/usr/lib/fieldgate/{d}", os.X_OK), d)
 
+    def test_whatever_runs_is_in_the_manifest(self):
+        with open(f"{self.root}/usr/lib/fieldgate/MANIFEST", encoding="utf-8") as f:
+            named = {line.split(" ", 3)[3] for line in f.read().splitlines() if line[0] == "f"
+                     and line != "fieldgate-manifest 1"}
+        ours = {os.path.join(top, name)[len(self.root):] for top, _, names in os.walk(self.root)
+                for name in names if "fieldgate" in os.path.join(top, name)[len(self.root):]}
+        # documents are left out: packages compress them
+        documents = {p for p in ours if p.startswith("/usr/share/doc/") and "openapi" not in p} | \
+            {p for p in ours if p.startswith("/usr/share/man/")}
+        self.assertEqual(named, ours - documents - {"/usr/lib/fieldgate/MANIFEST"})
+
     def test_systemd_finds_nothing_wrong_with_the_units(self):
         code, text = self.analyze("verify", *self.units, "fieldgate.target")
         faults = [line for line in text.splitlines() if "fieldgate" in line]

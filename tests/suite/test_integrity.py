@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -234,6 +235,51 @@ class Integrity(Suite):
                                    "roles": [{"id": role.data["id"]}]})
         self.assert_refused(self.sign_in("tess").put("/system/fim"), 403)
         self.assert_refused(self.admin.put("/system/fim?accept=perhaps"), 400)
+
+
+class Manifest(harness.unittest.TestCase):
+    """deploy/manifest.sh: all of it, or none."""
+
+    def setUp(self):
+        self.root = tempfile.mkdtemp(prefix="fg-")
+        self.addCleanup(shutil.rmtree, self.root)
+        os.mkdir(self.root + "/lib")
+        os.chmod(self.root + "/lib", 0o755)
+        for name in ("lib/a", "lib/ two  blanks ", "lib/back\\slash\\", "z"):
+            with open(f"{self.root}/{name}", "w", encoding="ascii") as f:
+                f.write("abc")
+            os.chmod(f"{self.root}/{name}", 0o4755)
+
+    def run_it(self, *paths):
+        return subprocess.run([f"{harness.ROOT}/deploy/manifest.sh", self.root, *paths],
+                              capture_output=True, text=True)
+
+    def assert_fails(self, *paths, what):
+        done = self.run_it(*paths)
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertIn(what, done.stderr)
+
+    def test_names_are_written_as_they_are(self):
+        abc = hashlib.sha256(b"abc").hexdigest()
+        done = self.run_it("/lib", "/z")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout, "fieldgate-manifest 1\nd 755 /lib\n" + "".join(
+            f"f 4755 {abc} {name}\n" for name in ("/lib/ two  blanks ", "/lib/a", "/lib/back\\slash\\",
+                                                  "/z")))
+
+    def test_a_path_that_is_not_there_fails_the_whole(self):
+        self.assert_fails("/missing", "/z", what="No such file")
+        self.assert_fails("/lib", "/missing", "/z", what="No such file")
+
+    def test_what_a_manifest_cannot_say_fails_the_whole(self):
+        os.symlink("a", self.root + "/lib/link")
+        self.assert_fails("/lib", what="/lib/link")
+        os.unlink(self.root + "/lib/link")
+        os.mkfifo(self.root + "/lib/pipe")
+        self.assert_fails("/lib", what="/lib/pipe")
+        os.unlink(self.root + "/lib/pipe")
+        os.mkdir(self.root + "/lib/a\nf 644 b")
+        self.assert_fails("/lib", what="line break")
 
 
 class NoManifest(Suite):
