@@ -110,6 +110,25 @@ give(const char *path, uint32_t megabytes, uint32_t days)
     return CHANGED;
 }
 
+/*
+ * The text of the request, which is taken away first and whatever it is: the
+ * path unit starts us for as long as there is one, and what auditd asks while
+ * we read is another. 0 or -errno (-ENOENT: there is none).
+ */
+static int
+take_request(const char *path, char ret_text[TEXT_SIZE])
+{
+    char taken[PATH_SIZE];
+    if (snprintf(taken, sizeof(taken), "%s.taken", path) >= PATH_SIZE)
+        return -ENAMETOOLONG;
+    if (rename(path, taken) < 0)
+        return -errno;
+    int r = read_file(taken, ret_text);
+    if (remove(taken) < 0)
+        log_warn("logkeeper: cannot remove a request path=%s error=%s", taken, strerror(errno));
+    return r == -ENOENT ? -EBADMSG : r;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -120,18 +139,13 @@ main(int argc, char **argv)
         return FAILED;
     }
     log_open("logkeeper", LOG_LEVEL_INFO);
-    int r = read_file(argv[1], text);
+    int r = take_request(argv[1], text);
     if (r == -ENOENT)
         return UNCHANGED;
-    /* Taken, whatever it says: the path unit starts us for as long as there is one. */
-    if (unlink(argv[1]) < 0) {
-        log_err("logkeeper: cannot take the request error=%s", strerror(errno));
-        return FAILED;
-    }
     if (r == 0)
         r = read_request(text, &megabytes, &days);
     if (r < 0) {
-        log_err("logkeeper: not a request, ignored error=%s", strerror(-r));
+        log_err("logkeeper: no request could be taken error=%s", strerror(-r));
         return FAILED;
     }
     return give(argv[2], megabytes, days);

@@ -65,6 +65,11 @@ class Logkeeper(unittest.TestCase):
         self.assertEqual(self.run_it(), FAILED)
         os.mkfifo(self.request)
         self.assertEqual(self.run_it(), FAILED)
+        os.mkdir(self.request)
+        self.assertEqual(self.run_it(), FAILED)
+        os.mkdir(self.request)
+        os.mkdir(self.request + "/full")  # what no unlink takes away
+        self.assertEqual(self.run_it(), FAILED)
         self.assertFalse(os.path.exists(self.drop_in))
 
     def test_a_full_disk_leaves_the_old_drop_in(self):

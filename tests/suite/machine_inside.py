@@ -292,6 +292,25 @@ class Inside:
         wait_for("journald again", lambda: journald() not in ("0", before), 15)
         self.nothing_was_denied_by_a_sandbox()  # what was before has gone
 
+    def a_request_that_cannot_be_taken_starts_nothing_without_end(self):
+        def ends():  # SD_MESSAGE_UNIT_FAILURE_RESULT of sd-messages.h; seconds
+            text = subprocess.run(
+                ["journalctl", "-q", "-o", "json", "--output-fields=MESSAGE", "_PID=1",
+                 "UNIT=fieldgate-logkeeper.service", "MESSAGE_ID=d9b373ed55a64feb8242e02dbe79a49c"],
+                capture_output=True, text=True).stdout
+            return [int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6
+                    for line in text.splitlines()]
+        wait_for("the last request to be seen to", lambda: "inactive" == systemctl(
+            "show", "fieldgate-logkeeper", "-p", "ActiveState", "--value"), 15)
+        os.chmod("/run/fieldgate/journal", 0o500)  # as its owner might
+        with open("/run/fieldgate/journal/limits", "w", encoding="ascii") as f:
+            f.write("megabytes 51\ndays 0\n")
+        wait_for("it to fail twice", lambda: len(ends()) >= 2, 30)
+        at = ends()
+        assert all(b - a > 4 for a, b in zip(at, at[1:])), f"{len(at)} failures, at {at[:9]}"
+        os.chmod("/run/fieldgate/journal", 0o770)
+        wait_for("it to be taken", lambda: "SystemMaxUse=51M\n" in drop_in(), 15)
+
     def download(self):
         def memory():
             return int(status_of(pid_of("auditd"))["VmHWM"].split()[0])
@@ -370,7 +389,9 @@ class Inside:
              strangers_on_the_machine_reach_neither_the_bus_nor_the_state,
              what_is_installed_is_as_the_manifest_says,
              the_journal_is_downloaded_as_it_is, nothing_was_denied_by_a_sandbox,
-             the_journal_is_kept_as_large_as_it_was_asked_to_be, a_daemon_that_hangs_is_ended_by_its_watchdog)
+             the_journal_is_kept_as_large_as_it_was_asked_to_be,
+             a_request_that_cannot_be_taken_starts_nothing_without_end,
+             a_daemon_that_hangs_is_ended_by_its_watchdog)
 
     # ---- the second life, after all processes were killed at once ----
 

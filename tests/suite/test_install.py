@@ -27,7 +27,7 @@ class Install(unittest.TestCase):
         # what units name besides ours
         os.makedirs(f"{cls.root}/bin", exist_ok=True)
         os.makedirs(f"{cls.root}/etc", exist_ok=True)
-        for name in ("kill", "systemctl", "journalctl"):
+        for name in ("kill", "systemctl", "journalctl", "sleep"):
             shutil.copy(f"/bin/{name}", f"{cls.root}/bin/{name}")
         for name in glob.glob("/usr/lib/systemd/system/*.target") + \
                 glob.glob("/usr/lib/systemd/system/*.slice") + \
