@@ -27,6 +27,7 @@ enum {
     RETRY_MAX_US = 5 * 1000 * 1000,
     PURGE_WITH_WRITE = 64, /* deliveries deleted along with one write */
     PURGE_ALONE = 2048,    /* so many delivered ones are deleted without waiting for a write */
+    KEPT_ROWS = 2,         /* the newest record and the sender's id */
 };
 
 /* Before all numbers: the sender's id, when it is no longer the store's uuid. */
@@ -41,6 +42,7 @@ struct audit_outbox {
     uint64_t next;    /* number of the next record */
     uint64_t acked;   /* newest that auditd has */
     uint64_t sent;    /* newest that it can have */
+    uint64_t may_send; /* newest that may be sent: see load */
     bool sending;
     uint64_t retry_us;
     struct loop_timer retry;
@@ -81,7 +83,12 @@ walk(const struct audit_outbox *o, struct store_txn *txn, uint64_t from, bool ba
     return store_iter_init(ret_it, txn, o->db, store_key_u64(key, from), sizeof(key), backwards);
 }
 
-/* Reads the range of kept records. All count as undelivered: auditd drops repeats. */
+/*
+ * Reads the range of kept records. All count as undelivered: auditd drops
+ * repeats. Until auditd has answered, no newer ones are sent: by its answer we
+ * learn whether the store is an older copy (become_another), in which those
+ * would have numbers that auditd has seen.
+ */
 static int
 load(struct audit_outbox *o)
 {
@@ -110,6 +117,7 @@ load(struct audit_outbox *o)
             return r;
     }
     o->sent = o->next - 1;
+    o->may_send = o->sent > 0 ? o->sent : UINT64_MAX;
     return 0;
 }
 
@@ -241,7 +249,7 @@ purge_alone(struct audit_outbox *o)
     int r = store_read(o->svc->store, &txn);
     if (r == 0)
         r = store_count(txn, o->db, &n);
-    if (r < 0 || n <= audit_backlog(o) + PURGE_ALONE)
+    if (r < 0 || n < audit_backlog(o) + PURGE_ALONE + KEPT_ROWS)
         return;
     store_abort(MOVE_PTR(txn));
     if (store_begin(o->svc->store, &txn) == 0 && purge(o, txn, PURGE_ALONE) == 0)
@@ -279,6 +287,7 @@ become_another(struct audit_outbox *o)
         return;
     }
     memcpy(o->id, id, sizeof(o->id));
+    o->may_send = UINT64_MAX;
     log_warn("audit: the store is an older copy of itself: records go on under a new id");
 }
 
@@ -307,6 +316,7 @@ on_answer(void *arg, int error, const struct bus_reply *reply)
         return;
     }
     o->acked = acked;
+    o->may_send = UINT64_MAX;
     o->retry_us = RETRY_FIRST_US;
     metric_set(&backlog, audit_backlog(o));
     purge_alone(o);
@@ -336,6 +346,8 @@ gather(struct audit_outbox *o, struct buf *b)
     while (n < SEND_RECORDS_MAX && b->len < SEND_BYTES_MAX &&
            (r = store_iter_next(&it)) == STORE_OK) {
         uint64_t seq = store_u64_key(it.key);
+        if (seq > o->may_send)
+            break;
         o->sent = seq > o->sent ? seq : o->sent;
         jw_open(b, '{');
         jw_ku64(b, "seq", seq);

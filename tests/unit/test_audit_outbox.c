@@ -364,6 +364,61 @@ a_store_that_was_restored_from_a_copy_sends_under_a_new_id(void **state)
     auditd_takes_all();
 }
 
+/* Restored while auditd was away: what was recorded since has numbers that auditd has seen. */
+static void
+a_restored_store_is_told_apart_before_it_sends_what_is_new(void **state)
+{
+    (void)state;
+    char before[sizeof(sender)];
+    for (int i = 0; i < 3; i++)
+        commit_one();
+    auditd_takes_all();
+    memcpy(before, sender, sizeof(sender));
+    stop();
+    call_error = -EHOSTUNREACH;
+    start();
+    for (int i = 0; i < 10; i++)
+        commit_one(); /* 4 to 13 */
+    call_error = 0;
+    wait_for_message();
+    assert_int_equal(seqs[n_seqs - 1], 3);
+    auditd_answers(200, 5); /* it has 4 and 5 of the store that this is a copy of */
+    wait_for_message();
+    assert_string_not_equal(sender, before);
+    assert_true(seqs[0] <= 4);
+    assert_int_equal(seqs[n_seqs - 1], 13);
+    auditd_takes_all();
+    assert_int_equal(audit_backlog(outbox), 0);
+}
+
+static void
+the_newest_record_is_never_deleted_and_keeps_the_numbers(void **state)
+{
+    (void)state;
+    struct audit_record record = any_record();
+    struct store_txn *txn = NULL;
+    commit_one();
+    auditd_answers(200, 9); /* an older copy: now there is an id, too */
+    wait_for_message();
+    auditd_takes_all();
+    call_error = -EHOSTUNREACH;
+    assert_int_equal(store_begin(svc.store, &txn), 0);
+    for (int i = 0; i < 2048; i++)
+        assert_int_equal(audit_put(outbox, txn, &record), 0);
+    assert_int_equal(store_commit(txn), 0);
+    audit_kick(outbox);
+    call_error = 0;
+    wait_for_message();
+    auditd_takes_all();
+    stop();
+    start();
+    auditd_takes_all();
+    commit_one();
+    assert_non_null(asked);
+    assert_true(seqs[0] > 2048);
+    auditd_takes_all();
+}
+
 static void
 a_record_is_refused_when_undelivered_ones_take_too_many_bytes(void **state)
 {
@@ -417,6 +472,8 @@ main(void)
         T(numbers_that_were_taken_back_are_no_backlog),
         T(numbers_grow_over_restarts_however_much_was_delivered_and_taken_back),
         T(a_store_that_was_restored_from_a_copy_sends_under_a_new_id),
+        T(a_restored_store_is_told_apart_before_it_sends_what_is_new),
+        T(the_newest_record_is_never_deleted_and_keeps_the_numbers),
         T(a_record_is_refused_when_undelivered_ones_take_too_many_bytes),
         T(a_long_text_is_cut_between_characters),
         T(what_auditd_did_not_confirm_is_sent_again),
