@@ -127,6 +127,8 @@ int trail_decode(uint64_t id, const void *value, size_t size, struct trail_recor
 struct trail_check {
     uint64_t since_id; /* the record noted elsewhere, 0: none, and its hash */
     uint8_t since_hash[TRAIL_HASH_SIZE];
+    bool has_compared; /* it with the record; false at the end: that was rotated away, or
+                          missing */
     uint64_t first_id, next_id;    /* checked: first_id .. next_id - 1 */
     uint64_t end_id;               /* of what is checked */
     uint64_t n;                    /* records checked */

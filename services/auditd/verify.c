@@ -37,10 +37,20 @@ finish(struct check *c, enum api_status status)
     api_finish(call, status);
 }
 
+static enum api_status
+refuse_rotated(struct api_call *call)
+{
+    return api_fail(call, API_NOT_FOUND, "/sinceId", "that record was rotated away");
+}
+
 static void
 tell(struct check *c)
 {
     const struct trail_check *t = &c->trail;
+    if (t->since_id > 0 && !t->has_compared && !t->reason) { /* while we checked */
+        finish(c, refuse_rotated(c->call));
+        return;
+    }
     char *hash = api_alloc(c->call, HASH_TEXT_SIZE);
     if (!hash) {
         finish(c, API_TOO_LARGE);
@@ -102,7 +112,7 @@ read_anchor(struct api_call *call, const struct auditd_get_audits_verify_query *
                         2 * TRAIL_HASH_SIZE);
     t->since_id = (uint64_t)query->since_id;
     if (t->since_id + 1 < t->first_id)
-        return api_fail(call, API_NOT_FOUND, "/sinceId", "that record was rotated away");
+        return refuse_rotated(call);
     return API_OK;
 }
 

@@ -625,11 +625,31 @@ rotation_during_a_check_is_no_fault(void **state)
     assert_null(c.reason);
     assert_int_equal(c.first_id, 6);
     assert_int_equal(c.next_id, 11);
+    assert_false(c.has_compared);
     assert_int_equal(check(f, txn, &noted), 0); /* the last that was rotated away */
     noted.hash[0] ^= 1;
     assert_int_equal(check(f, txn, &noted), 5);
     assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 100), 6);
     assert_int_equal(check(f, txn, NULL), 0); /* nothing is left */
+    store_abort(txn);
+}
+
+static void
+a_check_that_rotation_overtakes_finds_no_fault_and_compares_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct store_txn *txn;
+    struct trail_check c;
+    add_some(f);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    trail_check_begin(&c, &f->state);
+    c.since_id = 4;
+    assert_int_equal(trail_check_step(txn, &f->state, &c, 2), TRAIL_CHECK_MORE);
+    add(f, txn, "signIn", "sam", "later", 1);
+    assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 100), 6);
+    assert_int_equal(trail_check_step(txn, &f->state, &c, 100), TRAIL_CHECK_DONE);
+    assert_null(c.reason);
+    assert_false(c.has_compared);
     store_abort(txn);
 }
 
@@ -654,6 +674,7 @@ main(void)
         TEST(records_that_changed_places_are_found),
         TEST(a_chain_made_anew_is_found_with_a_hash_noted_before),
         TEST(rotation_during_a_check_is_no_fault),
+        TEST(a_check_that_rotation_overtakes_finds_no_fault_and_compares_nothing),
     };
     return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
