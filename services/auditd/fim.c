@@ -19,26 +19,16 @@
 enum {
     BLOCK = 256 << 10,
     PAUSE_US = 10000, /* after each block: at most 25 MiB/s */
-    ENTRIES_MAX = 8192,
     MODE_BITS = 07777,
-};
-static const char first_line[] = "fieldgate-manifest 1";
-
-struct entry {
-    const char *path;
-    bool is_dir;
-    mode_t mode;
-    uint8_t hash[FIM_HASH_SIZE];
 };
 
 struct check {
     const char *manifest;
     const atomic_bool *hurry;
     uid_t owner;
-    char *text; /* of the manifest; its lines are parted by NULs once it is parsed */
+    char *text; /* of the manifest; parted once it is parsed */
     size_t len;
-    struct entry *entries; /* by path */
-    size_t n;
+    struct fim_manifest named; /* by the manifest */
     uint8_t *block;
     struct fim_result *result;
 };
@@ -47,7 +37,7 @@ static void
 check_done(struct check *c)
 {
     free(c->text);
-    free(c->entries);
+    fim_manifest_done(&c->named);
     free(c->block);
 }
 
@@ -68,78 +58,6 @@ find(struct check *c, const char *path, enum fim_problem problem)
 }
 
 /* ---- the manifest ---- */
-
-/* The word before the next blank, which becomes its end; NULL: there is none. */
-static char *
-take_word(char **at)
-{
-    char *word = *at, *blank = strchr(word, ' ');
-    if (!blank || blank == word)
-        return NULL;
-    *blank = '\0';
-    *at = blank + 1;
-    return word;
-}
-
-static int
-parse_mode(const char *text, mode_t *ret_mode)
-{
-    mode_t mode = 0;
-    size_t len = strlen(text);
-    if (len < 1 || len > 4 || strspn(text, "01234567") != len)
-        return -EBADMSG;
-    for (const char *p = text; *p; p++)
-        mode = mode << 3 | (mode_t)(*p - '0');
-    *ret_mode = mode;
-    return 0;
-}
-
-static int
-parse_line(char *line, struct entry *e)
-{
-    const char *kind = take_word(&line);
-    const char *mode = kind ? take_word(&line) : NULL;
-    if (!mode || parse_mode(mode, &e->mode) < 0 || (!str_eq(kind, "d") && !str_eq(kind, "f")))
-        return -EBADMSG;
-    e->is_dir = str_eq(kind, "d");
-    const char *hash = e->is_dir ? NULL : take_word(&line);
-    if (!e->is_dir &&
-        (!hash || hex_decode(hash, strlen(hash), e->hash, FIM_HASH_SIZE) != FIM_HASH_SIZE))
-        return -EBADMSG;
-    e->path = line;
-    return line[0] == '/' && strlen(line) < PATH_MAX ? 0 : -EBADMSG;
-}
-
-static int
-by_path(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
-    return strcmp(x->path, y->path);
-}
-
-/* Parts the text into entries. 0, -EBADMSG or -ENOMEM. */
-static int
-parse(struct check *c)
-{
-    char *line = c->text;
-    if (memchr(c->text, '\0', c->len) || c->len == 0 || c->text[c->len - 1] != '\n')
-        return -EBADMSG;
-    c->entries = calloc(ENTRIES_MAX, sizeof(*c->entries));
-    if (!c->entries)
-        return -ENOMEM;
-    for (bool is_first = true; line < c->text + c->len; is_first = false) {
-        char *end = strchr(line, '\n'), *next = end + 1;
-        *end = '\0';
-        if (is_first ? !str_eq(line, first_line)
-                     : c->n == ENTRIES_MAX || parse_line(line, &c->entries[c->n]) < 0)
-            return -EBADMSG;
-        if (!is_first)
-            c->result->n_files += !c->entries[c->n++].is_dir;
-        line = next;
-    }
-    qsort(c->entries, c->n, sizeof(*c->entries), by_path);
-    return c->n > 0 ? 0 : -EBADMSG;
-}
 
 static int
 read_text(struct check *c, int fd)
@@ -174,7 +92,10 @@ read_manifest(struct check *c)
     int r = is_file ? read_text(c, fd) : -EBADMSG;
     c->owner = is_file ? st.st_uid : 0;
     (void)close(fd); /* was only read */
-    return r < 0 ? r : parse(c);
+    if (r == 0)
+        r = fim_manifest_parse(c->text, c->len, &c->named);
+    c->result->n_files = c->named.n_files;
+    return r;
 }
 
 /* ---- what is there ---- */
@@ -207,7 +128,7 @@ hash_file(struct check *c, int fd, uint8_t ret_hash[FIM_HASH_SIZE])
 
 /* A name in a directory of ours that the manifest does not know. 0 or -ENOMEM. */
 static int
-check_names(struct check *c, const struct entry *e, int fd)
+check_names(struct check *c, const struct fim_entry *e, int fd)
 {
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     DIR *dir = own < 0 ? NULL : fdopendir(own);
@@ -218,20 +139,21 @@ check_names(struct check *c, const struct entry *e, int fd)
     }
     int r = 0;
     const struct dirent *d;
-    while (r == 0 && (d = readdir(dir)) != NULL) {
+    while (r == 0 && (errno = 0, d = readdir(dir)) != NULL) {
         char path[PATH_MAX + NAME_MAX + 2];
-        struct entry key = { .path = path };
         (void)snprintf(path, sizeof(path), "%s/%s", e->path, d->d_name); /* fits */
         if (!str_eq(d->d_name, ".") && !str_eq(d->d_name, "..") && !str_eq(path, c->manifest) &&
-            !bsearch(&key, c->entries, c->n, sizeof(*c->entries), by_path))
+            !fim_manifest_has(&c->named, path))
             r = find(c, path, FIM_ADDED);
     }
+    if (r == 0 && errno != 0)
+        r = find(c, e->path, FIM_UNREADABLE);
     (void)closedir(dir); /* was only read */
     return r;
 }
 
 static int
-check_content(struct check *c, const struct entry *e, int fd)
+check_content(struct check *c, const struct fim_entry *e, int fd)
 {
     uint8_t hash[FIM_HASH_SIZE];
     if (e->is_dir)
@@ -242,7 +164,7 @@ check_content(struct check *c, const struct entry *e, int fd)
 }
 
 static int
-check_open(struct check *c, const struct entry *e, int fd)
+check_open(struct check *c, const struct fim_entry *e, int fd)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -258,7 +180,7 @@ check_open(struct check *c, const struct entry *e, int fd)
 }
 
 static int
-check_entry(struct check *c, const struct entry *e)
+check_entry(struct check *c, const struct fim_entry *e)
 {
     int fd = open(e->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
@@ -287,8 +209,8 @@ check_all(struct check *c, const uint8_t *accepted)
     c->result->is_read = true;
     if (accepted && memcmp(accepted, c->result->manifest, FIM_HASH_SIZE) != 0)
         r = find(c, c->manifest, FIM_NOT_ACCEPTED);
-    for (size_t i = 0; i < c->n && r == 0; i++)
-        r = check_entry(c, &c->entries[i]);
+    for (size_t i = 0; i < c->named.n && r == 0; i++)
+        r = check_entry(c, &c->named.entries[i]);
     return r;
 }
 

@@ -1,15 +1,7 @@
 /*
  * File integrity: what is installed, against the manifest that was made when
- * it was (deploy/manifest.sh). proto/decisions/file-integrity.md says what
- * that finds and what it cannot.
- *
- * A manifest is text, one entry a line, paths absolute:
- *
- *   fieldgate-manifest 1
- *   d <mode, octal> <path>              a directory that is all ours
- *   f <mode, octal> <SHA-256> <path>    a plain file
- *
- * All of it belongs to the owner of the manifest.
+ * it was (fim_manifest.h). All of it belongs to the owner of the manifest.
+ * proto/decisions/file-integrity.md says what that finds and what it cannot.
  */
 #ifndef FIELDGATE_AUDITD_FIM_H
 #define FIELDGATE_AUDITD_FIM_H
@@ -19,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "services/auditd/fim_manifest.h"
+
 enum {
-    FIM_HASH_SIZE = 32,
     FIM_FINDINGS_MAX = 100,     /* kept; all are counted */
     FIM_MANIFEST_MAX = 1 << 20, /* bytes */
 };
