@@ -94,7 +94,7 @@ read_manifest(struct check *c)
     (void)close(fd); /* was only read */
     if (r == 0)
         r = fim_manifest_parse(c->text, c->len, &c->named);
-    c->result->n_files = c->named.n_files;
+    c->result->n_files = r == 0 ? c->named.n_files : 0;
     return r;
 }
 

@@ -280,10 +280,10 @@ answer(struct integrity_job *job)
         r = put_alert(job, txn);
     if (r < 0)
         return api_fail_errno(call, r, "cannot save the result");
-    api_audit_message(call, "%llu files checked, %llu problems%s",
-                      (unsigned long long)job->result.n_files,
-                      (unsigned long long)job->result.n_problems,
-                      job->any_manifest ? "; the manifest was accepted" : "");
+    api_audit_message(
+        call, "%llu files checked, %llu problems%s", (unsigned long long)job->result.n_files,
+        (unsigned long long)job->result.n_problems,
+        job->any_manifest && job->result.is_read ? "; the manifest was accepted" : "");
     api_after_commit(call, state_committed, state);
     return fill_report(job, call->reply);
 }

@@ -153,6 +153,7 @@ class Integrity(Suite):
     def test_a_manifest_that_is_gone_or_none_is_never_accepted(self):
         for text, problem in ((b"", "unusable"), (b"fieldgate-manifest 1\n", "unusable"),
                               (b"fieldgate-manifest 2\nd 755 /tmp\n", "unusable"),
+                              (b"fieldgate-manifest 1\nf 755 " + b"0" * 64 + b" /x\nf 755\n", "unusable"),
                               (None, "missing")):
             os.unlink(self.manifest)
             if text is not None:
@@ -163,6 +164,12 @@ class Integrity(Suite):
                 self.assertEqual((data["status"], data["problems"], data["files"]),
                                  ("insecure", 1, 0))
                 self.assertEqual(data["findings"], [{"path": self.manifest, "problem": problem}])
+
+        def said():
+            return [r["message"] for r in self.audits(names="integrityCheck")
+                    if r["message"].startswith("0 files checked, 1 problems")]
+        wait_for("the records", lambda: len(said()) == 10)
+        self.assertEqual([m for m in said() if "accepted" in m], [])
 
     def test_many_findings_are_counted_and_the_first_shown(self):
         for i in range(150):
