@@ -245,11 +245,12 @@ class Inside:
         done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
                                "python3", "-c", code], capture_output=True, text=True)
         assert done.stdout.split() == ["13", "13"], done.stdout + done.stderr
-        # one daemon cannot read what another keeps
-        done = subprocess.run(["setpriv", "--reuid=fieldgate-modbusd", "--regid=fieldgate",
-                               "--clear-groups", "ls", f"{STATE}/authd"], capture_output=True,
-                              text=True)
-        assert done.returncode != 0, done.stdout
+        # one daemon cannot read what another keeps, nor ask root for what only auditd may
+        for command in (["ls", f"{STATE}/authd"], ["touch", f"{RUN}/journal/limits"],
+                        ["touch", f"{RUN}/limits"]):
+            done = subprocess.run(["setpriv", "--reuid=fieldgate-modbusd", "--regid=fieldgate",
+                                   "--clear-groups", *command], capture_output=True, text=True)
+            assert done.returncode != 0, f"{command}: {done.stdout}"
 
     def a_daemon_that_hangs_is_ended_by_its_watchdog(self):
         before = pid_of("tagd")
