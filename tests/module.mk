@@ -27,5 +27,6 @@ tb_sub.srcs       := tests/bench/tb_sub.c
 bench_plant.srcs  := tests/bench/bench_plant.c
 # An audit log of a million records.
 benches += audit_fill
-audit_fill.srcs   := tests/bench/audit_fill.c services/auditd/index.c services/auditd/trail.c
+audit_fill.srcs   := tests/bench/audit_fill.c \
+                     $(addprefix services/auditd/,index.c messages.c trail.c)
 audit_fill.libs   := -lsodium

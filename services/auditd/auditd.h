@@ -32,6 +32,7 @@ struct follower {
 };
 
 struct advisor;
+struct page;
 
 struct auditd {
     struct svc *svc;
@@ -39,7 +40,10 @@ struct auditd {
     struct audit_setting setting;
     bool
         threshold_told; /* auditStorageThreshold is recorded, and the size did not fall since */
-    struct trail_texts texts; /* of the last search */
+    struct trail_search search; /* the last one, or the one under way */
+    struct page *pages; /* whose searches are not at their end; the first is under way */
+    size_t n_pages;
+    struct loop_timer page_timer;
     struct loop_timer trim, age;
     uint64_t age_check_us;      /* how often the age of records is looked at */
     uint64_t tell_head_us;      /* when the journal is told of the newest record; 0: not yet */
@@ -67,6 +71,16 @@ enum api_status auditd_download(struct auditd *a, struct api_call *call,
                                 const struct trail_filter *filter);
 /* Whether rotation waits for one: for 10 minutes, and while the log is not 10 % too large. */
 bool auditd_download_holds(const struct auditd *a);
+
+/* page.c */
+/* One page; 'words' and 'query' live as long as the call. API_PENDING: its search takes longer.
+ */
+enum api_status auditd_page(struct auditd *a, struct api_call *call,
+                            const struct auditd_get_audits_query *query,
+                            const struct trail_filter *words);
+void auditd_init_pages(struct auditd *a);
+/* Who waits is told 503. */
+void auditd_stop_pages(struct auditd *a);
 
 /* verify.c */
 /* Tells the journal the id and hash of the newest record. */

@@ -1,7 +1,7 @@
 /*
  * The index beside the records: what orders and filters need of each, in
- * blocks of a page. It holds nothing that the records do not, and is made of
- * them where it is missing.
+ * blocks of a page, and their messages for searches (messages.c). It holds
+ * nothing that the records do not, and is made of them where it is missing.
  */
 #include <errno.h>
 #include <string.h>
@@ -30,7 +30,7 @@ trail_block_decode(const void *key, size_t key_size, const void *value, size_t s
 int
 trail_index_add(struct store_txn *txn, const struct trail_record *r)
 {
-    uint8_t key[8], block[TRAIL_BLOCK_MAX] = { 0 };
+    uint8_t key[8], block[TRAIL_BLOCK_MAX];
     const void *value;
     size_t size, at = (size_t)(r->id % TRAIL_BLOCK_IDS) * TRAIL_ENTRY_SIZE + TRAIL_BLOCK_HEAD;
     struct trail_block b = { .least_us = INT64_MAX, .most_us = INT64_MIN };
@@ -42,13 +42,18 @@ trail_index_add(struct store_txn *txn, const struct trail_record *r)
         if (trail_block_decode(key, sizeof(key), value, size, &b) < 0 || size != at)
             return -EPROTO;
         memcpy(block, value, size);
+    } else {
+        memset(block, 0, at);
     }
     put_u64(block, (uint64_t)(b.least_us < r->at_us ? b.least_us : r->at_us));
     put_u64(block + 8, (uint64_t)(b.most_us > r->at_us ? b.most_us : r->at_us));
     put_u64(block + at, (uint64_t)r->at_us);
     put_u64(block + at + 8, r->source_key);
     put_u32(block + at + 16, r->event);
-    return store_put(txn, TRAIL_DB_INDEX, key, sizeof(key), block, at + TRAIL_ENTRY_SIZE);
+    got = store_put(txn, TRAIL_DB_INDEX, key, sizeof(key), block, at + TRAIL_ENTRY_SIZE);
+    if (got == 0 && r->id % TRAIL_BLOCK_IDS == TRAIL_BLOCK_IDS - 1)
+        got = trail_messages_make(txn, r->id / TRAIL_BLOCK_IDS);
+    return got;
 }
 
 int
@@ -57,8 +62,10 @@ trail_index_trim(struct store_txn *txn, uint64_t gone_id)
     uint8_t key[8];
     if (gone_id % TRAIL_BLOCK_IDS != TRAIL_BLOCK_IDS - 1)
         return 0; /* others of its block are still there */
-    int r = store_del(txn, TRAIL_DB_INDEX, store_key_u64(key, gone_id / TRAIL_BLOCK_IDS),
-                      sizeof(key));
+    store_key_u64(key, gone_id / TRAIL_BLOCK_IDS);
+    int r = store_del(txn, TRAIL_DB_INDEX, key, sizeof(key));
+    if (r >= 0)
+        r = store_del(txn, TRAIL_DB_MESSAGES, key, sizeof(key));
     return r < 0 ? r : 0;
 }
 

@@ -85,6 +85,7 @@ auditd_start(void *self, struct svc *svc)
     if (a->setting.desired_disk_cache_size_mb > max_mb)
         a->setting.desired_disk_cache_size_mb = max_mb;
     auditd_init_timers(a);
+    auditd_init_pages(a);
     r = system_log_start(a);
     return r == 0 ? integrity_start(a) : r;
 }
@@ -97,6 +98,7 @@ auditd_stop(void *self, struct svc *svc)
     integrity_stop(a);
     system_log_stop(a);
     auditd_stop_timers(a);
+    auditd_stop_pages(a);
     advisor_stop(a->advisor);
 }
 

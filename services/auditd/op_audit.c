@@ -13,7 +13,6 @@
 #include "libcommon/banned.h"
 
 enum {
-    PAGE_BYTES_MAX = 6 << 20,     /* of an answer; a bus message holds 8 MiB */
     FOLLOW_BACKLOG_MAX = 1 << 20, /* bytes a slow follower may be behind */
     FOLLOW_ARENA_MAX = 64 << 10,
     BLOCK_MAX = 64 << 10,
@@ -163,55 +162,6 @@ auditd_tell_followers(struct auditd *a, const struct trail_record *r)
 
 /* ---- queries ---- */
 
-static int
-put_page(struct buf *b, struct store_txn *txn, const uint64_t *ids, size_t n, size_t *ret_put)
-{
-    size_t i = 0;
-    for (; i < n && b->len < PAGE_BYTES_MAX; i++) {
-        struct trail_record t;
-        int r = trail_get(txn, ids[i], &t);
-        if (r != STORE_OK)
-            return r < 0 ? r : -EPROTO;
-        auditd_put_row(b, &t);
-    }
-    *ret_put = i;
-    return b->err;
-}
-
-static enum api_status
-answer_page(struct auditd *a, struct api_call *call,
-            const struct auditd_get_audits_query *query, const struct trail_filter *filter)
-{
-    _Static_assert((int)TRAIL_BY_SEVERITY == (int)AUDITD_GET_AUDITS_QUERY_ORDER_SEVERITY &&
-                       (int)TRAIL_BY_ID == (int)AUDITD_GET_AUDITS_QUERY_ORDER_ID,
-                   "orders are the contract's");
-    struct store_txn *txn = api_view(call);
-    uint64_t *ids = api_alloc(call, TRAIL_PAGE_MAX * sizeof(*ids));
-    if (!txn || !ids)
-        return API_INTERNAL;
-    size_t limit = query->limit < TRAIL_PAGE_MAX ? (size_t)query->limit : TRAIL_PAGE_MAX;
-    size_t n = 0, put = 0;
-    uint64_t total = 0;
-    int r = trail_query(txn, &a->state, filter, &a->texts, (enum trail_order)query->order,
-                        query->sort == AUDITD_GET_AUDITS_QUERY_SORT_DESC,
-                        (uint64_t)query->offset, limit, ids, &n, &total);
-    struct buf rows;
-    buf_init(&rows, PAGE_BYTES_MAX + (1 << 20));
-    if (r == 0)
-        r = put_page(&rows, txn, ids, n, &put);
-    if (r == 0) {
-        struct buf *b = api_reply_buf(call);
-        buf_printf(b, "{\"count\":%zu,\"limit\":%zu,\"offset\":%lld,\"total\":%llu,\"data\":[",
-                   put, put < n ? put : limit, (long long)query->offset,
-                   (unsigned long long)total);
-        if (rows.len > 0)
-            buf_put(b, rows.data, rows.len);
-        buf_puts(b, "]}");
-    }
-    buf_done(&rows);
-    return r < 0 ? api_fail_errno(call, r, "cannot read the audit log") : API_OK;
-}
-
 enum api_status
 auditd_get_audits(struct auditd *self, struct api_call *call,
                   const struct auditd_get_audits_query *query)
@@ -230,11 +180,7 @@ auditd_get_audits(struct auditd *self, struct api_call *call,
         return follow(self, call, &filter);
     if (query->download)
         return auditd_download(self, call, query, &filter);
-    enum api_status status = API_TOO_LARGE;
-    if (trail_filter_prepare(&filter) == 0)
-        status = answer_page(self, call, query, &filter);
-    trail_filter_done(&filter);
-    return status;
+    return auditd_page(self, call, query, &filter);
 }
 
 /* ---- records of clients ---- */

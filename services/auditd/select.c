@@ -146,18 +146,17 @@ is_behind(const struct select *s, uint64_t primary, uint64_t id)
 static inline bool
 read_entry(const struct select *s, uint64_t id, const uint8_t *entry, uint64_t *ret_primary)
 {
+    uint64_t i = id - s->w.bits_id;
+    if (s->w.bits != NULL && !(s->w.bits[i / 8] >> (i % 8) & 1))
+        return false;
     const struct slot *event = event_of(s, get_u32(entry + 16));
     *ret_primary =
         s->w.order == TRAIL_BY_TIME ? primary_of_time(s, (int64_t)get_u64(entry)) : event->rank;
     if (s->every)
         return true;
-    uint64_t i = id - s->w.bits_id;
-    if (s->w.bits != NULL) {
-        if (!(s->w.bits[i / 8] >> (i % 8) & 1))
-            return false;
-    } else if (!event->passes || !trail_filter_passes_source(s->w.filter, get_u64(entry + 8))) {
+    if (s->w.bits == NULL &&
+        (!event->passes || !trail_filter_passes_source(s->w.filter, get_u64(entry + 8))))
         return false;
-    }
     return is_behind(s, *ret_primary, id);
 }
 
@@ -185,12 +184,21 @@ range_of(const struct select *s, const struct trail_block *b)
     return (struct range){ 0, trail_n_events };
 }
 
+/* No bit of the block is set. */
+static bool
+is_without_rows(const struct select *s, const struct trail_block *b)
+{
+    static const uint8_t none[TRAIL_BITS_SIZE];
+    return s->w.bits != NULL &&
+           memcmp(s->w.bits + (b->first_id - s->w.bits_id) / 8, none, sizeof(none)) == 0;
+}
+
 static void
 walk_block(struct select *s, const struct trail_block *b, block_fn *whole, row_fn *row)
 {
     uint64_t from = b->first_id > s->w.first_id ? b->first_id : s->w.first_id;
     uint64_t to = b->first_id + b->n < s->w.end_id ? b->first_id + b->n : s->w.end_id;
-    if (from >= to)
+    if (from >= to || is_without_rows(s, b))
         return;
     if (whole(s, range_of(s, b), s->w.descending ? to - 1 : from, (size_t)(to - from)))
         return;
@@ -501,8 +509,12 @@ select_total(const struct select *s)
 static int
 look_over(struct select *s)
 {
+    int r = 0;
     s->all = (struct range){ UINT64_MAX, 0 };
-    int r = walk(s, measure_block, NULL, NULL);
+    if (s->w.order == TRAIL_BY_TIME)
+        r = walk(s, measure_block, NULL, NULL);
+    else
+        s->all = range_of(s, &(struct trail_block){ 0 }); /* of any */
     if (r < 0 || s->all.from > s->all.to)
         return r;
     s->now = s->all;

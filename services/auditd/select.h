@@ -16,12 +16,12 @@ struct select;
 /* What is asked; all that it points to must outlive the select. */
 struct select_what {
     struct store_txn *txn;
-    const struct trail_filter *filter; /* its texts are not looked at: see 'bits' */
+    const struct trail_filter *filter; /* without its texts, unless there are 'bits' */
     enum trail_order order;
     bool descending;
-    uint64_t first_id, end_id; /* records looked at: first_id <= id < end_id */
-    const uint8_t *bits;       /* whether id bits_id + i passes; NULL: the filter decides */
-    uint64_t bits_id;
+    uint64_t first_id, end_id;     /* records looked at: first_id <= id < end_id */
+    const uint8_t *bits;           /* whether id bits_id + i passes; NULL: the filter decides */
+    uint64_t bits_id;              /* the first of a block */
     const struct trail_key *after; /* only rows behind it in that order; NULL: all */
 };
 

@@ -12,14 +12,15 @@
 #include "libcommon/banned.h"
 
 const char *const trail_dbs[TRAIL_N_DBS] = {
-    [TRAIL_DB_RECORDS] = "records", [TRAIL_DB_INDEX] = "index", [TRAIL_DB_SENDERS] = "senders",
-    [TRAIL_DB_CONFIG] = "config",   [TRAIL_DB_TIMES] = "times", [TRAIL_DB_OUTBOX] = "outbox",
+    [TRAIL_DB_RECORDS] = "records",   [TRAIL_DB_INDEX] = "index",
+    [TRAIL_DB_SENDERS] = "senders",   [TRAIL_DB_CONFIG] = "config",
+    [TRAIL_DB_MESSAGES] = "messages", [TRAIL_DB_TIMES] = "times",
+    [TRAIL_DB_OUTBOX] = "outbox",
 };
 
 enum {
-    /* What a record costs in both tables beyond its value: keys, nodes, pages not quite full.
-     */
-    RECORD_OVERHEAD = 80,
+    /* What a record costs beyond its bytes: keys, nodes, pages not quite full, the index. */
+    RECORD_OVERHEAD = 56,
     STATE_SIZE = 3 * 8 + 2 * TRAIL_HASH_SIZE,
 };
 static const char state_key[] = "state";
@@ -66,9 +67,11 @@ trail_event_by_code(uint32_t code)
 size_t
 trail_event_by_name(const char *name, size_t len)
 {
-    for (size_t i = 0; i < trail_n_events; i++)
-        if (strlen(trail_events[i].name) == len && memcmp(trail_events[i].name, name, len) == 0)
+    for (size_t i = 0; len > 0 && i < trail_n_events; i++) {
+        const char *event = trail_events[i].name;
+        if (event[0] == name[0] && strlen(event) == len && memcmp(event, name, len) == 0)
             return i;
+    }
     return trail_n_events;
 }
 
@@ -212,21 +215,33 @@ save_state(struct store_txn *txn, const struct trail_state *s)
     return store_put(txn, TRAIL_DB_CONFIG, state_key, strlen(state_key), v, sizeof(v));
 }
 
+/* What a record takes in all tables; its message may be there a second time. */
+static uint64_t
+bytes_of(size_t value_size, size_t message_len)
+{
+    return value_size + message_len + RECORD_OVERHEAD;
+}
+
 int
 trail_migrate(struct store_txn *txn, uint32_t from)
 {
-    enum { OVERHEAD_1 = 120 };
+    CLEANUP(store_iter_done) struct store_iter it = { 0 };
     struct trail_state s = { 0 };
+    struct trail_record t;
     if (from != 1)
         return -EPROTO;
     int r = store_clear(txn, TRAIL_DB_TIMES);
     if (r == 0)
         r = trail_load(txn, &s);
-    if (r < 0)
-        return r;
-    uint64_t less = s.n * (OVERHEAD_1 - RECORD_OVERHEAD);
-    s.bytes = s.bytes > less ? s.bytes - less : 0;
-    return save_state(txn, &s);
+    if (r == 0)
+        r = store_iter_init(&it, txn, TRAIL_DB_RECORDS, NULL, 0, false);
+    s.bytes = 0; /* counted anew */
+    while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
+        r = trail_decode(store_u64_key(it.key), it.value, it.size, &t);
+        if (r == 0)
+            s.bytes += bytes_of(it.size, t.message.len);
+    }
+    return r < 0 ? r : save_state(txn, &s);
 }
 
 /* ---- growing and shrinking ---- */
@@ -237,6 +252,7 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
     size_t index = trail_event_by_name(in->name.p, in->name.len);
     bool known = index < trail_n_events;
     struct trail_text source = cut(in->source, TRAIL_SOURCE_MAX);
+    struct trail_text message = cut(in->message, TRAIL_MESSAGE_MAX);
     uint64_t source_key = trail_source_key(source.p, source.len);
     uint32_t event = known ? trail_events[index].code : 0;
     uint64_t id = state->next_id;
@@ -251,7 +267,7 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
     put_text8(&b, in->daemon, TRAIL_DAEMON_MAX);
     put_text8(&b, in->addr, TRAIL_ADDR_MAX);
     put_text16(&b, source, TRAIL_SOURCE_MAX);
-    put_text16(&b, in->message, TRAIL_MESSAGE_MAX);
+    put_text16(&b, message, TRAIL_MESSAGE_MAX);
     put_text16(&b, in->detail, TRAIL_DETAIL_MAX);
     uint8_t hash[TRAIL_HASH_SIZE];
     if (!b.err)
@@ -271,7 +287,7 @@ trail_append(struct store_txn *txn, struct trail_state *state, const struct trai
     if (r == 0) {
         state->next_id++;
         state->n++;
-        state->bytes += b.len + RECORD_OVERHEAD;
+        state->bytes += bytes_of(b.len, message.len);
         memcpy(state->last_hash, hash, sizeof(hash));
         r = save_state(txn, state);
     }
@@ -300,7 +316,7 @@ trail_trim(struct store_txn *txn, struct trail_state *state, uint64_t bytes, int
         if (r < 0)
             break;
         r = 0;
-        uint64_t took = size + RECORD_OVERHEAD;
+        uint64_t took = bytes_of(size, t.message.len);
         state->bytes = state->bytes > took ? state->bytes - took : 0;
         state->n--;
         n++;

@@ -15,6 +15,10 @@
  * Block of the index, as stored under id / TRAIL_BLOCK_IDS:
  *   i64, i64        least and greatest 'at' of its records, also of rotated ones
  *   for each id from the block's first on: i64 at, u64 source key, u32 event
+ *
+ * Block of messages, stored likewise when all of its records are there:
+ *   for each id from the block's first on: u8 number of its message
+ *   message 0, 1, …: in lower case as far as ASCII goes, with a NUL behind it
  */
 #ifndef FIELDGATE_AUDITD_TRAIL_H
 #define FIELDGATE_AUDITD_TRAIL_H
@@ -27,12 +31,13 @@
 #include "libcommon/store.h"
 
 enum trail_db {
-    TRAIL_DB_RECORDS, /* id -> record */
-    TRAIL_DB_INDEX,   /* number of a block of ids -> what orders and filters need of them */
-    TRAIL_DB_SENDERS, /* store uuid and name of a daemon -> its last sequence number */
-    TRAIL_DB_CONFIG,  /* "setting", "state" */
-    TRAIL_DB_TIMES,   /* empty: an index of schema 1 */
-    TRAIL_DB_OUTBOX,  /* auditd's own records on their way to itself; last, as audit.h asks */
+    TRAIL_DB_RECORDS,  /* id -> record */
+    TRAIL_DB_INDEX,    /* number of a block of ids -> what orders and filters need of them */
+    TRAIL_DB_SENDERS,  /* store uuid and name of a daemon -> its last sequence number */
+    TRAIL_DB_CONFIG,   /* "setting", "state" */
+    TRAIL_DB_MESSAGES, /* number of a block of ids -> their messages, for searches */
+    TRAIL_DB_TIMES,    /* empty: an index of schema 1 */
+    TRAIL_DB_OUTBOX,   /* auditd's own records on their way to itself; last, as audit.h asks */
     TRAIL_N_DBS
 };
 extern const char *const trail_dbs[TRAIL_N_DBS];
@@ -165,7 +170,10 @@ struct trail_block {
 /* STORE_OK, or -EPROTO when the bytes are no block. */
 int trail_block_decode(const void *key, size_t key_size, const void *value, size_t size,
                        struct trail_block *ret_block);
-/* The index with one record more, the next one; without those up to 'gone_id'. 0 or -errno. */
+/*
+ * The index with one record more, the next one, which is stored already;
+ * without those up to 'gone_id'. 0 or -errno.
+ */
 int trail_index_add(struct store_txn *txn, const struct trail_record *r);
 int trail_index_trim(struct store_txn *txn, uint64_t gone_id);
 /*
@@ -174,7 +182,29 @@ int trail_index_trim(struct store_txn *txn, uint64_t gone_id);
  */
 int trail_index_catch_up(struct store_txn *txn, const struct trail_state *state, unsigned most);
 
-/* ---- queries (query.c) ---- */
+/* ---- messages for searches (messages.c) ---- */
+
+enum { TRAIL_MESSAGES_MAX = TRAIL_BLOCK_IDS * (1 + TRAIL_VALUE_MAX) };
+/* Those of a block whose last record has been stored. 0 or -errno. */
+int trail_messages_make(struct store_txn *txn, uint64_t block);
+
+enum { TRAIL_BITS_SIZE = TRAIL_BLOCK_IDS / 8 };
+/*
+ * Which records of a block have a message that holds one of 'words': those
+ * lie one behind the other, in lower case, each with a NUL behind it. Bit
+ * i % 8 of byte i / 8 is the block's id number i. STORE_OK; STORE_NOT_FOUND:
+ * the block is not whole yet; or -errno.
+ */
+int trail_messages_find(struct store_txn *txn, uint64_t block, const char *words,
+                        size_t n_words, uint8_t ret_bits[TRAIL_BITS_SIZE]);
+
+static inline char
+trail_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+}
+
+/* ---- queries (query.c, search.c) ---- */
 
 enum trail_order {
     TRAIL_BY_TIME,
@@ -194,6 +224,7 @@ struct trail_filter {
     /* made by trail_filter_prepare */
     bool *event_passes; /* trail_n_events + 1; the last is for unknown events */
     uint64_t *source_keys;
+    char *lower_messages; /* the words of 'messages', each with a NUL behind it */
     bool every_event, unknown_names;
 };
 /* 'filter' with its words set; the memory of the rest is the filter's. 0 or -ENOMEM. */
@@ -203,28 +234,40 @@ bool trail_filter_passes(const struct trail_filter *filter, const struct trail_r
 /* As far as the source tells. */
 bool trail_filter_passes_source(const struct trail_filter *filter, uint64_t key);
 
+/* Whether it may keep a record out: then a query begins with a search. */
+bool trail_filter_needs_search(const struct trail_filter *filter);
+
 /*
- * Which records pass a filter that needs their texts: kept between queries,
- * so that only the first page of a search reads them all. One bit a record,
- * 1 MiB at most. Begin with zeros.
+ * Which records pass a filter: one bit a record. Kept between queries, so
+ * that the next page looks only at what is new. Begin with zeros.
  */
-struct trail_texts {
-    struct buf filter;
+struct trail_search {
+    struct buf filter;         /* whose search it is */
     uint64_t first_id, end_id; /* the bits are of these records */
     uint8_t *bits;
 };
-void trail_texts_done(struct trail_texts *t);
+enum { TRAIL_SEARCH_MORE, TRAIL_SEARCH_DONE };
+/*
+ * Goes on with the search for 'filter' (begins anew when 's' is one for
+ * another) until all records are looked at, or, after at least one block, the
+ * monotonic clock says until_us. TRAIL_SEARCH_MORE, TRAIL_SEARCH_DONE, or
+ * -errno: then 's' is empty.
+ */
+int trail_search_step(struct store_txn *txn, const struct trail_state *state,
+                      const struct trail_filter *filter, struct trail_search *s,
+                      uint64_t until_us);
+void trail_search_done(struct trail_search *s);
 
 enum { TRAIL_PAGE_MAX = 1000 };
 
 /*
  * Finds the ids of one page: rows offset .. offset + limit - 1 of those that
  * pass, in that order. *ret_total counts all that pass. limit is at most
- * TRAIL_PAGE_MAX. Walks over the index a few times, and over the records that
- * 'texts' does not know when the filter needs texts. 0 or -errno.
+ * TRAIL_PAGE_MAX. Walks over the index a few times. 'search' is done in the
+ * same transaction when the filter needs one. 0 or -errno.
  */
 int trail_query(struct store_txn *txn, const struct trail_state *state,
-                const struct trail_filter *filter, struct trail_texts *texts,
+                const struct trail_filter *filter, const struct trail_search *search,
                 enum trail_order order, bool descending, uint64_t offset, size_t limit,
                 uint64_t ret_ids[TRAIL_PAGE_MAX], size_t *ret_n, uint64_t *ret_total);
 

@@ -259,6 +259,69 @@ class Auditd(OneDaemon):
         self.assertEqual(n(sources=word[:8]), [])
         self.assertEqual(self.rows(messages=word.upper())["total"], 10)
 
+    SLOW = [f"no such word {i}" for i in range(15)]
+
+    def fill_long(self):
+        """So many long messages, each once, that the search for 16 words takes many turns."""
+        word, store = uuid.uuid4().hex, uuid.uuid4().hex
+        for at in range(1, 20001, 4000):
+            self.kept(store, [record(i, f"{word} {i} {'Long message. ' * 32}")
+                              for i in range(at, at + 4000)])
+        return word
+
+    def search(self, *words):
+        return request(buspeer.fnv1a("getAudits"), kind=buspeer.KIND_API, who=ADMIN,
+                       query=[("messages", ",".join(words)), ("limit", "1")])
+
+    def test_others_are_answered_while_searches_go_on_and_too_many_are_refused(self):
+        word, peer = self.fill_long(), self.peer(20)
+        # the words of each are others, so that none finds the work done
+        peer.send(buspeer.message(*[self.search(f"{word} {i + 1} ", *self.SLOW)
+                                    for i in range(20)]))
+        began = time.monotonic()
+        self.alive()
+        took = time.monotonic() - began
+        answers = buspeer.replies(peer.receive())
+        searched = time.monotonic() - began
+        self.assertEqual([a.status for a in answers], [200] * 16 + [503] * 4)
+        self.assertEqual([a.json["total"] for a in answers[:16]], [1] * 16)
+        self.assertLess(took, searched / 2)
+        got, = peer.ask(self.search(word, *self.SLOW))
+        self.assertEqual((got.status, got.json["total"]), (200, 20000))
+
+    def test_the_daemon_ends_with_searches_under_way(self):
+        word, peer = self.fill_long(), self.peer(20)
+        peer.send(buspeer.message(*[self.search(f"{word} {i + 1} ", *self.SLOW)
+                                    for i in range(12)]))
+        self.alive()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.start_again()
+        self.assertEqual(self.rows(messages=word, limit=1)["total"], 20000)
+
+    def test_searches_find_what_was_acknowledged_before_each_kill_9(self):
+        word, store = uuid.uuid4().hex, uuid.uuid4().hex
+        for at in range(1, 901, 150):  # whole blocks of 200, and begun ones
+            batch = [record(i, f"{word} {i % 7}") for i in range(at, at + 150)]
+            self.kept(store, batch)
+            lost = [record(i, f"{word} {i % 7}") for i in range(at + 150, at + 300)]
+            self.peer().send(buspeer.message(request(
+                buspeer.AUDIT_APPEND, {"store": store, "daemon": "authd", "records": lost})))
+            self.kill_and_start()
+            n = self.rows(messages=word, limit=1)["total"]
+            self.assertIn(n, (at + 149, at + 299))
+            for k in range(7):
+                self.assertEqual(self.rows(messages=f"{word} {k}".upper(), limit=1)["total"],
+                                 len([i for i in range(1, n + 1) if i % 7 == k]))
+
+    def test_a_search_past_its_time_is_ended(self):
+        word, peer = self.fill_long(), self.peer(20)
+        late = request(buspeer.fnv1a("getAudits"), kind=buspeer.KIND_API, who=ADMIN,
+                       query=[("messages", word)],
+                       deadline_us=int((time.monotonic() + 0.05) * 1e6))
+        answers = peer.ask(*[self.search(f"{word} {i + 1} ", *self.SLOW) for i in range(12)],
+                           late)
+        self.assertEqual([a.status for a in answers], [200] * 12 + [504])
+
     def test_orders_are_what_they_say(self):
         word = self.filled(10)
         n = lambda **q: [int(m.split()[1]) for m in self.messages(word, **q)]

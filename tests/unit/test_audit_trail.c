@@ -22,7 +22,7 @@ struct fixture {
     char dir[64];
     struct store *store;
     struct trail_state state;
-    struct trail_texts texts;
+    struct trail_search search;
 };
 
 static int
@@ -55,7 +55,7 @@ teardown(void **state)
 {
     struct fixture *f = *state;
     char command[96];
-    trail_texts_done(&f->texts);
+    trail_search_done(&f->search);
     store_close(f->store);
     (void)snprintf(command, sizeof(command), "rm -r '%s'", f->dir);
     assert_int_equal(system(command), 0);
@@ -101,6 +101,16 @@ add_some(struct fixture *f)
     assert_int_equal(store_commit(txn), 0);
 }
 
+/* Some blocks at a time, as the daemon does. */
+static void
+search_all(struct fixture *f, struct store_txn *txn, const struct trail_filter *filter)
+{
+    int r = TRAIL_SEARCH_MORE;
+    while (trail_filter_needs_search(filter) && r == TRAIL_SEARCH_MORE)
+        r = trail_search_step(txn, &f->state, filter, &f->search, 0);
+    assert_true(r == TRAIL_SEARCH_DONE || !trail_filter_needs_search(filter));
+}
+
 /* Runs a query and compares ids, 0 at the end. */
 static void
 expect(struct fixture *f, struct trail_filter filter, enum trail_order order, bool descending,
@@ -114,7 +124,8 @@ expect(struct fixture *f, struct trail_filter filter, enum trail_order order, bo
         wanted++;
     assert_int_equal(trail_filter_prepare(&filter), 0);
     assert_int_equal(store_read(f->store, &txn), 0);
-    assert_int_equal(trail_query(txn, &f->state, &filter, &f->texts, order, descending, offset,
+    search_all(f, txn, &filter);
+    assert_int_equal(trail_query(txn, &f->state, &filter, &f->search, order, descending, offset,
                                  limit, got, &n, &got_total),
                      0);
     assert_int_equal(got_total, total);
@@ -410,9 +421,10 @@ compare_with(struct fixture *f, const struct trail_filter *filter, struct row *r
     uint64_t total;
     qsort(rows, n, sizeof(*rows), compare_rows);
     assert_int_equal(store_read(f->store, &txn), 0);
+    search_all(f, txn, filter);
     for (size_t at = 0; at <= n; at += 1 + (size_t)random() % 700) {
         size_t limit = 1 + (size_t)random() % TRAIL_PAGE_MAX;
-        assert_int_equal(trail_query(txn, &f->state, filter, &f->texts, sorted_by, sorted_down,
+        assert_int_equal(trail_query(txn, &f->state, filter, &f->search, sorted_by, sorted_down,
                                      at, limit, got, &n_got, &total),
                          0);
         assert_int_equal(total, n);
@@ -479,7 +491,7 @@ a_page_is_found_among_many_that_lie_close_together(void **state)
         add(f, txn, "signIn", "sam", "m", INT64_MAX / 2 - i);
     add(f, txn, "signIn", "sam", "m", INT64_MAX);
     for (unsigned from = 0; from < CLOSE + 2; from += 777) {
-        assert_int_equal(trail_query(txn, &f->state, &all, &f->texts, TRAIL_BY_TIME, false,
+        assert_int_equal(trail_query(txn, &f->state, &all, &f->search, TRAIL_BY_TIME, false,
                                      from, 1000, got, &n, &total),
                          0);
         assert_int_equal(total, CLOSE + 2);
@@ -510,19 +522,21 @@ an_index_that_lacks_records_is_completed(void **state)
     struct store_txn *txn;
     add_many(f, 0, rows);
     assert_int_equal(store_begin(f->store, &txn), 0);
-    uint64_t before = f->state.bytes, bytes = before / 3;
+    uint64_t bytes = f->state.bytes / 3;
+    f->state.bytes += 777; /* counted in another way */
     assert_true(trail_trim(txn, &f->state, bytes, INT64_MIN, UINT32_MAX) > 0);
     assert_int_equal(store_clear(txn, TRAIL_DB_INDEX), 0); /* as schema 1 left it */
+    assert_int_equal(store_clear(txn, TRAIL_DB_MESSAGES), 0);
     assert_int_equal(store_put(txn, TRAIL_DB_TIMES, "k", 1, "v", 1), 0);
     assert_int_equal(store_commit(txn), 0);
-    before = f->state.bytes;
+    uint64_t counted = f->state.bytes;
     reopen(f, TRAIL_SCHEMA, trail_migrate);
     uint64_t n_times;
     assert_int_equal(store_begin(f->store, &txn), 0);
     assert_int_equal(store_count(txn, TRAIL_DB_TIMES, &n_times), 0);
     assert_int_equal(n_times, 0);
     assert_int_equal(trail_load(txn, &f->state), 0);
-    assert_true(f->state.bytes < before && f->state.bytes > 0);
+    assert_int_equal(f->state.bytes, counted - 777);
     assert_int_equal(trail_index_catch_up(txn, &f->state, 100), 100);
     assert_int_equal(trail_index_catch_up(txn, &f->state, MANY), f->state.n - 100);
     assert_int_equal(trail_index_catch_up(txn, &f->state, MANY), 0);
@@ -557,6 +571,247 @@ a_search_for_texts_goes_on_with_what_is_new(void **state)
         expect(f, speed, TRAIL_BY_ID, true, 0, 1, total, IDS(5 * i + 3));
         expect(f, speed, TRAIL_BY_ID, false, 0, 1, total, IDS(i < 3 ? 3 : 8));
     }
+}
+
+/* ---- searches against looking at every record ---- */
+
+enum { TEXTS = 1700 };
+
+struct said {
+    const char *event;
+    char source[8], message[TRAIL_MESSAGE_MAX + 1];
+};
+
+/* Said by many, or by one alone; nothing at all; as long as can be; of other alphabets. */
+static void
+say(struct said *s, unsigned i)
+{
+    static const char *const events[] = { "signIn", "tagWrite", "ofNoCatalogue", "ofNeither" };
+    static const char *const texts[] = { "Account %s changed by admin", "%s signed in", "",
+                                         "\xc3\x84nderung von %s \xe2\x80\x94 K\xc3\x84SE",
+                                         "%s [AT&T] @`{" };
+    s->event = events[random() % 4];
+    (void)snprintf(s->source, sizeof(s->source), "user%ld", random() % 3);
+    switch (random() % 4) {
+    case 0:
+        (void)snprintf(s->message, sizeof(s->message), "Record %u of its own", i);
+        break;
+    case 1:
+        memset(s->message, "aBc"[random() % 3], TRAIL_MESSAGE_MAX);
+        s->message[random() % 8 == 0 ? TRAIL_MESSAGE_MAX : random() % 9] = '\0';
+        break;
+    default:
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        (void)snprintf(s->message, sizeof(s->message), texts[random() % 5], s->source);
+#pragma GCC diagnostic pop
+    }
+    s->message[TRAIL_MESSAGE_MAX] = '\0';
+}
+
+/* Part of a message, or of none, in any case. */
+static void
+choose_word(const struct said *said, size_t n, char ret_word[40])
+{
+    const char *text =
+        random() % 8 == 0 ? "in Record \xc3\xa4" : said[(size_t)random() % n].message;
+    size_t len = strlen(text), from = len > 0 ? (size_t)random() % len : 0;
+    size_t k = 0, most = 1 + (size_t)random() % 39;
+    for (; k < most && text[from + k] != '\0'; k++) {
+        unsigned char c = (unsigned char)text[from + k];
+        if (random() % 2 == 0 && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')))
+            c ^= 0x20;
+        ret_word[k] = (char)c;
+    }
+    ret_word[k] = '\0';
+}
+
+/* By another way than the code's: strcasestr in the C locale changes ASCII letters only. */
+static bool
+passes(const struct trail_filter *f, const struct said *s)
+{
+    bool found = f->messages.n == 0, named = f->names.n == 0, from = f->sources.n == 0;
+    for (size_t i = 0; i < f->messages.n; i++)
+        found |= strcasestr(s->message, f->messages.words[i]) != NULL;
+    for (size_t i = 0; i < f->names.n; i++)
+        named |= strcmp(s->event, f->names.words[i]) == 0;
+    for (size_t i = 0; i < f->sources.n; i++)
+        from |= strcmp(s->source, f->sources.words[i]) == 0;
+    return found && named && from;
+}
+
+static void
+compare_search(struct fixture *f, struct trail_filter filter, const struct said *said)
+{
+    static uint64_t wanted[TEXTS + 1], got[TRAIL_PAGE_MAX];
+    struct store_txn *txn;
+    uint64_t n_wanted = 0, total = 0;
+    size_t n = 0;
+    for (uint64_t id = f->state.next_id - f->state.n; id < f->state.next_id; id++)
+        if (passes(&filter, &said[id - 1]))
+            wanted[n_wanted++] = id;
+    assert_int_equal(trail_filter_prepare(&filter), 0);
+    assert_int_equal(store_read(f->store, &txn), 0);
+    search_all(f, txn, &filter);
+    for (uint64_t at = 0; at == 0 || at < n_wanted; at += TRAIL_PAGE_MAX) {
+        assert_int_equal(trail_query(txn, &f->state, &filter, &f->search, TRAIL_BY_ID, false,
+                                     at, TRAIL_PAGE_MAX, got, &n, &total),
+                         0);
+        assert_int_equal(total, n_wanted);
+        assert_int_equal(n, n_wanted - at < TRAIL_PAGE_MAX ? n_wanted - at : TRAIL_PAGE_MAX);
+        assert_memory_equal(got, wanted + at, n * sizeof(*got));
+    }
+    store_abort(txn);
+    trail_filter_done(&filter);
+}
+
+static void
+compare_searches(struct fixture *f, const struct said *said, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        char a[40], b[40];
+        size_t n_said = (size_t)f->state.next_id - 1;
+        choose_word(said, n_said, a);
+        choose_word(said, n_said, b);
+        struct trail_words one = WORDS(a), two = WORDS(a, b);
+        struct trail_filter f1 = { .messages = random() % 2 ? one : two }, f2 = f1, f3 = f1;
+        struct trail_filter f4 = { .names = WORDS("signIn", "ofNeither") };
+        f2.names = f4.names;
+        f3.names = (struct trail_words)WORDS("tagWrite");
+        f3.sources = f2.sources = (struct trail_words)WORDS("user1", "user2");
+        compare_search(f, f1, said);
+        compare_search(f, f2, said);
+        compare_search(f, f3, said);
+        compare_search(f, f4, said);
+    }
+}
+
+static uint64_t
+count_of(struct fixture *f, unsigned db)
+{
+    struct store_txn *txn;
+    uint64_t n;
+    assert_int_equal(store_read(f->store, &txn), 0);
+    assert_int_equal(store_count(txn, db, &n), 0);
+    store_abort(txn);
+    return n;
+}
+
+/* Whole blocks that end among the records that are kept. */
+static uint64_t
+n_blocks(const struct fixture *f)
+{
+    return f->state.next_id / TRAIL_BLOCK_IDS -
+           (f->state.next_id - f->state.n) / TRAIL_BLOCK_IDS;
+}
+
+static void
+searches_find_what_looking_at_every_record_finds(void **state)
+{
+    struct fixture *f = *state;
+    static struct said said[TEXTS];
+    srandom(7);
+    for (unsigned n = 0; n < TEXTS;) {
+        struct store_txn *txn;
+        /* Blocks that are whole, that begin, that go on; some are rotated away. */
+        unsigned until = n + 1 + (unsigned)random() % 230;
+        assert_int_equal(store_begin(f->store, &txn), 0);
+        for (; n < until && n < TEXTS; n++) {
+            say(&said[n], n);
+            add(f, txn, said[n].event, said[n].source, said[n].message, (int64_t)n);
+        }
+        if (n > TEXTS / 2)
+            assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, until % 150),
+                             until % 150);
+        assert_int_equal(store_commit(txn), 0);
+        assert_int_equal(count_of(f, TRAIL_DB_MESSAGES), n_blocks(f));
+        compare_searches(f, said, 6);
+    }
+    /* as schema 1 left it, with the end of the process in the middle */
+    struct store_txn *txn;
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    assert_int_equal(store_clear(txn, TRAIL_DB_INDEX), 0);
+    assert_int_equal(store_clear(txn, TRAIL_DB_MESSAGES), 0);
+    assert_int_equal(store_commit(txn), 0);
+    for (int done = 1; done > 0;) {
+        for (unsigned lost = 0; lost < 2; lost++) {
+            assert_int_equal(store_begin(f->store, &txn), 0);
+            done = trail_index_catch_up(txn, &f->state, 130);
+            assert_true(done >= 0);
+            if (lost == 0)
+                store_abort(txn);
+            else
+                assert_int_equal(store_commit(txn), 0);
+        }
+    }
+    assert_int_equal(count_of(f, TRAIL_DB_MESSAGES), n_blocks(f));
+    trail_search_done(&f->search);
+    compare_searches(f, said, 20);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    uint64_t n_left = f->state.n;
+    assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, UINT32_MAX), n_left);
+    assert_int_equal(store_commit(txn), 0);
+    assert_int_equal(count_of(f, TRAIL_DB_MESSAGES), 0);
+    compare_searches(f, said, 2);
+}
+
+static void
+a_search_goes_on_while_records_arrive_and_are_rotated_away(void **state)
+{
+    struct fixture *f = *state;
+    struct trail_filter filter = { .messages = WORDS("speed"), .sources = WORDS("admin") };
+    struct store_txn *txn;
+    uint64_t ids[TRAIL_PAGE_MAX], total;
+    size_t n;
+    while (f->state.n < 5 * TRAIL_BLOCK_IDS) /* "pump1 speed" is the third of five */
+        add_some(f);
+    assert_int_equal(trail_filter_prepare(&filter), 0);
+    assert_int_equal(store_begin(f->store, &txn), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(trail_search_step(txn, &f->state, &filter, &f->search, 0),
+                         TRAIL_SEARCH_MORE);
+        for (unsigned k = 0; k < 60; k++)
+            add(f, txn, "tagWrite", k == 7 ? "admin" : "eve", "a new SPEED", 1);
+        assert_int_equal(trail_trim(txn, &f->state, 0, INT64_MIN, 250), 250);
+    }
+    search_all(f, txn, &filter);
+    assert_int_equal(trail_query(txn, &f->state, &filter, &f->search, TRAIL_BY_ID, false, 49,
+                                 100, ids, &n, &total),
+                     0);
+    assert_int_equal(total, 250 / 5 + 3);
+    assert_int_equal(n, 4);
+    assert_int_equal(ids[0], 998);
+    assert_int_equal(ids[3], 1000 + 120 + 8);
+    store_abort(txn);
+    trail_filter_done(&filter);
+}
+
+static void
+a_search_in_broken_messages_is_an_error_and_leaves_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct trail_filter filter = { .messages = WORDS("speed") };
+    uint8_t key[8], broken[TRAIL_BLOCK_IDS + 6] = { 0 };
+    struct store_txn *txn;
+    while (f->state.next_id <= TRAIL_BLOCK_IDS)
+        add_some(f);
+    assert_int_equal(trail_filter_prepare(&filter), 0);
+    memcpy(broken + TRAIL_BLOCK_IDS, "speed", 6);
+    memset(broken, 255, 10); /* numbers that there are not: no record of theirs is found */
+    for (size_t size = 0; size <= sizeof(broken); size += 1 + size / 200 * 2) {
+        assert_int_equal(store_begin(f->store, &txn), 0);
+        assert_int_equal(
+            store_put(txn, TRAIL_DB_MESSAGES, store_key_u64(key, 0), 8, broken, size), 0);
+        bool is_right = size == sizeof(broken);
+        int r = trail_search_step(txn, &f->state, &filter, &f->search, UINT64_MAX);
+        assert_int_equal(r, is_right ? TRAIL_SEARCH_DONE : -EPROTO);
+        assert_int_equal(f->search.end_id, is_right ? f->state.next_id : 0);
+        assert_true((f->search.bits != NULL) == is_right);
+        store_abort(txn);
+    }
+    assert_int_equal(f->search.bits[0], 0);
+    assert_int_equal(f->search.bits[1], 0xfc);
+    trail_filter_done(&filter);
 }
 
 static void
@@ -669,6 +924,9 @@ main(void)
         cmocka_unit_test_setup_teardown(an_index_that_lacks_records_is_completed, setup_1,
                                         teardown),
         TEST(a_search_for_texts_goes_on_with_what_is_new),
+        TEST(searches_find_what_looking_at_every_record_finds),
+        TEST(a_search_goes_on_while_records_arrive_and_are_rotated_away),
+        TEST(a_search_in_broken_messages_is_an_error_and_leaves_nothing),
         TEST(edit_is_found),
         TEST(gap_is_found_wherever_it_is),
         TEST(records_that_changed_places_are_found),
