@@ -28,7 +28,8 @@ PAGES = {
     "of a severity, by name": "severities=alert&order=name",
     "of two accounts, offset 50,000": "sources=account3,account7&offset=50000",
     "of an account and a name": "sources=account3&names=signIn",
-    "of a text, next page": "messages=boiler&offset=50000",
+    "of an account, next page": "sources=account3&offset=20000",
+    "of a text, next page": "messages=signed&offset=50000",
 }
 
 
@@ -101,14 +102,63 @@ def pages(bench, b):
               f"{len(PAGES)} kinds", f"≤ {PAGE_MS} ms", worst <= PAGE_MS)
 
 
-def first_search(bench, b):
-    times = []
-    for i in range(5):
-        got = b.admin.get(f"/audits?limit=100&messages=boiler+{i}")
-        times.append(got.took * 1000)
-    first = statistics.median(times)
-    bench.row("audit: the first page of a text, which reads every record", f"{first:.0f} ms",
-              f"{RECORDS / first * 1000:,.0f} records/s", f"≤ {PAGE_MS} ms", first <= PAGE_MS)
+class Other:
+    """Somebody who asks for something short all the time."""
+
+    def __init__(self, b):
+        self.client, self.times, self.over = b.s.sign_in(), [], threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+
+    def ask(self):
+        while not self.over.wait(0.002):
+            self.times.append(self.client.get("/audits/profile").took * 1000)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        self.times.sort()
+
+
+def first_pages(bench, b, kind, words):
+    """Each word spelled in many ways, which the daemon takes for as many searches."""
+    worst, cpu = 0, b.cpu("auditd")
+    with Other(b) as other:
+        for word in words:
+            times = []
+            for i in range(1, 8):
+                spelled = "".join(c.upper() if k % 8 < i else c for k, c in enumerate(word))
+                got = b.admin.get(f"/audits?limit=100&messages={spelled.replace(' ', '+')}")
+                times.append(got.took * 1000)
+            worst = max(worst, statistics.median(times))
+            bench.note(f"first page of {word!r}: p50 {statistics.median(times):.1f} ms, "
+                       f"total {got.json['total']:,}")
+    cpu = (b.cpu("auditd") - cpu) / 7 / len(words) * 1000
+    bench.row(f"audit: the first page of a text, messages {kind}, p50", f"{worst:.0f} ms",
+              f"the slowest of {len(words)} words, CPU of auditd {cpu:.0f} ms with the others' "
+              f"requests, {RECORDS / worst * 1000:,.0f} records/s", f"≤ {PAGE_MS} ms", worst <= PAGE_MS)
+    n = len(other.times)
+    bench.note(f"others were answered meanwhile: {n} times, p50 {other.times[n // 2]:.1f} ms, "
+               f"p90 {other.times[n * 9 // 10]:.1f} ms, most {other.times[-1]:.1f} ms")
+
+
+def load(bench, b, helper, kind):
+    """A log of a million records into a daemon that is started with it."""
+    auditd = b.fleet.d["auditd"]
+    auditd.stop()
+    store = os.path.join(b.fleet.state, "auditd")
+    shutil.rmtree(store)
+    os.mkdir(store, 0o700)
+    fill(helper, kind, store, RECORDS, 5000)
+    began = time.monotonic()
+    auditd.start()
+    while b.admin.get("/audits/profile").status != 200:
+        time.sleep(0.01)
+    bench.note(f"auditd ready {1000 * (time.monotonic() - began):.0f} ms after its start, "
+               f"PSS {auditd.memory_kib('Pss') / 1024:.1f} MiB")
 
 
 def download(bench, b):
@@ -167,19 +217,11 @@ def row_audit(bench, args):
         appends(bench, helper, tmp, args.rounds)
         with bench.Bench(("auditd", "authd", "gateway")) as b:
             auditd = b.fleet.d["auditd"]
-            auditd.stop()
-            store = os.path.join(b.fleet.state, "auditd")
-            shutil.rmtree(store)
-            os.mkdir(store, 0o700)
-            fill(helper, "fill", store, RECORDS, 5000)
-            began = time.monotonic()
-            auditd.start()
-            while b.admin.get("/audits/profile").status != 200:
-                time.sleep(0.01)
-            bench.note(f"auditd ready {1000 * (time.monotonic() - began):.0f} ms after its start")
-            bench.note(f"PSS {auditd.memory_kib('Pss') / 1024:.1f} MiB")
+            load(bench, b, helper, "apart")
+            first_pages(bench, b, "all different", ("boiler", "change of pump 77", "nowhere"))
+            load(bench, b, helper, "fill")
+            first_pages(bench, b, "of the product", ("signed", "group 37 of", "nowhere"))
             pages(bench, b)
-            first_search(bench, b)
             check(bench, b)
             download(bench, b)
             deliver(bench, b, buspeer)

@@ -1,8 +1,9 @@
 /*
  * The audit log's code without a daemon around it, and LMDB without that.
  *
- *   audit_fill fill DIR N BATCH    a store of N records, BATCH in a transaction
- *   audit_fill copy DIR TO BATCH   the same values by bare LMDB
+ *   audit_fill fill DIR N BATCH     a store of N records, BATCH in a transaction
+ *   audit_fill apart DIR N BATCH    the same, no two with the same message
+ *   audit_fill copy DIR TO BATCH    the values of a store by bare LMDB
  *
  * Prints records a second.
  */
@@ -33,16 +34,50 @@ text(const char *s)
     return (struct trail_text){ s, strlen(s) };
 }
 
+static const char *const words[] = { "pump", "valve", "boiler", "meter", "drive", "door" };
+
+/* Messages of the product, with the names that it puts into them. */
+static void
+say(uint64_t i, const char *source, char *ret_message, size_t size)
+{
+    unsigned long long k = i * 2654435761u % 1000;
+    switch (k % 7) {
+    case 0:
+        (void)snprintf(ret_message, size, "%s signed in", source);
+        break;
+    case 1:
+        (void)snprintf(ret_message, size, "Account %s changed by %s", words[k % 6], source);
+        break;
+    case 2:
+        (void)snprintf(ret_message, size, "Session %llu of account %llu ended by %s",
+                       (unsigned long long)i, k % 23, source);
+        break;
+    case 3:
+        (void)snprintf(ret_message, size, "message group %llu of MQTT client %llu changed",
+                       k % 60, k % 9);
+        break;
+    case 4:
+        (void)snprintf(ret_message, size, "Certificate %s-%llu of %s uploaded by %s",
+                       words[k % 6], k % 40, words[k % 5], source);
+        break;
+    default:
+        (void)snprintf(ret_message, size, "%s one of tags of commands",
+                       k % 2 ? "Modify" : "Delete");
+    }
+}
+
 /* Like those of a device that is in use: most are of a few events and accounts. */
 static void
-add(struct store_txn *txn, struct trail_state *state, uint64_t i, int64_t now_us)
+add(struct store_txn *txn, struct trail_state *state, uint64_t i, int64_t now_us, bool apart)
 {
-    static const char *const words[] = { "pump", "valve", "boiler", "meter", "drive", "door" };
     char source[32], message[96], detail[160];
     const struct trail_event *event = &trail_events[i * 2654435761u % trail_n_events];
     (void)snprintf(source, sizeof(source), "account%llu", (unsigned long long)(i * 31 % 23));
-    (void)snprintf(message, sizeof(message), "Change of %s %llu by a request",
-                   words[i % ARRAY_LEN(words)], (unsigned long long)i);
+    if (apart)
+        (void)snprintf(message, sizeof(message), "Change of %s %llu by a request",
+                       words[i % ARRAY_LEN(words)], (unsigned long long)i);
+    else
+        say(i, source, message, sizeof(message));
     (void)snprintf(detail, sizeof(detail),
                    "{\"path\":{\"id\":\"%llu\"},\"body\":{\"name\":\"%s\",\"enable\":true,"
                    "\"description\":\"line %llu of the plant\"}}",
@@ -81,7 +116,7 @@ keep_all(struct store *store)
 }
 
 static void
-fill(const char *dir, uint64_t n, uint64_t batch)
+fill(const char *dir, uint64_t n, uint64_t batch, bool apart)
 {
     struct store *store;
     struct trail_state state = { .next_id = 1 };
@@ -93,7 +128,7 @@ fill(const char *dir, uint64_t n, uint64_t batch)
         struct store_txn *txn;
         must(store_begin(store, &txn), "begin");
         for (uint64_t k = 0; k < batch && i < n; k++)
-            add(txn, &state, i++, first_us);
+            add(txn, &state, i++, first_us, apart);
         must(store_commit(txn), "commit");
     }
     printf("%.0f\n", rate(n, clock_mono_us() - began_us));
@@ -144,8 +179,9 @@ main(int argc, char **argv)
     if (argc != 5 || sodium_init() < 0)
         return 2;
     uint64_t batch = strtoull(argv[4], NULL, 10);
-    if (strcmp(argv[1], "fill") == 0)
-        fill(argv[2], strtoull(argv[3], NULL, 10), batch);
+    bool apart = strcmp(argv[1], "apart") == 0;
+    if (apart || strcmp(argv[1], "fill") == 0)
+        fill(argv[2], strtoull(argv[3], NULL, 10), batch, apart);
     else
         copy(argv[2], argv[3], batch);
     return 0;
