@@ -419,7 +419,7 @@ def preload(library):
 class Fleet:
     """The processes of one test class and where they live."""
 
-    def __init__(self, daemons=DAEMONS, directory=None, preload=None, env=None, options=None):
+    def __init__(self, daemons=DAEMONS, directory=None, env=None, options=None):
         self.own_dir = directory is None
         self.dir = directory or tempfile.mkdtemp(prefix="fg-")
         self.state = os.path.join(self.dir, "state")
@@ -432,8 +432,6 @@ class Fleet:
         self.d = {}
         environment = sanitizer_env()
         environment.update(env or {})
-        if preload:
-            environment["LD_PRELOAD"] = preload
         for name in self.names:
             argv = [os.path.join(BUILD, "bin", name), "--profile", "bench", "--state", self.state,
                     "--run", self.run]
@@ -655,8 +653,6 @@ class Suite(unittest.TestCase):
     """A class of tests against one running suite."""
 
     daemons = DAEMONS
-    preload = None
-    daemon_env = None
     daemon_options = None
     maxDiff = 4000
     fleet = None
@@ -682,8 +678,7 @@ class Suite(unittest.TestCase):
     @classmethod
     def make_fleet(cls):
         """For a class that wants other directories or options."""
-        return Fleet(cls.daemons, preload=cls.preload, env=cls.daemon_env,
-                     options=cls.daemon_options)
+        return Fleet(cls.daemons, options=cls.daemon_options)
 
     @classmethod
     def prepare(cls):
@@ -912,30 +907,29 @@ class Suite(unittest.TestCase):
 
 
 class ShiftedClock:
-    """Before Suite: shift() makes the wall clock of all daemons jump while they run
+    """Before Suite: shift() makes the wall clock of daemons jump while they run
     (tests/fakes/clockshift.c)."""
 
     shifted = 0
+    shifted_daemons = None  # all of them
 
     @classmethod
-    def setUpClass(cls):
-        handle, cls.shift_file = tempfile.mkstemp(prefix="clock")
-        os.write(handle, struct.pack("=q", 0))
-        os.close(handle)
-        cls.preload = preload("clockshift.so")
-        cls.daemon_env = {"CLOCKSHIFT_FILE": cls.shift_file}
-        super().setUpClass()
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        os.unlink(cls.shift_file)
+    def make_fleet(cls):
+        fleet = super().make_fleet()
+        cls.shift_file = os.path.join(fleet.dir, "shift")
+        cls.shift(0)
+        for name in cls.shifted_daemons or fleet.names:
+            daemon = fleet.d[name]
+            daemon.env = {**daemon.env, "LD_PRELOAD": preload("clockshift.so"),
+                          "CLOCKSHIFT_FILE": cls.shift_file}
+        return fleet
 
     @classmethod
     def shift(cls, seconds):
         cls.shifted = seconds
-        with open(cls.shift_file, "r+b") as f:
-            f.write(struct.pack("=q", seconds))
+        handle = os.open(cls.shift_file, os.O_WRONLY | os.O_CREAT, 0o600)  # never empty once it is there
+        os.write(handle, struct.pack("=q", seconds))
+        os.close(handle)
 
 
 class SmallDisk:

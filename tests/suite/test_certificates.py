@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import ssl
-import struct
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,7 @@ import uuid
 
 import harness
 import pki
-from harness import Suite, wait_for
+from harness import ShiftedClock, Suite, wait_for
 
 TEST_SECONDS = 180
 DAY = 24 * 3600
@@ -293,27 +292,16 @@ class Certificates(Suite):
             return False
 
 
-class Expiry(Suite):
+class Expiry(ShiftedClock, Suite):
     """Certificates that come to their end while authd's clock is moved."""
 
     daemons = ("auditd", "authd", "gateway")
-
-    @classmethod
-    def make_fleet(cls):
-        fleet = super().make_fleet()
-        cls.shift_file = os.path.join(fleet.dir, "shift")
-        with open(cls.shift_file, "wb") as f:
-            f.write(struct.pack("=q", 0))
-        authd = fleet.d["authd"]
-        authd.env = {**authd.env, "LD_PRELOAD": harness.preload("clockshift.so"),
-                     "CLOCKSHIFT_FILE": cls.shift_file}
-        return fleet
+    shifted_daemons = ("authd",)
 
     def at(self, days):
         """authd starts with the clock that many days ahead."""
         self.fleet.d["authd"].stop()
-        with open(self.shift_file, "r+b") as f:
-            f.write(struct.pack("=q", days * DAY))
+        self.shift(days * DAY)
         self.fleet.d["authd"].start()
         type(self).admin = wait_for("a sign-in", self.try_sign_in)
 

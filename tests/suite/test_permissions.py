@@ -144,6 +144,8 @@ def forged(token):
 
 
 class Walk(ShiftedClock, Suite):
+    shifted_daemons = ("authd",)
+
     @classmethod
     def sign_in_first_time(cls):
         """The account whose password must be changed is there only now."""
