@@ -357,7 +357,7 @@ class Rotation(AuditBase):
 
     def grow(self, mib):
         self.kept([record(i, "x" * 500, source="grow", detail=os.urandom(2000).hex())
-                   for i in range(1, int(mib * (1 << 20) / 4700))])
+                   for i in range(1, int(mib * (1 << 20) / 5100))])
 
     def first_id(self):
         return self.rows(order="id", sort="asc", limit=1)[0]["id"]

@@ -96,20 +96,20 @@ class Advisor(OneDaemon):
         data, = glob.glob(f"{self.fleet.state}/auditd/data.mdb")
         with open(data, "r+b") as f:
             bytes_ = f.read()
-            at = bytes_.rindex(b"changed-later-1234 ")
+            at = bytes_.rindex(b"Changed-later-1234 ")  # small letters: what searches look at
             f.seek(at)
-            f.write(b"C")
+            f.write(b"c")
         self.start_again()
         found = self.fresh()["SEC-AUD-01"]
         self.assertEqual(found["status"], "fail", found)
         with open(data, "r+b") as f:
             f.seek(at)
-            f.write(b"c")
+            f.write(b"C")
 
     def tell_records(self, n):
         store = os.urandom(16).hex()
         for first in range(1, n + 1, 100):
-            records = [{"seq": i, "event": "signIn", "message": f"changed-later-{i} ", "detail": "",
+            records = [{"seq": i, "event": "signIn", "message": f"Changed-later-{i} ", "detail": "",
                         "source": "sam", "addr": "", "requestId": "0" * 16,
                         "at": int(time.time() * 1e6)} for i in range(first, first + 100)]
             got = self.tell(buspeer.AUDIT_APPEND, {
