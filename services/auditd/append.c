@@ -337,3 +337,19 @@ auditd_stop_timers(struct auditd *a)
     loop_timer_cancel(a->svc->loop, &a->trim);
     loop_timer_cancel(a->svc->loop, &a->age);
 }
+
+/* ---- what reading calls leave ---- */
+
+int
+auditd_record_download(const struct auditd *a, const struct api_call *call, const char *event,
+                       const char *message)
+{
+    struct audit_record record = { .event = event,
+                                   .message = message,
+                                   .detail = "",
+                                   .source = call->who->name,
+                                   .addr = call->who->addr,
+                                   .request_id = call->request->id,
+                                   .at_us = clock_wall_us() };
+    return audit_event(a->svc->outbox, &record);
+}

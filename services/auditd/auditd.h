@@ -59,6 +59,9 @@ struct auditd {
 };
 
 /* append.c */
+/* Who takes a log away is in the audit log: a record of its own transaction. 0 or -errno. */
+int auditd_record_download(const struct auditd *a, const struct api_call *call,
+                           const char *event, const char *message);
 void auditd_append(void *self, struct bus_incoming *in);
 /* Deletes what is too much or too old, a little at a time; tells of the threshold. */
 void auditd_trim_soon(struct auditd *a);

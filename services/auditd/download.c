@@ -223,20 +223,6 @@ download_new(struct auditd *a, const struct auditd_get_audits_query *query,
     return d;
 }
 
-/* Who takes the log is in it. */
-static int
-record_download(struct auditd *a, const struct api_call *call)
-{
-    struct audit_record record = { .event = "auditDownload",
-                                   .message = "Download the audit log",
-                                   .detail = "",
-                                   .source = call->who->name,
-                                   .addr = call->who->addr,
-                                   .request_id = call->request->id,
-                                   .at_us = clock_wall_us() };
-    return audit_event(a->svc->outbox, &record);
-}
-
 enum api_status
 auditd_download(struct auditd *a, struct api_call *call,
                 const struct auditd_get_audits_query *query, const struct trail_filter *filter)
@@ -250,6 +236,7 @@ auditd_download(struct auditd *a, struct api_call *call,
                                             write_download, download_done, d);
     if (status != API_OK)
         return status;
-    int r = record_download(a, call); /* a refusal takes the pipe back before it is begun */
+    /* A refusal takes the pipe back before it is begun. */
+    int r = auditd_record_download(a, call, "auditDownload", "Download the audit log");
     return r < 0 ? api_fail_errno(call, r, "cannot record the download") : API_OK;
 }

@@ -260,19 +260,6 @@ send_zip(struct api_pipe *pipe, void *arg)
     return r;
 }
 
-static int
-record_download(const struct auditd *a, const struct api_call *call)
-{
-    struct audit_record record = { .event = "systemLogDownload",
-                                   .message = "The system log was downloaded",
-                                   .detail = "",
-                                   .source = call->who->name,
-                                   .addr = call->who->addr,
-                                   .request_id = call->request->id,
-                                   .at_us = clock_wall_us() };
-    return audit_event(a->svc->outbox, &record);
-}
-
 /* system-log-2026-03-02T021112.zip */
 static const char *
 name_download(struct api_call *call, int64_t at_us)
@@ -294,7 +281,9 @@ download(struct auditd *a, struct api_call *call)
                            .at_us = clock_wall_us() };
     enum api_status status = api_reply_pipe(call, "application/zip",
                                             name_download(call, d->at_us), send_zip, free, d);
-    int r = status == API_OK ? record_download(a, call) : 0;
+    int r = status == API_OK ? auditd_record_download(a, call, "systemLogDownload",
+                                                      "The system log was downloaded")
+                             : 0;
     return r < 0 ? api_fail_errno(call, r, "cannot record the download") : status;
 }
 
