@@ -14,7 +14,9 @@ import uuid
 
 import harness
 import pki
-from harness import ShiftedClock, Suite, wait_for
+from harness import ShiftedClock, SmallDisk, Suite, wait_for
+
+PRIVATE_MOUNTS = True  # for FullDisk
 
 TEST_SECONDS = 180
 DAY = 24 * 3600
@@ -290,6 +292,37 @@ class Certificates(Suite):
             return self.served()
         except OSError:
             return False
+
+
+class FullDisk(SmallDisk, Suite):
+    daemons = ("auditd", "authd", "gateway")
+
+    def test_on_a_full_disk_certificates_and_keys_are_kept_whole_or_not_at_all(self):
+        self.kill("auditd")  # so that records stay in authd's store
+        self.fill()
+        kept, refused = set(), 0
+        for n in range(150):
+            key = pki.key()
+            for path, text in (("/secrets/keys", key), ("/secrets/certificates", pki.cert(f"c{n}", key))):
+                reply = self.admin.form("POST", path, sourceName="full", name=f"n{n}", file=text)
+                if reply.status == 200:
+                    kept.add((path, reply.data["uuid"]))
+                else:
+                    self.assert_refused(reply, 507)
+                    refused += 1
+            if refused > 5:
+                break
+        self.assertGreater(refused, 5)
+        self.kill("authd")
+        os.unlink(self.big)
+        for name in ("auditd", "authd"):
+            self.fleet.d[name].start()
+        self.wait_daemons(["authd", "auditd"])
+        listed = {(path, one["uuid"]) for path in ("/secrets/keys", "/secrets/certificates")
+                  for one in self.admin.get(path).data if one["sourceName"] == "full"}
+        self.assertEqual(listed, kept)
+        wait_for("a record of each", lambda: len(kept) == len(
+            self.audits(names="keyImport,certificateImport", limit=1000)))
 
 
 class Expiry(ShiftedClock, Suite):
