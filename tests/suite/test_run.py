@@ -144,8 +144,9 @@ class MakeRun(unittest.TestCase):
         self.r.wait("Ctrl-C stops everything")
         self.assertEqual(len(re.findall(rf"https://[^ /]+:{port}/api/", self.r.text)), 2)
         self.assertNotIn(str(self.ports["REDIRECT_PORT"]), self.r.text)
-        reply = client.put("/system/httpserver", {"httpsPort": self.ports["HTTPS_PORT"]})
-        self.assertEqual(reply.status, 200)
+        # the gateway answers, sysd's line to it may come up a moment later: 503 till then
+        wait_for("the port of before", lambda: client.put(
+            "/system/httpserver", {"httpsPort": self.ports["HTTPS_PORT"]}).status == 200)
 
     def test_3_a_port_in_use_and_a_second_run_are_told_plainly(self):
         other = subprocess.run([f"{harness.ROOT}/deploy/run.sh"], capture_output=True, text=True,
