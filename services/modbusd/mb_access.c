@@ -84,7 +84,7 @@ mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
     if (t->cmd)
         ret_def->interval_ms = (uint32_t)(t->cmd->interval_us / 1000);
     /* All were checked against these sizes when they were stored. */
-    (void)str_copy(ret_def->provider, sizeof(ret_def->provider), e->iface.provider);
+    (void)str_copy(ret_def->provider, sizeof(ret_def->provider), t->dev->iface->provider);
     (void)str_copy(ret_def->source, sizeof(ret_def->source), t->dev->name);
     (void)str_copy(ret_def->name, sizeof(ret_def->name), t->name);
     (void)str_copy(ret_def->unit, sizeof(ret_def->unit), t->unit);
@@ -113,11 +113,9 @@ uint32_t
 mb_engine_find(const struct mb_engine *e, const char *provider, const char *source,
                const char *name)
 {
-    if (!str_eq(provider, e->iface.provider))
-        return 0;
     for (size_t i = 0; i < e->n_devs; i++) {
         const struct mb_dev *d = e->devs[i];
-        if (!str_eq(d->name, source))
+        if (!str_eq(d->name, source) || !str_eq(d->iface->provider, provider))
             continue;
         if (str_eq(name, d->status.name))
             return d->status.no;
@@ -314,6 +312,7 @@ mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats
                                  .n_devices = e->n_devs };
     for (const struct mb_link *l = e->links; l; l = l->next) {
         s.n_open += l->conn.state == MB_CONN_OPEN;
+        s.n_tcp_open += l->conn.state == MB_CONN_OPEN && !l->port;
         s.n_connecting += l->conn.state == MB_CONN_CONNECTING;
         s.n_waiting += l->conn.state == MB_CONN_WAITING;
     }
@@ -329,6 +328,7 @@ mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *r
     *ret_stats = (struct mb_dev_stats){
         .name = d->name,
         .addr = d->addr,
+        .port_id = d->port_id,
         .port = d->port,
         .unit = d->unit,
         .status = (enum mb_status)d->status.bits,
@@ -340,5 +340,16 @@ mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *r
         .exceptions = d->exceptions,
         .timeouts = d->timeouts,
     };
+    return true;
+}
+
+bool
+mb_engine_line_stats(const struct mb_engine *e, uint32_t port_id,
+                     struct mb_line_stats *ret_stats)
+{
+    const struct mb_port *p = mb_port_find(e, port_id);
+    if (!p || !p->link)
+        return false;
+    mb_line_get_stats(&p->link->line, ret_stats);
     return true;
 }

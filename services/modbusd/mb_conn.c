@@ -34,23 +34,25 @@ mb_address_parse(const char *text, uint16_t port, struct mb_address *ret_address
     return 0;
 }
 
-static void
-enter(struct mb_conn *c, enum mb_conn_state state)
+/* ---- of all kinds ---- */
+
+void
+mb_conn_enter(struct mb_conn *c, enum mb_conn_state state)
 {
     bool useful = c->useful;
     c->state = state;
     c->events.state(c->events.arg, state, useful);
 }
 
-static void
-set_timer(struct mb_conn *c, uint64_t deadline_us)
+void
+mb_conn_set_timer(struct mb_conn *c, uint64_t deadline_us)
 {
     if (loop_timer_set(c->loop, &c->timer, deadline_us) < 0)
-        log_err("modbus: no memory for a timer address=%s", c->address.text);
+        log_err("modbus: no memory for a timer %s", c->name);
 }
 
-static void
-close_socket(struct mb_conn *c)
+void
+mb_conn_close(struct mb_conn *c)
 {
     loop_io_remove(c->io);
     c->io = NULL;
@@ -71,21 +73,21 @@ next_random(struct mb_conn *c)
     return c->random;
 }
 
-/* The pause before the next attempt: none after a connection that had worked. */
-static uint64_t
-backoff_us(struct mb_conn *c)
+uint64_t
+mb_conn_pause_us(struct mb_conn *c)
 {
-    if (c->failures == 0)
+    uint32_t before = c->failures++;
+    if (before == 0)
         return 0;
-    unsigned shift = c->failures - 1 > 6 ? 6 : c->failures - 1;
+    unsigned shift = before - 1 > 6 ? 6 : before - 1;
     uint64_t pause = (uint64_t)MB_BACKOFF_MIN_US << shift;
     if (pause > MB_BACKOFF_MAX_US)
         pause = MB_BACKOFF_MAX_US;
     return pause - next_random(c) % (pause / 4);
 }
 
-static void
-end_slot(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
+void
+mb_conn_end(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
 {
     void *owner = slot->owner;
     r->sent_us = slot->sent_us;
@@ -96,6 +98,49 @@ end_slot(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r)
     slot->owner = NULL;
     c->n_in_flight--;
     c->events.done(c->events.arg, owner, r);
+}
+
+void
+mb_conn_init(struct mb_conn *c, const struct mb_conn_kind *kind, struct loop *loop,
+             const char *name, loop_timer_fn *on_timer, const struct mb_conn_events *events,
+             struct mb_conn_counters *counters)
+{
+    memset(c, 0, sizeof(*c));
+    c->kind = kind;
+    c->loop = loop;
+    c->events = *events;
+    c->counters = counters;
+    c->fd = -1;
+    (void)snprintf(c->name, sizeof(c->name), "%s", name); /* enough of it for a log */
+    /* FNV-1a: every name its own jitter, the same in every run. */
+    c->random = 0x811C9DC5u;
+    for (const char *p = name; *p; p++)
+        c->random = (c->random ^ (uint8_t)*p) * 0x01000193u;
+    c->random |= 1;
+    loop_timer_init(&c->timer, on_timer, c);
+}
+
+void
+mb_conn_expire_by(struct mb_conn *c, uint64_t deadline_us)
+{
+    if (!loop_timer_is_set(&c->timer) || deadline_us < c->timer.deadline_us)
+        mb_conn_set_timer(c, deadline_us);
+}
+
+void
+mb_conn_forget(struct mb_conn *c, const void *owner)
+{
+    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
+        if (c->slots[i].used && c->slots[i].owner == owner)
+            c->slots[i].owner = NULL;
+}
+
+/* ---- TCP ---- */
+
+static struct mb_tcp *
+tcp_of(struct mb_conn *c)
+{
+    return CONTAINER_OF(c, struct mb_tcp, conn);
 }
 
 static struct mb_slot *
@@ -125,14 +170,13 @@ others_wait(const struct mb_conn *c, uint8_t unit)
 static void
 lose(struct mb_conn *c, enum mb_done why, bool by_us)
 {
-    close_socket(c);
-    c->silences = 0;
+    tcp_of(c)->silences = 0;
+    mb_conn_close(c);
     c->useful |= by_us;
-    uint64_t pause = backoff_us(c);
-    c->failures++;
+    uint64_t pause = mb_conn_pause_us(c);
     /* Not open any more before anybody hears of it, so that nobody sends. */
     c->state = MB_CONN_WAITING;
-    set_timer(c, clock_mono_us() + pause);
+    mb_conn_set_timer(c, clock_mono_us() + pause);
     struct mb_slot *oldest = oldest_slot(c);
     if (oldest && others_wait(c, oldest->unit))
         oldest->crowded = true; /* now it is */
@@ -143,15 +187,16 @@ lose(struct mb_conn *c, enum mb_done why, bool by_us)
                                .by_us = by_us || other,
                                .now_us = clock_mono_us() };
         if (slot->used)
-            end_slot(c, slot, &r);
+            mb_conn_end(c, slot, &r);
     }
-    enter(c, MB_CONN_WAITING);
+    mb_conn_enter(c, MB_CONN_WAITING);
     c->useful = false;
 }
 
 static void
 expire(struct mb_conn *c)
 {
+    struct mb_tcp *t = tcp_of(c);
     uint64_t now = clock_mono_us(), next = 0;
     unsigned n_over = 0;
     unsigned n_unheard = 0;
@@ -159,10 +204,10 @@ expire(struct mb_conn *c)
         const struct mb_slot *slot = &c->slots[i];
         bool over = slot->used && slot->deadline_us <= now;
         n_over += over;
-        n_unheard += over && slot->sent_us > c->answered_us;
+        n_unheard += over && slot->sent_us > t->answered_us;
     }
-    c->silences = (uint8_t)(c->silences + n_unheard);
-    bool renew = n_over > 0 && (c->n_in > 0 || c->silences >= MB_SILENCES_MAX);
+    t->silences = (uint8_t)(t->silences + n_unheard);
+    bool renew = n_over > 0 && (c->n_in > 0 || t->silences >= MB_SILENCES_MAX);
     if (renew)
         c->state = MB_CONN_WAITING; /* so that nobody sends on it any more */
     for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
@@ -170,7 +215,7 @@ expire(struct mb_conn *c)
         if (slot->used && slot->deadline_us <= now) {
             struct mb_result r = { .done = MB_DONE_TIMEOUT, .now_us = now };
             c->counters->timeouts++;
-            end_slot(c, slot, &r);
+            mb_conn_end(c, slot, &r);
         }
     }
     if (renew) {
@@ -181,7 +226,7 @@ expire(struct mb_conn *c)
         if (c->slots[i].used && (next == 0 || c->slots[i].deadline_us < next))
             next = c->slots[i].deadline_us;
     if (next && c->state == MB_CONN_OPEN)
-        set_timer(c, next);
+        mb_conn_set_timer(c, next);
 }
 
 static struct mb_slot *
@@ -220,10 +265,10 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
         *(r.done == MB_DONE_OK ? &c->counters->replies : &c->counters->exceptions) += 1;
         c->useful = true;
         c->failures = 0;
-        c->silences = 0;
-        c->answered_us = r.now_us;
+        tcp_of(c)->silences = 0;
+        tcp_of(c)->answered_us = r.now_us;
     }
-    end_slot(c, slot, &r);
+    mb_conn_end(c, slot, &r);
 }
 
 /* All whole frames of what arrived. False: the connection was lost on the way. */
@@ -277,8 +322,7 @@ on_connected(struct mb_conn *c)
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
         error = errno;
     if (error != 0 || loop_io_change(c->io, EPOLLIN) < 0) {
-        log_debug("modbus: cannot connect address=%s port=%u error=%d", c->address.text,
-                  c->address.port, error);
+        log_debug("modbus: cannot connect %s error=%d", c->name, error);
         c->counters->connect_failures++;
         lose(c, MB_DONE_LOST, false);
         return;
@@ -286,7 +330,7 @@ on_connected(struct mb_conn *c)
     loop_timer_cancel(c->loop, &c->timer);
     c->counters->connects++;
     c->useful = false;
-    enter(c, MB_CONN_OPEN);
+    mb_conn_enter(c, MB_CONN_OPEN);
 }
 
 static void
@@ -313,16 +357,17 @@ set_options(struct mb_conn *c)
 static void
 connect_now(struct mb_conn *c)
 {
-    c->fd = socket(c->address.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const struct mb_tcp *t = tcp_of(c);
+    c->fd = socket(t->address.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         goto failed;
     set_options(c);
-    if (connect(c->fd, &c->address.sa, c->address.len) < 0 && errno != EINPROGRESS)
+    if (connect(c->fd, &t->address.sa, t->address.len) < 0 && errno != EINPROGRESS)
         goto failed;
     if (loop_io_add(c->loop, c->fd, EPOLLOUT, on_io, c, &c->io) < 0)
         goto failed;
-    set_timer(c, clock_mono_us() + c->connect_timeout_ms * 1000ull);
-    enter(c, MB_CONN_CONNECTING);
+    mb_conn_set_timer(c, clock_mono_us() + t->connect_timeout_ms * 1000ull);
+    mb_conn_enter(c, MB_CONN_CONNECTING);
     return;
 failed:
     c->counters->connect_failures++;
@@ -363,40 +408,18 @@ on_timer(void *arg)
     }
 }
 
-void
-mb_conn_init(struct mb_conn *c, struct loop *loop, const struct mb_address *address,
-             const struct mb_conn_events *events, struct mb_conn_counters *counters)
+static void
+tcp_start(struct mb_conn *c)
 {
-    memset(c, 0, sizeof(*c));
-    c->loop = loop;
-    c->address = *address;
-    c->events = *events;
-    c->counters = counters;
-    c->fd = -1;
-    c->next_tid = 1;
-    /* FNV-1a: every address its own jitter, the same in every run. */
-    c->random = 0x811C9DC5u;
-    for (const char *p = address->text; *p; p++)
-        c->random = (c->random ^ (uint8_t)*p) * 0x01000193u;
-    c->random = (c->random ^ address->port) * 0x01000193u | 1;
-    loop_timer_init(&c->timer, on_timer, c);
-}
-
-void
-mb_conn_start(struct mb_conn *c, uint32_t connect_timeout_ms)
-{
-    c->connect_timeout_ms = connect_timeout_ms;
-    if (c->state != MB_CONN_STOPPED)
-        return;
     c->failures = 0;
     c->state = MB_CONN_WAITING;
-    set_timer(c, clock_mono_us());
+    mb_conn_set_timer(c, clock_mono_us());
 }
 
-void
-mb_conn_stop(struct mb_conn *c)
+static void
+tcp_stop(struct mb_conn *c)
 {
-    close_socket(c);
+    mb_conn_close(c);
     memset(c->slots, 0, sizeof(c->slots));
     c->n_in_flight = 0;
     c->state = MB_CONN_STOPPED;
@@ -411,21 +434,22 @@ free_slot(struct mb_conn *c)
     return NULL;
 }
 
-void
-mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t timeout_us,
-             void *owner)
+static void
+tcp_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t timeout_us,
+         void *owner)
 {
+    struct mb_tcp *t = tcp_of(c);
     MUST(mb_conn_can_send(c) && n >= MB_HEAD_SIZE);
     struct mb_slot *slot = free_slot(c);
     bool crowded = others_wait(c, unit);
-    while (slot_of_tid(c, c->next_tid))
-        c->next_tid++;
+    while (slot_of_tid(c, t->next_tid))
+        t->next_tid++;
     uint64_t now = clock_mono_us();
     *slot = (struct mb_slot){ .owner = owner,
                               .used = true,
                               .crowded = crowded,
                               .unit = unit,
-                              .tid = c->next_tid++,
+                              .tid = t->next_tid++,
                               .sent_us = now,
                               .begun_us = now,
                               .deadline_us = now + timeout_us };
@@ -445,16 +469,21 @@ mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint
 }
 
 void
-mb_conn_expire_by(struct mb_conn *c, uint64_t deadline_us)
+mb_tcp_init(struct mb_tcp *t, struct loop *loop, const struct mb_address *address,
+            const struct mb_conn_events *events, struct mb_conn_counters *counters)
 {
-    if (!loop_timer_is_set(&c->timer) || deadline_us < c->timer.deadline_us)
-        set_timer(c, deadline_us);
+    static const struct mb_conn_kind kind = { tcp_start, tcp_stop, tcp_send };
+    char name[sizeof(t->conn.name)];
+    memset(t, 0, sizeof(*t));
+    (void)snprintf(name, sizeof(name), "address=%s port=%u", address->text,
+                   address->port); /* fits */
+    mb_conn_init(&t->conn, &kind, loop, name, on_timer, events, counters);
+    t->address = *address;
+    t->next_tid = 1;
 }
 
 void
-mb_conn_forget(struct mb_conn *c, const void *owner)
+mb_tcp_set_timeout(struct mb_tcp *t, uint32_t connect_timeout_ms)
 {
-    for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++)
-        if (c->slots[i].used && c->slots[i].owner == owner)
-            c->slots[i].owner = NULL;
+    t->connect_timeout_ms = connect_timeout_ms;
 }

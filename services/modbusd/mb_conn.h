@@ -1,8 +1,10 @@
 /*
- * One Modbus TCP connection: non-blocking socket, frames, transaction ids, a
- * table of requests in flight, time-outs, and coming back after a loss with
- * growing, jittered pauses. It does not know what is asked or when; that is
- * mb_engine.c.
+ * A way to devices: a table of requests in flight, time-outs, and coming back
+ * after a loss with growing, jittered pauses. It does not know what is asked or
+ * when; that is mb_engine.c. There are two kinds: the TCP connection (struct
+ * mb_tcp, here) and the serial line (mb_line.h).
+ *
+ * TCP: non-blocking socket, frames, transaction ids.
  *
  * A peer that brought no answer at all during MB_SILENCES_MAX time-outs, or that
  * timed out in the middle of a frame, gets a new connection: what is half-dead in between
@@ -99,28 +101,45 @@ struct mb_conn_counters {
         connect_failures;
 };
 
+struct mb_conn;
+/* What a kind of connection is made of; called through the functions below. */
+struct mb_conn_kind {
+    void (*start)(struct mb_conn *c);
+    void (*stop)(struct mb_conn *c);
+    void (*send)(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n,
+                 uint64_t timeout_us, void *owner);
+};
+
+/* What all kinds have; first member of each. */
 struct mb_conn {
     /* readable by the owner */
     enum mb_conn_state state;
     struct mb_slot slots[MB_IN_FLIGHT_MAX];
     unsigned n_in_flight;
+    bool useful;       /* has brought an answer since it was opened */
+    uint32_t failures; /* attempts since the last answer */
+    char name[144];    /* for the log: "address=… port=…" */
     /* private */
+    const struct mb_conn_kind *kind;
     struct loop *loop;
-    struct mb_address address;
     struct mb_conn_events events;
     struct mb_conn_counters *counters;
     struct loop_io *io;
     struct loop_timer timer;
-    uint32_t connect_timeout_ms;
-    uint32_t failures; /* attempts since the last answer */
-    uint32_t random;   /* for jitter */
+    uint32_t random; /* for jitter */
     int fd;
-    bool useful;
+    uint16_t n_in;
+    uint8_t in[4 * MB_ADU_MAX];
+};
+
+struct mb_tcp {
+    struct mb_conn conn;
+    struct mb_address address; /* readable by the owner */
+    /* private */
+    uint32_t connect_timeout_ms;
     uint8_t silences; /* time-outs of requests sent after the last answer */
     uint64_t answered_us;
     uint16_t next_tid;
-    uint16_t n_in;
-    uint8_t in[4 * MB_ADU_MAX];
 };
 
 /* So many time-outs in a row, nobody answered since the request was sent, and the connection is
@@ -129,12 +148,24 @@ enum { MB_SILENCES_MAX = 5 };
 enum { MB_BACKOFF_MIN_US = 100000, MB_BACKOFF_MAX_US = 5000000 };
 
 /* Stopped; connects when started. 'counters' must outlive it. */
-void mb_conn_init(struct mb_conn *c, struct loop *loop, const struct mb_address *address,
-                  const struct mb_conn_events *events, struct mb_conn_counters *counters);
+void mb_tcp_init(struct mb_tcp *t, struct loop *loop, const struct mb_address *address,
+                 const struct mb_conn_events *events, struct mb_conn_counters *counters);
+/* How long an attempt may take; before the start, and at any time. */
+void mb_tcp_set_timeout(struct mb_tcp *t, uint32_t connect_timeout_ms);
+
 /* Begins to connect and keeps at it. */
-void mb_conn_start(struct mb_conn *c, uint32_t connect_timeout_ms);
+static inline void
+mb_conn_start(struct mb_conn *c)
+{
+    if (c->state == MB_CONN_STOPPED)
+        c->kind->start(c);
+}
 /* Closes; requests in flight are dropped without a word. */
-void mb_conn_stop(struct mb_conn *c);
+static inline void
+mb_conn_stop(struct mb_conn *c)
+{
+    c->kind->stop(c);
+}
 
 static inline bool
 mb_conn_can_send(const struct mb_conn *c)
@@ -146,11 +177,32 @@ mb_conn_can_send(const struct mb_conn *c)
  * and never from inside this call. The caller
  * has checked mb_conn_can_send.
  */
-void mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n,
-                  uint64_t timeout_us, void *owner);
+static inline void
+mb_conn_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t timeout_us,
+             void *owner)
+{
+    c->kind->send(c, unit, pdu, n, timeout_us, owner);
+}
 /* A request in flight was given another deadline, this one. */
 void mb_conn_expire_by(struct mb_conn *c, uint64_t deadline_us);
 /* 'done' will come without this owner; the transaction id stays reserved until then. */
 void mb_conn_forget(struct mb_conn *c, const void *owner);
+
+/* ---- for the kinds ---- */
+
+/* Stopped, without a descriptor; 'name' is kept for the log and for the jitter. */
+void mb_conn_init(struct mb_conn *c, const struct mb_conn_kind *kind, struct loop *loop,
+                  const char *name, loop_timer_fn *on_timer,
+                  const struct mb_conn_events *events, struct mb_conn_counters *counters);
+/* Enters a state and tells the owner. */
+void mb_conn_enter(struct mb_conn *c, enum mb_conn_state state);
+void mb_conn_set_timer(struct mb_conn *c, uint64_t deadline_us);
+/* Closes the descriptor, forgets what was received and the timer. */
+void mb_conn_close(struct mb_conn *c);
+/* The pause before the next attempt, which it counts: none after a connection that had worked.
+ */
+uint64_t mb_conn_pause_us(struct mb_conn *c);
+/* Ends a request: the rest of 'r' is filled in from its slot. */
+void mb_conn_end(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r);
 
 #endif

@@ -74,23 +74,51 @@ connect_timeout_ms(const struct mb_engine *e)
 }
 
 static struct mb_link *
-link_get(struct mb_engine *e, const struct mb_address *a)
+link_new(struct mb_engine *e, const struct mb_iface_config *iface)
 {
-    for (struct mb_link *l = e->links; l; l = l->next)
-        if (l->conn.address.port == a->port && str_eq(l->conn.address.text, a->text))
-            return l;
     struct mb_link *l = calloc(1, sizeof(*l));
     if (!l)
         return NULL;
     l->e = e;
+    l->iface = iface;
     l->limit = 1;
     l->lost_unit = -1;
     l->directs_end = &l->directs;
-    struct mb_conn_events events = { mb_link_done, mb_link_state, l };
-    mb_conn_init(&l->conn, e->loop, a, &events, &e->conn);
     loop_timer_init(&l->timer, mb_link_timer, l);
     l->next = e->links;
     e->links = l;
+    return l;
+}
+
+static struct mb_link *
+link_to_address(struct mb_engine *e, const struct mb_address *a)
+{
+    for (struct mb_link *l = e->links; l; l = l->next)
+        if (!l->port && l->tcp.address.port == a->port && str_eq(l->tcp.address.text, a->text))
+            return l;
+    struct mb_link *l = link_new(e, &e->iface);
+    if (!l)
+        return NULL;
+    struct mb_conn_events events = { mb_link_done, mb_link_state, l };
+    mb_tcp_init(&l->tcp, e->loop, a, &events, &e->conn);
+    mb_tcp_set_timeout(&l->tcp, connect_timeout_ms(e));
+    return l;
+}
+
+/* Whoever talks on a line while another does destroys both: never overtaking. */
+static struct mb_link *
+link_to_port(struct mb_engine *e, struct mb_port *p)
+{
+    if (p->link)
+        return p->link;
+    struct mb_link *l = link_new(e, &p->iface);
+    if (!l)
+        return NULL;
+    struct mb_conn_events events = { mb_link_done, mb_link_state, l };
+    mb_line_init(&l->line, e->loop, &p->line, &events, &e->conn);
+    l->strict_until_us = UINT64_MAX;
+    l->port = p;
+    p->link = l;
     return l;
 }
 
@@ -103,6 +131,8 @@ link_free_if_empty(struct mb_link *l)
     while (*at != l)
         at = &(*at)->next;
     *at = l->next;
+    if (l->port)
+        l->port->link = NULL;
     mb_conn_stop(&l->conn);
     loop_timer_cancel(l->e->loop, &l->timer);
     free(l->heap);
@@ -343,6 +373,15 @@ keep_value(struct mb_tag *t, const struct mb_tag *old)
         memcpy(t->bytes, old->bytes, old->n_bytes);
 }
 
+/* On the same connection or line? */
+static bool
+same_place(const struct mb_dev *x, const struct mb_dev *y)
+{
+    if (x->port_id || y->port_id)
+        return x->port_id == y->port_id;
+    return x->port == y->port && str_eq(x->addr, y->addr);
+}
+
 /* Does it mean the same values of the same device? */
 static bool
 same_data(const struct mb_cmd *a, const struct mb_cmd *b)
@@ -352,7 +391,7 @@ same_data(const struct mb_cmd *a, const struct mb_cmd *b)
     return a->func == b->func && a->read_addr == b->read_addr && a->read_n == b->read_n &&
            a->write_addr == b->write_addr && a->write_n == b->write_n && s->on == t->on &&
            (!s->on || (s->slope == t->slope && s->offset == t->offset)) && x->unit == y->unit &&
-           x->port == y->port && str_eq(x->addr, y->addr);
+           same_place(x, y);
 }
 
 /* Values of tags that were there; false: some have none, and wait for one. */
@@ -408,7 +447,7 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
         if (k < old->n_cmds && old->cmds[k].id == d->cmds[i].id)
             keep_cmd(&d->cmds[i], &old->cmds[k]);
     }
-    if (d->unit == old->unit && d->port == old->port && str_eq(d->addr, old->addr))
+    if (d->unit == old->unit && same_place(d, old))
         keep_value(&d->status, &old->status);
     d->status_stale = true;
     d->sent = old->sent;
@@ -453,6 +492,35 @@ has_address(const struct mb_dev_config *cfg, struct mb_address *ret_address)
            !str_eq(ret_address->text, "0.0.0.0") && !str_eq(ret_address->text, "::");
 }
 
+struct mb_port *
+mb_port_find(const struct mb_engine *e, uint32_t id)
+{
+    struct mb_port *p = e->ports;
+    while (p && p->id != id)
+        p = p->next;
+    return p;
+}
+
+/* What the devices of this configuration are asked with; NULL: an interface never heard of. */
+static const struct mb_iface_config *
+iface_of(const struct mb_engine *e, const struct mb_dev_config *cfg)
+{
+    if (cfg->port_id == 0)
+        return &e->iface;
+    const struct mb_port *p = mb_port_find(e, cfg->port_id);
+    return p ? &p->iface : NULL;
+}
+
+/* The link to it, made if it is the first there; it is in use once the device is in. */
+static struct mb_link *
+link_of(struct mb_engine *e, const struct mb_dev_config *cfg)
+{
+    struct mb_address address;
+    if (cfg->port_id)
+        return link_to_port(e, mb_port_find(e, cfg->port_id));
+    return has_address(cfg, &address) ? link_to_address(e, &address) : NULL;
+}
+
 static struct mb_dev *
 dev_new(struct mb_engine *e, const struct mb_dev_config *cfg, uint8_t quality)
 {
@@ -465,6 +533,8 @@ dev_new(struct mb_engine *e, const struct mb_dev_config *cfg, uint8_t quality)
     }
     d->id = cfg->id;
     d->e = e;
+    d->iface = iface_of(e, cfg);
+    d->port_id = cfg->port_id;
     d->unit = cfg->unit;
     d->limit = cfg->limit;
     d->port = cfg->port;
@@ -484,12 +554,13 @@ int
 mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
 {
     struct mb_address address;
-    bool polled = cfg->enable && has_address(cfg, &address);
+    bool polled = cfg->enable && (cfg->port_id || has_address(cfg, &address));
+    MUST(iface_of(e, cfg));
     CLEANUP(dev_freep)
     struct mb_dev *d = dev_new(e, cfg, polled ? TAG_BAD_NEVER : TAG_BAD_CONFIG);
     if (!d || reserve_dev(e) < 0)
         return -ENOMEM;
-    struct mb_link *l = polled ? link_get(e, &address) : NULL;
+    struct mb_link *l = polled ? link_of(e, cfg) : NULL;
     if (polled && !l)
         return -ENOMEM;
     if (l && link_reserve(l, d->n_cmds) < 0) {
@@ -505,7 +576,7 @@ mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
     /* In before the old one is out: a connection that both use stays. */
     if (l) {
         link_add(l, d);
-        mb_conn_start(&l->conn, connect_timeout_ms(e));
+        mb_conn_start(&l->conn);
     }
     if (old) {
         struct mb_link *old_link = old->link;
@@ -547,7 +618,27 @@ mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg)
 {
     e->iface = *cfg;
     for (struct mb_link *l = e->links; l; l = l->next)
-        mb_conn_start(&l->conn, connect_timeout_ms(e));
+        if (!l->port)
+            mb_tcp_set_timeout(&l->tcp, connect_timeout_ms(e));
+}
+
+int
+mb_engine_set_port(struct mb_engine *e, const struct mb_port_config *cfg)
+{
+    struct mb_port *p = mb_port_find(e, cfg->id);
+    if (!p) {
+        p = calloc(1, sizeof(*p));
+        if (!p)
+            return -ENOMEM;
+        p->id = cfg->id;
+        p->next = e->ports;
+        e->ports = p;
+    }
+    p->iface = cfg->iface;
+    p->line = cfg->line;
+    if (p->link)
+        mb_line_configure(&p->link->line, &p->line);
+    return 0;
 }
 
 int
@@ -574,6 +665,11 @@ mb_engine_free(struct mb_engine *e)
         return;
     while (e->n_devs)
         mb_engine_remove_device(e, e->devs[e->n_devs - 1]->id);
+    while (e->ports) {
+        struct mb_port *p = e->ports;
+        e->ports = p->next;
+        free(p);
+    }
     free(e->devs);
     free(e->all);
     free(e);

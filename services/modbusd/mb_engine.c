@@ -237,7 +237,7 @@ void
 mb_cmd_first_due(struct mb_engine *e, struct mb_cmd *c)
 {
     uint64_t now = clock_mono_us();
-    uint64_t from = e->start_us + e->iface.initial_delay_ms * 1000ull;
+    uint64_t from = e->start_us + c->op.dev->iface->initial_delay_ms * 1000ull;
     if (from < now)
         from = now;
     double part = spread(c->op.dev->id);
@@ -276,7 +276,7 @@ mb_cmd_plan(struct mb_cmd *c)
 static uint64_t
 patience_us(const struct mb_link *l)
 {
-    uint64_t most = l->e->iface.timeout_ms * 500ull;
+    uint64_t most = l->iface->timeout_ms * 500ull;
     uint64_t p = l->srtt_us ? l->srtt_us + 4 * l->rttvar_us + 5000 : PATIENCE_FIRST_US;
     if (p < PATIENCE_MIN_US)
         p = PATIENCE_MIN_US;
@@ -382,7 +382,7 @@ send_op(struct mb_link *l, struct mb_op *op, const uint8_t *pdu, size_t n)
     op->dev->n_in_flight++;
     op->dev->sent++;
     op->dev->asked_us = clock_mono_us();
-    mb_conn_send(&l->conn, op->dev->unit, pdu, n, l->e->iface.timeout_ms * 1000ull, op);
+    mb_conn_send(&l->conn, op->dev->unit, pdu, n, l->iface->timeout_ms * 1000ull, op);
 }
 
 /* The request that polls (or cyclically writes) a command; its size. */
@@ -656,8 +656,7 @@ go_strict(struct mb_link *l, uint64_t now)
     l->strict_until_us = now + l->strict_for_us;
     l->crowded_timeouts = 0;
     l->e->strict++;
-    log_info("modbus: peer takes one request at a time address=%s port=%u",
-             l->conn.address.text, l->conn.address.port);
+    log_info("modbus: peer takes one request at a time %s", l->conn.name);
 }
 
 /* What the way it ended tells about overtaking on this link. */
@@ -707,7 +706,7 @@ set_silent(struct mb_link *l, struct mb_dev *d, unsigned silent)
 static void
 queue_moved(struct mb_link *l, const struct mb_result *r)
 {
-    uint64_t timeout = l->e->iface.timeout_ms * 1000ull;
+    uint64_t timeout = l->iface->timeout_ms * 1000ull;
     struct mb_slot *next = NULL;
     for (unsigned i = 0; l->conn.n_in_flight && i < MB_IN_FLIGHT_MAX; i++) {
         struct mb_slot *slot = &l->conn.slots[i];
@@ -764,7 +763,7 @@ unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 static void
 judge_blocking(struct mb_link *l, const struct mb_dev *culprit, const struct mb_result *r)
 {
-    uint64_t patience = patience_us(l), timeout = l->e->iface.timeout_ms * 1000ull;
+    uint64_t patience = patience_us(l), timeout = l->iface->timeout_ms * 1000ull;
     bool blocked = false, extend = l->answered_us >= l->extended_us;
     for (unsigned i = 0; !r->passed_cost_us && i < MB_IN_FLIGHT_MAX; i++) {
         struct mb_slot *slot = &l->conn.slots[i];
@@ -870,21 +869,21 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
     case MB_DONE_TIMEOUT:
         mark_bad(c, TAG_BAD_TIMEOUT, 0, r->now_us);
         mark_device_bad(d, TAG_BAD_TIMEOUT, r->now_us, true);
-        again = c->tries < l->e->iface.retry_count;
+        again = c->tries < l->iface->retry_count;
         break;
     case MB_DONE_EXCEPTION:
         mark_bad(c, TAG_BAD_EXCEPTION, r->exception, r->now_us);
-        again = is_mute_exception(r) && c->tries < l->e->iface.retry_count;
+        again = is_mute_exception(r) && c->tries < l->iface->retry_count;
         break;
     case MB_DONE_BAD:
-        again = l->conn.state == MB_CONN_OPEN && c->tries < l->e->iface.retry_count;
+        again = l->conn.state == MB_CONN_OPEN && c->tries < l->iface->retry_count;
         if (!again)
             mark_bad(c, TAG_BAD_REPLY, 0, r->now_us);
         break;
     case MB_DONE_LOST:
         if (r->by_us)
             return; /* as if it had not been sent */
-        again = l->conn.useful && c->tries < l->e->iface.retry_count;
+        again = l->conn.useful && c->tries < l->iface->retry_count;
         if (!again || d->silent)
             mark_bad(c, TAG_BAD_CONNECTION, 0, r->now_us);
         break;
@@ -980,7 +979,7 @@ remember_written(struct mb_cmd *c, const struct mb_direct *q)
 static void
 read_back(struct mb_link *l, struct mb_tag *t)
 {
-    uint64_t deadline = clock_mono_us() + l->e->iface.timeout_ms * 1000ull;
+    uint64_t deadline = clock_mono_us() + l->iface->timeout_ms * 1000ull;
     struct mb_direct *q = mb_direct_enqueue(t, false, deadline, NULL, NULL);
     if (q)
         q->n = (uint16_t)mb_cmd_pdu(t->cmd, q->pdu);
@@ -1116,10 +1115,9 @@ void
 mb_link_state(void *arg, enum mb_conn_state state, bool useful)
 {
     struct mb_link *l = arg;
-    const struct mb_address *a = &l->conn.address;
     if (state == MB_CONN_OPEN) {
         if (l->down_told) {
-            log_info("modbus: connected again address=%s port=%u", a->text, a->port);
+            log_info("modbus: connected again %s", l->conn.name);
             begin_anew(l);
         }
         l->down_told = false;
@@ -1138,7 +1136,7 @@ mb_link_state(void *arg, enum mb_conn_state state, bool useful)
     if (useful || one_unit)
         return;
     if (!l->down_told)
-        log_warn("modbus: no connection address=%s port=%u", a->text, a->port);
+        log_warn("modbus: no connection %s", l->conn.name);
     l->down_told = true;
     uint64_t now = clock_mono_us();
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {

@@ -1,8 +1,8 @@
 /*
  * What is asked of which device, when, and what becomes of the answers.
  *
- * One link is one connection (address and port), shared by the devices (unit
- * ids) behind it. A link keeps its commands in a heap by due time. Due times
+ * One link is one connection (address and port) or one serial line, shared by
+ * the devices (unit ids) behind it. A link keeps its commands in a heap by due time. Due times
  * lie on a grid: phase + n * interval on the monotonic clock, so they neither
  * drift nor bunch up; periods that could not be kept are skipped whole and
  * counted. Direct reads and writes go before polls.
@@ -10,8 +10,8 @@
  * One request is in flight per link, more if a device allows concurrent
  * transactions. A request that stays unanswered for longer than usual is
  * overtaken by requests to other units, whose answers its transaction id
- * keeps apart; a peer that cannot bear that (closes, mixes up, drops, answers
- * nobody meanwhile) is from then on asked strictly one by one.
+ * keeps apart (never on a serial line); a peer that cannot bear that (closes, mixes up, drops,
+ * answers nobody meanwhile) is from then on asked strictly one by one.
  *
  * A unit on a shared connection that does not answer, or on which the peer
  * closes, is silent from then on, until it answers. What it cost the others is
@@ -31,6 +31,7 @@
 #include "libcommon/loop.h"
 #include "libcommon/tagbus.h"
 #include "services/modbusd/mb_conn.h"
+#include "services/modbusd/mb_line.h"
 #include "services/modbusd/mb_value.h"
 
 /* Number of a device's status tag on the tag bus: this and the device's id. */
@@ -75,9 +76,10 @@ struct mb_dev_config {
     bool enable;
     const char *name;
     uint8_t unit;
-    const char *addr; /* literal; 0.0.0.0 is "none yet" */
+    uint32_t port_id; /* of the serial interface it is on (mb_port_config); 0: TCP */
+    const char *addr; /* TCP: literal; 0.0.0.0 is "none yet" */
     uint16_t port;
-    unsigned limit;                   /* requests in flight, 1..MB_IN_FLIGHT_MAX */
+    unsigned limit;                   /* requests in flight, 1..MB_IN_FLIGHT_MAX; serial: 1 */
     const struct mb_cmd_config *cmds; /* by ascending id */
     size_t n_cmds;
 };
@@ -85,6 +87,13 @@ struct mb_dev_config {
 struct mb_iface_config {
     char provider[TAG_NAME_MAX + 1];
     uint32_t retry_count, timeout_ms, initial_delay_ms;
+};
+
+/* A serial interface: one port, one request at a time. */
+struct mb_port_config {
+    uint32_t id; /* not 0 */
+    struct mb_iface_config iface;
+    struct mb_line_config line;
 };
 
 /*
@@ -110,8 +119,14 @@ int mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
 /* Takes NULL. Direct requests under way end as MB_DIRECT_GONE. */
 void mb_engine_free(struct mb_engine *e);
 
-/* Takes effect for the next requests; no connection is touched. */
+/* That of all TCP devices. Takes effect for the next requests; no connection is touched. */
 void mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg);
+/*
+ * Makes a serial interface known, or changes it: the port is opened anew only
+ * when device, line settings or framing differ. It is open while enabled
+ * devices are on it. Returns 0 or -ENOMEM (then nothing changed).
+ */
+int mb_engine_set_port(struct mb_engine *e, const struct mb_port_config *cfg);
 /*
  * Adds the device, or puts it in place of the one with this id: values, grid
  * and connection of what is the same are kept. 'cfg' is copied; it has passed
@@ -184,12 +199,14 @@ struct mb_engine_stats {
     uint64_t directs;
     uint64_t strict; /* times a link fell back to one request at a time */
     size_t n_tags, n_devices;
-    size_t n_connecting, n_open, n_waiting; /* connections by state */
+    size_t n_connecting, n_open, n_waiting; /* connections and lines by state */
+    size_t n_tcp_open;
 };
 void mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats);
 
 struct mb_dev_stats {
     const char *name, *addr; /* valid until the next change */
+    uint32_t port_id;        /* 0: TCP */
     uint16_t port;
     uint8_t unit;
     enum mb_status status;
@@ -199,5 +216,9 @@ struct mb_dev_stats {
 };
 /* By order of id; false past the end. */
 bool mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *ret_stats);
+
+/* Of a serial interface, since it came into use last; false: it is not in use. */
+bool mb_engine_line_stats(const struct mb_engine *e, uint32_t port_id,
+                          struct mb_line_stats *ret_stats);
 
 #endif

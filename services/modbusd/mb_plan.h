@@ -7,6 +7,7 @@
 #define FIELDGATE_MB_PLAN_H
 
 #include "services/modbusd/mb_engine.h"
+#include "services/modbusd/mb_line.h"
 
 struct mb_dev;
 struct mb_link;
@@ -62,6 +63,8 @@ struct mb_dev {
     uint32_t id;
     struct mb_engine *e;
     struct mb_link *link; /* NULL: not polled */
+    const struct mb_iface_config *iface;
+    uint32_t port_id; /* of its serial interface; 0: TCP */
     struct mb_dev *next_in_link;
     char *name;
     char addr[INET6_ADDRSTRLEN];
@@ -100,10 +103,25 @@ struct mb_direct {
     uint16_t at, n_units;     /* where in the command's data */
 };
 
+/* A serial interface. */
+struct mb_port {
+    struct mb_port *next;
+    uint32_t id;
+    struct mb_iface_config iface;
+    struct mb_line_config line;
+    struct mb_link *link; /* NULL: no device on it is polled */
+};
+
 struct mb_link {
     struct mb_engine *e;
     struct mb_link *next;
-    struct mb_conn conn;
+    const struct mb_iface_config *iface;
+    struct mb_port *port; /* NULL: TCP */
+    union {
+        struct mb_conn conn;
+        struct mb_tcp tcp;
+        struct mb_line line;
+    };
     struct loop_timer timer;
     struct mb_dev *devs;
     unsigned n_devs, n_silent;
@@ -130,7 +148,8 @@ struct mb_link {
 struct mb_engine {
     struct loop *loop;
     struct mb_engine_hooks hooks;
-    struct mb_iface_config iface;
+    struct mb_iface_config iface; /* of TCP */
+    struct mb_port *ports;
     uint64_t start_us;
     struct mb_dev **devs; /* by id */
     size_t n_devs, cap_devs;
@@ -172,6 +191,8 @@ void mb_directs_finish(struct mb_engine *e, struct mb_direct *list,
 void mb_link_find_end(struct mb_link *l);
 
 /* ---- mb_device.c ---- */
+
+struct mb_port *mb_port_find(const struct mb_engine *e, uint32_t id);
 
 /* Units (bits or registers) of a codec. */
 unsigned mb_codec_units(const struct mb_codec *c);

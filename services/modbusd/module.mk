@@ -1,6 +1,7 @@
 # modbusd: the Modbus master.
+modbusd.line   := mb_rtu.c mb_ascii.c mb_line.c
 modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c \
-                  mb_device.c mb_access.c)
+                  mb_device.c mb_access.c $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c)
@@ -14,6 +15,7 @@ test_mb_engine.extra := $(modbusd.engine)
 test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
 test_mb_config.gen   := api_modbusd
 test_mb_serial.extra := $(addprefix services/modbusd/,mb_pdu.c mb_rtu.c mb_ascii.c)
+test_mb_line.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c $(modbusd.line))
 fuzz_mb_serial.extra := $(test_mb_serial.extra)
 fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
 fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)

@@ -27,7 +27,10 @@ struct seen {
 struct world {
     struct loop *loop;
     struct fake fake;
-    struct mb_conn conn;
+    union {
+        struct mb_conn conn;
+        struct mb_tcp tcp;
+    };
     struct mb_conn_counters counters;
     struct seen seen[SEEN_MAX];
     unsigned n_seen, n_open, n_waiting;
@@ -69,8 +72,9 @@ start(void (*answer)(struct fake_request *r))
     struct mb_conn_events events = { on_done, on_state, &w };
     assert_int_equal(fake_open(&w.fake, w.loop, answer, &w), 0);
     assert_int_equal(mb_address_parse("127.0.0.1", w.fake.port, &a), 0);
-    mb_conn_init(&w.conn, w.loop, &a, &events, &w.counters);
-    mb_conn_start(&w.conn, 1000);
+    mb_tcp_init(&w.tcp, w.loop, &a, &events, &w.counters);
+    mb_tcp_set_timeout(&w.tcp, 1000);
+    mb_conn_start(&w.conn);
 }
 
 static int
