@@ -20,13 +20,6 @@ const char *const config_dbs[N_DBS] = {
     [DB_NOTES] = "notes",       [DB_OUTBOX] = "outbox",
 };
 
-/* Nested lists are the last member of each schema: kept out of records, put in when shown. */
-static const char *const nested[] = {
-    [KIND_DEV] = ",\"mcmds\":[]}",
-    [KIND_CMD] = ",\"tags\":[]}",
-    [KIND_TAG] = NULL,
-};
-
 /* ---- keys ---- */
 
 static struct config_key
@@ -43,6 +36,12 @@ struct config_key
 config_key_one(uint32_t which)
 {
     return key_of(KIND_ONE, 1, which, 0, 0);
+}
+
+struct config_key
+config_key_ser_iface(uint32_t id)
+{
+    return config_key_one(ONE_SER_IFACES + id);
 }
 
 struct config_key
@@ -85,19 +84,42 @@ key_from_bytes(uint8_t kind, const void *bytes, size_t size, struct config_key *
     return 0;
 }
 
+struct record_kind {
+    const struct api_desc *desc;
+    /* The last member of the schema: kept out of records, put in when shown. */
+    const char *list;
+};
+
+static const struct record_kind *
+kind_of(const struct config_key *key)
+{
+    static const struct record_kind kinds[] = {
+        [KIND_DEV] = { &remote_dev_desc, "mcmds" },
+        [KIND_CMD] = { &mcmd_desc, "tags" },
+        [KIND_TAG] = { &tag_for_mcmds_desc, NULL },
+    };
+    static const struct record_kind tcp_iface = { &master_tcp_iface_desc, "remoteDevs" };
+    static const struct record_kind tcp_master = { &tcp_master_desc, "masterTcpIfaces" };
+    static const struct record_kind ser_iface = { &master_ser_iface_desc, "remoteDevs" };
+    static const struct record_kind ser_master = { &ser_master_desc, "masterSerIfaces" };
+    if (key->kind != KIND_ONE)
+        return &kinds[key->kind];
+    switch (config_key_id(key)) {
+    case ONE_IFACE:
+        return &tcp_iface;
+    case ONE_MASTER:
+        return &tcp_master;
+    case ONE_SER_MASTER:
+        return &ser_master;
+    default:
+        return &ser_iface;
+    }
+}
+
 static const struct api_desc *
 desc_of(const struct config_key *key)
 {
-    switch (key->kind) {
-    case KIND_DEV:
-        return &remote_dev_desc;
-    case KIND_CMD:
-        return &mcmd_desc;
-    case KIND_TAG:
-        return &tag_for_mcmds_desc;
-    default:
-        return config_key_id(key) == ONE_IFACE ? &master_tcp_iface_desc : &tcp_master_desc;
-    }
+    return kind_of(key)->desc;
 }
 
 static int
@@ -155,17 +177,36 @@ entry_named(struct entry *e, unsigned db, const uint32_t *dev, const char *name)
     e->size = at + len;
 }
 
+/* Serial devices are apart: no name or address begins like this. */
+#define SERIAL_MARK "|"
+
+static void
+entry_dev_name(struct entry *e, const char *name, bool serial)
+{
+    entry_named(e, DB_DEV_NAME, NULL, serial ? SERIAL_MARK : "");
+    size_t len = strlen(name);
+    MUST(e->size + len <= sizeof(e->bytes));
+    memcpy(e->bytes + e->size, name, len);
+    e->size += len;
+}
+
 static void
 entry_addr(struct entry *e, const struct remote_dev *dev)
 {
     struct mb_address address;
+    e->db = DB_DEV_ADDR;
+    if (dev->has_master_ser_iface_id) {
+        int size = snprintf((char *)e->bytes, sizeof(e->bytes), SERIAL_MARK "%d|%d",
+                            (int)dev->master_ser_iface_id, (int)dev->slave_id);
+        e->size = (size_t)size; /* fits */
+        return;
+    }
     const char *text = dev->slave_ipaddr;
     if (mb_address_parse(text, (uint16_t)dev->slave_tcp_port, &address) == 0)
         text = address.text;
     int n = snprintf((char *)e->bytes, sizeof(e->bytes), "%s|%d|%d", text,
                      (int)dev->slave_tcp_port, (int)dev->slave_id);
     MUST(n > 0 && n < (int)sizeof(e->bytes));
-    e->db = DB_DEV_ADDR;
     e->size = (size_t)n;
 }
 
@@ -188,10 +229,11 @@ static size_t
 entries_of(const struct config_key *key, const void *record, struct entry names[2])
 {
     uint32_t dev = config_key_part(key, 0);
+    const struct remote_dev *device = record;
     switch (key->kind) {
     case KIND_DEV:
-        entry_named(&names[0], DB_DEV_NAME, NULL, ((const struct remote_dev *)record)->name);
-        entry_addr(&names[1], record);
+        entry_dev_name(&names[0], device->name, device->has_master_ser_iface_id);
+        entry_addr(&names[1], device);
         return 2;
     case KIND_CMD:
         entry_named(&names[0], DB_CMD_NAME, &dev, ((const struct mcmd *)record)->name);
@@ -247,7 +289,15 @@ int
 config_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id)
 {
     struct entry e;
-    entry_named(&e, DB_DEV_NAME, NULL, name);
+    entry_dev_name(&e, name, false);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_ser_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_dev_name(&e, name, true);
     return entry_get(txn, &e, ret_id);
 }
 
@@ -331,15 +381,14 @@ touch(struct store_txn *txn, const struct config_key *key, const void *text, siz
 static int
 encode(const struct config_key *key, const void *record, struct buf *b)
 {
+    const char *list = kind_of(key)->list;
+    char tail[40];
     api_encode(b, desc_of(key), record, false);
-    const char *tail = key->kind == KIND_ONE ? NULL : nested[key->kind];
-    if (key->kind == KIND_ONE)
-        tail = config_key_id(key) == ONE_IFACE ? ",\"remoteDevs\":[]}"
-                                               : ",\"masterTcpIfaces\":[]}";
     if (b->err)
         return b->err;
-    if (!tail)
+    if (!list)
         return 0;
+    (void)snprintf(tail, sizeof(tail), ",\"%s\":[]}", list); /* fits: those of kind_of */
     size_t n = strlen(tail);
     MUST(b->len > n && memcmp(b->data + b->len - n, tail, n) == 0);
     b->len -= n;
@@ -541,6 +590,26 @@ copy_record(struct store_txn *txn, const struct config_key *key, unsigned from, 
     return r;
 }
 
+int
+config_ensure(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+              const void *record)
+{
+    const void *value;
+    size_t size;
+    uint8_t touched[13];
+    int r = store_get(txn, DB_ONE + key->kind, key->bytes, key->size, &value, &size);
+    if (r != STORE_NOT_FOUND)
+        return r;
+    r = config_put(a, txn, key, record);
+    if (r == 0)
+        r = copy_record(txn, key, DB_ONE, DB_ONE_RUN);
+    if (r < 0)
+        return r;
+    touched_key(key, touched);
+    r = store_del(txn, DB_TOUCHED, touched, 1u + key->size);
+    return r < 0 ? r : 0;
+}
+
 static int
 next_touched(struct store_iter *it, struct config_key *ret_key)
 {
@@ -629,34 +698,22 @@ put_open(struct buf *b, const char *text, size_t n, const char *list)
 
 static int write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind,
                        struct buf *b);
+static int write_in_one(struct store_txn *txn, uint32_t which, struct buf *b);
 
 static int
 write_record(struct store_txn *txn, const struct config_key *key, const void *text, size_t n,
              struct buf *b)
 {
-    static const char *const lists[] = { [KIND_DEV] = "mcmds", [KIND_CMD] = "tags" };
+    const char *list = kind_of(key)->list;
     if (n < 2)
         return -EPROTO;
-    if (key->kind == KIND_TAG) {
+    if (!list) {
         buf_put(b, text, n);
         return 0;
     }
-    if (key->kind != KIND_ONE) {
-        put_open(b, text, n, lists[key->kind]);
-        int r = write_below(txn, key, key->kind + 1, b);
-        buf_puts(b, "]}");
-        return r;
-    }
-    int r;
-    if (config_key_id(key) == ONE_IFACE) {
-        struct config_key none = { .kind = KIND_ONE, .size = 0 };
-        put_open(b, text, n, "remoteDevs");
-        r = write_below(txn, &none, KIND_DEV, b);
-    } else {
-        struct config_key iface = config_key_one(ONE_IFACE);
-        put_open(b, text, n, "masterTcpIfaces");
-        r = config_write(txn, &iface, b);
-    }
+    put_open(b, text, n, list);
+    int r = key->kind == KIND_ONE ? write_in_one(txn, config_key_id(key), b)
+                                  : write_below(txn, key, key->kind + 1, b);
     buf_puts(b, "]}");
     return r;
 }
@@ -665,8 +722,7 @@ static int
 write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind, struct buf *b)
 {
     struct store_iter it;
-    int r = store_iter_init(&it, txn, DB_ONE + kind, key->size ? key->bytes : NULL, key->size,
-                            false);
+    int r = store_iter_init(&it, txn, DB_ONE + kind, key->bytes, key->size, false);
     if (r < 0)
         return r;
     bool first = true;
@@ -685,6 +741,86 @@ write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind, s
     }
     store_iter_done(&it);
     return r < 0 ? r : b->err;
+}
+
+/* The serial interface that the record of a device names; 0: none. The text is our own. */
+static uint32_t
+serial_iface_of(const char *text, size_t n)
+{
+    static const char member[] = "\"masterSerIfaceId\":";
+    uint32_t id = 0;
+    const char *at = memmem(text, n, member, sizeof(member) - 1);
+    if (!at)
+        return 0;
+    for (at += sizeof(member) - 1; at < text + n && *at >= '0' && *at <= '9'; at++)
+        id = id * 10 + (uint32_t)(*at - '0');
+    return id;
+}
+
+/* The devices on a serial interface; 0: those of TCP. */
+static int
+write_devs(struct store_txn *txn, uint32_t serial_iface, struct buf *b)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
+    if (r < 0)
+        return r;
+    bool first = true;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        struct config_key dev;
+        if (serial_iface_of(it.value, it.size) != serial_iface)
+            continue;
+        r = key_from_bytes(KIND_DEV, it.key, it.key_size, &dev);
+        if (r == 0 && !first)
+            buf_putc(b, ',');
+        first = false;
+        if (r == 0)
+            r = write_record(txn, &dev, it.value, it.size, b);
+        if (r < 0)
+            break;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : b->err;
+}
+
+int
+config_write_ser_ifaces(struct store_txn *txn, struct buf *b, uint64_t *ret_n)
+{
+    uint64_t n = 0;
+    int r = 0;
+    for (uint32_t id = 1; id <= SERIAL_PORTS_MAX && r >= 0; id++) {
+        struct config_key key = config_key_ser_iface(id);
+        const void *value;
+        size_t size;
+        r = store_get(txn, DB_ONE, key.bytes, key.size, &value, &size);
+        if (r != STORE_OK)
+            continue;
+        if (n++ > 0)
+            buf_putc(b, ',');
+        r = write_record(txn, &key, value, size, b);
+    }
+    if (r < 0)
+        return r;
+    *ret_n = n;
+    return b->err;
+}
+
+/* What is nested in a master or an interface. */
+static int
+write_in_one(struct store_txn *txn, uint32_t which, struct buf *b)
+{
+    struct config_key iface = config_key_one(ONE_IFACE);
+    uint64_t n;
+    switch (which) {
+    case ONE_IFACE:
+        return write_devs(txn, 0, b);
+    case ONE_MASTER:
+        return config_write(txn, &iface, b);
+    case ONE_SER_MASTER:
+        return config_write_ser_ifaces(txn, b, &n);
+    default:
+        return write_devs(txn, which - ONE_SER_IFACES, b);
+    }
 }
 
 int
@@ -901,6 +1037,7 @@ config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
         .enable = record.enable != 0,
         .name = record.name,
         .unit = (uint8_t)record.slave_id,
+        .port_id = record.has_master_ser_iface_id ? (uint32_t)record.master_ser_iface_id : 0,
         .addr = record.slave_ipaddr,
         .port = (uint16_t)record.slave_tcp_port,
         .limit = record.enable_concurrent_transaction
@@ -929,4 +1066,91 @@ config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_co
         .initial_delay_ms = (uint32_t)iface.initial_delay,
     };
     return str_copy(ret_iface->provider, sizeof(ret_iface->provider), master.name);
+}
+
+/* ---- serial ports ---- */
+
+static const char ports_key[] = "serial-ports";
+
+int
+config_put_ports(struct store_txn *txn, const char *json, size_t n)
+{
+    return store_put(txn, DB_ONE, ports_key, strlen(ports_key), json, n);
+}
+
+int
+config_get_ports(struct store_txn *txn, struct serial_port ret_ports[SERIAL_PORTS_MAX],
+                 size_t *ret_n)
+{
+    const void *value;
+    size_t size;
+    *ret_n = 0;
+    int r = store_get(txn, DB_ONE, ports_key, strlen(ports_key), &value, &size);
+    if (r != STORE_OK)
+        return r < 0 ? r : 0;
+    r = serial_ports_decode(value, size, ret_ports, ret_n);
+    return r == -EBADMSG ? -EPROTO : r;
+}
+
+int
+config_ensure_ser_iface(struct api_arena *a, struct store_txn *txn, uint32_t port_value)
+{
+    struct master_ser_iface iface;
+    uint32_t id = port_value + 1;
+    struct config_key key = config_key_ser_iface(id);
+    int r = api_defaults(a, &master_ser_iface_desc, &iface);
+    if (r < 0)
+        return r;
+    iface.has_master_ser_iface_id = true;
+    iface.master_ser_iface_id = id;
+    iface.ser_master_id = MODBUSD_MASTER_ID;
+    iface.port_value = port_value;
+    return config_ensure(a, txn, &key, &iface);
+}
+
+int
+config_ensure_ser_master(struct api_arena *a, struct store_txn *txn)
+{
+    struct ser_master master;
+    struct config_key key = config_key_one(ONE_SER_MASTER);
+    int r = api_defaults(a, &ser_master_desc, &master);
+    if (r < 0)
+        return r;
+    master.has_ser_master_id = master.has_config_id = true;
+    master.ser_master_id = MODBUSD_MASTER_ID;
+    master.config_id = MODBUSD_CONFIG_ID;
+    return config_ensure(a, txn, &key, &master);
+}
+
+int
+config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
+                 const struct serial_port *port, struct mb_port_config *ret_port)
+{
+    struct config_key key = config_key_ser_iface(id),
+                      master_key = config_key_one(ONE_SER_MASTER);
+    struct master_ser_iface iface = { 0 };
+    struct ser_master master = { 0 };
+    int r =
+        api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_ser_iface_desc, &iface);
+    if (r != 0)
+        return r;
+    r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size, &ser_master_desc,
+                      &master);
+    if (r != 0)
+        return r < 0 ? r : -EPROTO;
+    *ret_port = (struct mb_port_config){
+        .id = id,
+        .iface = { .retry_count = (uint32_t)iface.retry_count,
+                   .timeout_ms = (uint32_t)iface.response_tout,
+                   .initial_delay_ms = (uint32_t)iface.initial_delay },
+        .line = { .ascii = iface.format == 1,
+                  .frame_interval_ms = (uint32_t)iface.frame_interval,
+                  .char_interval_ms = (uint32_t)iface.char_interval },
+    };
+    if (port) {
+        ret_port->line.settings = port->settings;
+        (void)str_copy(ret_port->line.device, sizeof(ret_port->line.device),
+                       port->device); /* the same size */
+    }
+    return str_copy(ret_port->iface.provider, sizeof(ret_port->iface.provider), master.name);
 }

@@ -21,6 +21,7 @@
 
 #include "gen/api_modbusd.h"
 #include "libcommon/api.h"
+#include "libcommon/serial.h"
 #include "libcommon/store.h"
 #include "services/modbusd/mb_engine.h"
 #include "services/modbusd/modbusd.h"
@@ -49,7 +50,8 @@ enum config_db {
 extern const char *const config_dbs[N_DBS];
 
 enum config_kind { KIND_ONE, KIND_DEV, KIND_CMD, KIND_TAG };
-enum { ONE_IFACE = 1, ONE_MASTER = 2 };
+/* Serial interfaces follow: ONE_SER_IFACES and their number, 1..SERIAL_PORTS_MAX. */
+enum { ONE_IFACE = 1, ONE_MASTER = 2, ONE_SER_MASTER = 0x80, ONE_SER_IFACES = 0x100 };
 
 struct config_key {
     uint8_t kind; /* enum config_kind */
@@ -57,6 +59,7 @@ struct config_key {
     uint8_t bytes[12];
 };
 struct config_key config_key_one(uint32_t which);
+struct config_key config_key_ser_iface(uint32_t id);
 struct config_key config_key_dev(uint32_t dev);
 struct config_key config_key_cmd(uint32_t dev, uint32_t cmd);
 struct config_key config_key_tag(uint32_t dev, uint32_t cmd, uint32_t tag);
@@ -71,8 +74,12 @@ int config_find_tag(struct store_txn *txn, uint32_t tag, struct config_key *ret_
 /* The record, decoded with memory from 'a'. */
 int config_get(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
                void *ret_record);
-/* Which number has this name (address, port, unit)? STORE_NOT_FOUND: none. */
+/*
+ * Which number has this name (place: address, port, unit; serial interface, unit)?
+ * STORE_NOT_FOUND: none. TCP and serial devices have names apart.
+ */
 int config_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id);
+int config_ser_dev_named(struct store_txn *txn, const char *name, uint32_t *ret_id);
 int config_dev_at(struct store_txn *txn, const struct remote_dev *dev, uint32_t *ret_id);
 int config_cmd_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id);
 int config_tag_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t *ret_id);
@@ -90,6 +97,10 @@ int config_del_all(struct store_txn *txn, enum config_kind kind);
 /* Interface and master exist from the first start on. */
 int config_ensure_defaults(struct api_arena *a, struct store_txn *txn);
 
+/* Makes 'record' exist, staged and running alike, if there is none at 'key'. */
+int config_ensure(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+                  const void *record);
+
 int config_count_touched(struct store_txn *txn, uint64_t *ret_n);
 /*
  * Makes the staged records the running ones. 'changed' hears of each device
@@ -105,7 +116,22 @@ int config_write(struct store_txn *txn, const struct config_key *key, struct buf
 int config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b,
                      uint64_t *ret_n);
 
+/* Appends all serial interfaces, parted by commas. */
+int config_write_ser_ifaces(struct store_txn *txn, struct buf *b, uint64_t *ret_n);
+
+/* ---- serial ports, as iod told them last ---- */
+int config_put_ports(struct store_txn *txn, const char *json, size_t n);
+/* None, as long as iod has told nothing. -EPROTO: what is stored cannot be read. */
+int config_get_ports(struct store_txn *txn, struct serial_port ret_ports[SERIAL_PORTS_MAX],
+                     size_t *ret_n);
+/* The serial master exists from the first start on, an interface since its port is known. */
+int config_ensure_ser_master(struct api_arena *a, struct store_txn *txn);
+int config_ensure_ser_iface(struct api_arena *a, struct store_txn *txn, uint32_t port_value);
+
 /* ---- as the engine wants it ---- */
+/* A running serial interface; 'port' NULL: there is no such port now. */
+int config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
+                     const struct serial_port *port, struct mb_port_config *ret_port);
 void config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd);
 void config_to_tag(const struct tag_for_mcmds *in, struct mb_tag_config *ret_tag);
 /* The running device with all below it, in memory of 'a'. */

@@ -29,7 +29,7 @@ modbusd_serve_security_facts(void *self, struct bus_incoming *in)
         r = store_iter_init(&it, txn, DB_DEV_ADDR, NULL, 0, false);
     while (r == 0 && (r = store_iter_next(&it)) == STORE_OK) {
         const char *end = memchr(it.key, '|', it.key_size); /* address|port|unit */
-        if (end)
+        if (end && end != it.key) /* devices on serial lines have none */
             jw_strn(&b, it.key, (size_t)(end - (const char *)it.key));
     }
     jw_close(&b, ']');

@@ -152,6 +152,7 @@ main(int argc, char **argv)
         { INTERNAL_TAG_READ, modbusd_serve_tag_read },
         { INTERNAL_TAG_WRITE, modbusd_serve_tag_write },
         { INTERNAL_SECURITY_FACTS, modbusd_serve_security_facts },
+        { INTERNAL_SERIAL_CHANGED, modbusd_serve_serial_changed },
         { 0, NULL },
     };
     static const struct svc_info info = {

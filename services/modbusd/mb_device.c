@@ -555,7 +555,8 @@ mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
 {
     struct mb_address address;
     bool polled = cfg->enable && (cfg->port_id || has_address(cfg, &address));
-    MUST(iface_of(e, cfg));
+    if (!iface_of(e, cfg))
+        return -ENODEV;
     CLEANUP(dev_freep)
     struct mb_dev *d = dev_new(e, cfg, polled ? TAG_BAD_NEVER : TAG_BAD_CONFIG);
     if (!d || reserve_dev(e) < 0)

@@ -130,7 +130,8 @@ int mb_engine_set_port(struct mb_engine *e, const struct mb_port_config *cfg);
 /*
  * Adds the device, or puts it in place of the one with this id: values, grid
  * and connection of what is the same are kept. 'cfg' is copied; it has passed
- * mb_tag_check. Returns 0 or -ENOMEM (then nothing changed).
+ * mb_tag_check. Returns 0 or, with nothing changed, -ENOMEM or -ENODEV (a serial
+ * interface that is not known).
  */
 int mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg);
 void mb_engine_remove_device(struct mb_engine *e, uint32_t id);

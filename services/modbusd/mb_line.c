@@ -556,6 +556,7 @@ mb_line_get_stats(const struct mb_line *line, struct mb_line_stats *ret_stats)
 {
     struct serial_icounter_struct counts;
     *ret_stats = line->stats;
+    ret_stats->mode = line->framing->name;
     if (!driver_counts(line->conn.fd, &counts))
         return;
     ret_stats->has_uart = true;

@@ -51,6 +51,7 @@ struct mb_line_stats {
     uint64_t sent, valid, invalid, checksum, exceptions, timeouts;
     uint64_t noise;   /* bytes that were no part of an answer, echo not among them */
     uint64_t foreign; /* whole frames of other units */
+    const char *mode; /* as the API has it: RTU, ASCII */
     bool has_uart;    /* the driver counts these: */
     uint64_t breaks, frame_errors, parity_errors, overruns;
 };

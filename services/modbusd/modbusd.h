@@ -1,6 +1,6 @@
 /*
- * modbusd: the Modbus master. Configuration (config.c) is kept twice, staged
- * and running; the engine (mb_engine.c) polls what is running.
+ * modbusd: the Modbus master, over TCP and serial lines. Configuration (config.c) is kept
+ * twice, staged and running; the engine (mb_engine.c) polls what is running.
  */
 #ifndef FIELDGATE_MODBUSD_H
 #define FIELDGATE_MODBUSD_H
@@ -14,7 +14,7 @@
 #include "libcommon/svc.h"
 #include "services/modbusd/mb_engine.h"
 
-/* The one TCP master and its one interface. */
+/* The one TCP master and its one interface; the one serial master has the same number. */
 enum { MODBUSD_MASTER_ID = 1, MODBUSD_IFACE_ID = 1, MODBUSD_CONFIG_ID = 1 };
 /* Limits of this implementation. */
 enum {
@@ -45,6 +45,11 @@ void modbusd_serve_tag_read(void *self, struct bus_incoming *in);
 void modbusd_serve_tag_write(void *self, struct bus_incoming *in);
 /* SECURITY_FACTS (proto/README.md section 4). */
 void modbusd_serve_security_facts(void *self, struct bus_incoming *in);
+
+/* SERIAL_CHANGED (proto/README.md section 4). */
+void modbusd_serve_serial_changed(void *self, struct bus_incoming *in);
+/* Tells the engine the running serial interfaces and their ports; 0 or -errno. */
+int modbusd_load_ports(struct modbusd *d, struct store_txn *txn);
 
 /* Reads the whole running configuration into the engine; 0 or -errno. */
 int modbusd_load(struct modbusd *d);

@@ -4,7 +4,7 @@ modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb
                   mb_device.c mb_access.c $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
-                  op_tags.c op_control.c op_operate.c)
+                  op_tags.c op_control.c op_operate.c op_ser.c ports.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,facts.c main.c)
 modbusd.gen    := api_modbusd
 

@@ -27,6 +27,12 @@ enum api_status op_reply_all(struct api_call *call, enum config_kind kind);
 /* The records that a POST made: one as an object, a list as a list. */
 enum api_status op_reply_added(struct api_call *call, const struct config_key *keys, size_t n);
 
+/* Refuses slaveId 0 for a device that has commands that read; 'i' as for op_pointer. */
+enum api_status op_check_only_writes(struct api_call *call, struct store_txn *txn, size_t i,
+                                     uint32_t dev);
+/* How a device does, in the words of the API. */
+const char *op_status_text(bool known, enum mb_status status);
+
 /* Rules of a tag in its command; 'i' and the body as for op_pointer. */
 enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,
                              const struct tag_for_mcmds *tag);

@@ -76,7 +76,13 @@ load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
         log_err("modbusd: device left out, its configuration cannot be read id=%u", dev);
         return 0;
     }
-    return r < 0 ? r : mb_engine_set_device(d->engine, &cfg);
+    if (r == 0)
+        r = mb_engine_set_device(d->engine, &cfg);
+    if (r == -ENODEV) {
+        log_err("modbusd: device left out, its serial interface is not there id=%u", dev);
+        return 0;
+    }
+    return r;
 }
 
 static int
@@ -91,7 +97,7 @@ load_iface(struct modbusd *d, struct store_txn *txn)
     }
     if (r == 0)
         mb_engine_set_iface(d->engine, &iface);
-    return r;
+    return r == 0 ? modbusd_load_ports(d, txn) : r;
 }
 
 /* Hands over what is stale until the time is up; the last first. */
@@ -177,6 +183,8 @@ modbusd_load(struct modbusd *d)
     if (r < 0)
         return r;
     r = config_ensure_defaults(a, txn);
+    if (r == 0)
+        r = config_ensure_ser_master(a, txn);
     if (r == 0)
         r = add_all(d, txn);
     if (r < 0) {
@@ -369,12 +377,12 @@ modbusd_get_master_platform_tags(struct modbusd *self, struct api_call *call)
     return modbusd_reply(call, &b);
 }
 
-static const char *
-status_text(const struct mb_dev_stats *s)
+const char *
+op_status_text(bool known, enum mb_status status)
 {
-    if (!s->known)
+    if (!known)
         return "No communication yet";
-    switch (s->status) {
+    switch (status) {
     case MB_STATUS_OK:
         return "OK";
     case MB_STATUS_TIMEOUT:
@@ -406,6 +414,8 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
     struct mb_dev_stats s, sum = { 0 };
     mb_engine_get_stats(self->engine, &stats);
     for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++) {
+        if (s.port_id)
+            continue;
         sum.sent += s.sent;
         sum.valid += s.valid;
         sum.invalid += s.invalid;
@@ -416,7 +426,7 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
     buf_init(&b, 4 << 20);
     buf_puts(&b, "{\"data\":{");
     jw_kstr(&b, "mode", "TCP");
-    jw_ku64(&b, "numConns", stats.n_open);
+    jw_ku64(&b, "numConns", stats.n_tcp_open);
     write_counters(&b, &sum);
     jw_name(&b, "conns");
     jw_open(&b, '[');
@@ -424,10 +434,10 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
         char peer[80];
         bool v6 = strchr(s.addr, ':') != NULL;
         (void)snprintf(peer, sizeof(peer), v6 ? "[%s]:%u" : "%s:%u", s.addr, s.port); /* fits */
-        if (!s.polled)
+        if (!s.polled || s.port_id)
             continue;
         jw_open(&b, '{');
-        jw_kstr(&b, "status", status_text(&s));
+        jw_kstr(&b, "status", op_status_text(s.known, s.status));
         jw_kstr(&b, "remoteIpPort", peer);
         jw_ku64(&b, "slaveId", s.unit);
         write_counters(&b, &s);

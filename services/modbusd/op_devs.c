@@ -4,20 +4,75 @@
 #include "services/modbusd/op.h"
 #include "libcommon/banned.h"
 
+static enum api_status
+no_parent(struct api_call *call, size_t i, const char *member)
+{
+    return api_fail(call, API_INVALID, op_pointer(call, i, member),
+                    "Parent's data should exist");
+}
+
+static enum api_status
+check_tcp(struct api_call *call, size_t i, const struct remote_dev *dev)
+{
+    struct mb_address address;
+    if (!dev->has_master_tcp_iface_id || dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
+        return no_parent(call, i, "masterTcpIfaceId");
+    if (mb_address_parse(dev->slave_ipaddr, (uint16_t)dev->slave_tcp_port, &address) < 0)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveIpaddr"),
+                        "Input value failed: slaveIpaddr must be an IPv4 or IPv6 address");
+    return API_OK;
+}
+
+static enum api_status
+check_serial(struct api_call *call, struct store_txn *txn, size_t i,
+             const struct remote_dev *dev, uint32_t id)
+{
+    struct master_ser_iface iface;
+    struct config_key key = config_key_ser_iface((uint32_t)dev->master_ser_iface_id);
+    if (dev->has_master_tcp_iface_id)
+        return api_fail(
+            call, API_INVALID, op_pointer(call, i, "masterSerIfaceId"),
+            "Input value failed: a device has masterTcpIfaceId or masterSerIfaceId");
+    if (dev->master_ser_iface_id < 1 || dev->master_ser_iface_id > SERIAL_PORTS_MAX)
+        return no_parent(call, i, "masterSerIfaceId");
+    int r = config_get(api_call_arena(call), txn, &key, &iface);
+    if (r != 0)
+        return r < 0 ? op_store_error(call, r) : no_parent(call, i, "masterSerIfaceId");
+    if (dev->enable_concurrent_transaction)
+        return api_fail(call, API_INVALID, op_pointer(call, i, "enableConcurrentTransaction"),
+                        "Input value failed: enableConcurrentTransaction must be 0 on a serial "
+                        "line");
+    return dev->slave_id == 0 ? op_check_only_writes(call, txn, i, id) : API_OK;
+}
+
+/* A device stays where it is: its parent is part of what it is. */
+static enum api_status
+check_parent(struct api_call *call, const struct remote_dev *old, const struct remote_dev *dev)
+{
+    if (dev->has_master_ser_iface_id != old->has_master_ser_iface_id)
+        return api_fail(call, API_INVALID,
+                        old->has_master_ser_iface_id ? "/masterTcpIfaceId"
+                                                     : "/masterSerIfaceId",
+                        "Input value failed: the parent cannot change");
+    if (dev->has_master_ser_iface_id && dev->master_ser_iface_id != old->master_ser_iface_id)
+        return api_fail(call, API_INVALID, "/masterSerIfaceId",
+                        "Input value failed: the parent cannot change");
+    return API_OK;
+}
+
 /* Rules a schema cannot say; 'id' is the device's own number. */
 static enum api_status
 check(struct api_call *call, struct store_txn *txn, size_t i, const struct remote_dev *dev,
       uint32_t id)
 {
-    struct mb_address address;
     uint32_t other;
-    if (dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "masterTcpIfaceId"),
-                        "Parent's data should exist");
-    if (mb_address_parse(dev->slave_ipaddr, (uint16_t)dev->slave_tcp_port, &address) < 0)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveIpaddr"),
-                        "Input value failed: slaveIpaddr must be an IPv4 or IPv6 address");
-    int r = config_dev_named(txn, dev->name, &other);
+    bool serial = dev->has_master_ser_iface_id;
+    enum api_status status =
+        serial ? check_serial(call, txn, i, dev, id) : check_tcp(call, i, dev);
+    if (status != API_OK)
+        return status;
+    int r = serial ? config_ser_dev_named(txn, dev->name, &other)
+                   : config_dev_named(txn, dev->name, &other);
     if (r < 0)
         return op_store_error(call, r);
     if (r == STORE_OK && other != id)
@@ -108,7 +163,9 @@ modbusd_put_remote_dev(struct modbusd *self, struct api_call *call,
     int r = config_get(api_call_arena(call), txn, &key, &old);
     if (r != 0)
         return r < 0 ? op_store_error(call, r) : op_not_found(call);
-    enum api_status status = save(call, txn, 0, &key, *body);
+    enum api_status status = check_parent(call, &old, body);
+    if (status == API_OK)
+        status = save(call, txn, 0, &key, *body);
     return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
@@ -125,7 +182,10 @@ modbusd_patch_remote_dev(struct modbusd *self, struct api_call *call,
     int r = config_get(api_call_arena(call), txn, &key, &dev);
     if (r != 0)
         return r < 0 ? op_store_error(call, r) : op_not_found(call);
+    struct remote_dev old = dev;
     enum api_status status = api_merge(call, &remote_dev_desc, &dev);
+    if (status == API_OK)
+        status = check_parent(call, &old, &dev);
     if (status == API_OK)
         status = save(call, txn, 0, &key, dev);
     return status == API_OK ? op_reply_one(call, &key) : status;

@@ -52,6 +52,53 @@ check_values(struct api_call *call, size_t i, const struct mcmd *cmd)
     return check_range(call, i, cmd);
 }
 
+/* Does it speak to all units of a serial line? Nobody may answer then. */
+static bool
+is_broadcast(const struct remote_dev *dev)
+{
+    return dev->has_master_ser_iface_id && dev->slave_id == 0;
+}
+
+static enum api_status
+check_broadcast(struct api_call *call, struct store_txn *txn, size_t i, uint32_t dev_id,
+                const struct mcmd *cmd)
+{
+    struct remote_dev dev;
+    struct config_key key = config_key_dev(dev_id);
+    if (!mb_func_reads((unsigned)cmd->func))
+        return API_OK;
+    int r = config_get(api_call_arena(call), txn, &key, &dev);
+    if (r != 0)
+        return op_store_error(call, r);
+    return is_broadcast(&dev)
+               ? wrong(call, i, "func", "must only write: slaveId 0 is all units")
+               : API_OK;
+}
+
+enum api_status
+op_check_only_writes(struct api_call *call, struct store_txn *txn, size_t i, uint32_t dev)
+{
+    struct store_iter it;
+    struct config_key key = config_key_dev(dev);
+    bool reads = false;
+    int r = store_iter_init(&it, txn, DB_CMD, key.bytes, key.size, false);
+    if (r < 0)
+        return op_store_error(call, r);
+    while (!reads && (r = store_iter_next(&it)) == STORE_OK && it.key_size >= key.size &&
+           memcmp(it.key, key.bytes, key.size) == 0) {
+        struct mcmd cmd;
+        r = api_store_value(api_call_arena(call), it.value, it.size, &mcmd_desc, &cmd);
+        if (r < 0)
+            break;
+        reads = mb_func_reads((unsigned)cmd.func);
+    }
+    store_iter_done(&it);
+    if (r < 0)
+        return op_store_error(call, r);
+    return reads ? wrong(call, i, "slaveId", "0 is all units, for commands that only write")
+                 : API_OK;
+}
+
 static enum api_status
 check_name(struct api_call *call, struct store_txn *txn, size_t i, uint32_t dev,
            const struct mcmd *cmd, uint32_t id)
@@ -102,6 +149,8 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
 {
     uint32_t id = config_key_id(key), dev = config_key_part(key, 0);
     enum api_status status = check_values(call, i, &cmd);
+    if (status == API_OK)
+        status = check_broadcast(call, txn, i, dev, &cmd);
     if (status == API_OK)
         status = check_name(call, txn, i, dev, &cmd, id);
     if (status == API_OK)

@@ -55,6 +55,7 @@ put_dev(uint32_t id, const char *name)
     assert_int_equal(api_defaults(arena, &remote_dev_desc, &dev), 0);
     dev.has_remote_dev_id = true;
     dev.remote_dev_id = id;
+    dev.has_master_tcp_iface_id = true;
     dev.master_tcp_iface_id = 1;
     dev.name = name;
     dev.slave_id = id;
