@@ -85,7 +85,7 @@ int serial_apply(int fd, const struct serial_settings *s);
 
 /* ---- the ports of this machine, as iod tells them ---- */
 
-enum { SERIAL_PORTS_MAX = 32, SERIAL_DEVICE_SIZE = 128, SERIAL_DISPLAY_SIZE = 16 };
+enum { SERIAL_PORTS_MAX = 32, SERIAL_DEVICE_SIZE = 256, SERIAL_DISPLAY_SIZE = 16 };
 
 struct serial_port {
     uint32_t port_value;                    /* from 0: what Modbus calls portValue */

@@ -40,7 +40,7 @@ SANITIZED = VARIANT in ("asan", "tsan")
 
 FIRST_PASSWORD = "admin@123"
 PASSWORD = "Plant-floor-7"
-DAEMONS = ("auditd", "authd", "tagd", "modbusd", "cloudd", "sysd", "gateway")
+DAEMONS = ("auditd", "authd", "tagd", "modbusd", "cloudd", "sysd", "iod", "gateway")
 # an operation of each daemon that a client may ask at any time
 PROBE = {
     "authd": "/users/me",
@@ -49,6 +49,7 @@ PROBE = {
     "modbusd": "/modbusmaster/config/tcp-masters",
     "cloudd": "/mqtt",
     "sysd": "/system/httpserver",
+    "iod": "/device/serials",
 }
 
 
