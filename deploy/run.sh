@@ -82,9 +82,10 @@ declare -A argv=(
     [modbusd]="$BUILD/bin/modbusd $suite"
     [cloudd]="$BUILD/bin/cloudd $suite"
     [sysd]="$BUILD/bin/sysd $suite"
+    [iod]="$BUILD/bin/iod $suite"
     [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT --set redirect-port=$REDIRECT_PORT"
 )
-order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd gateway)
+order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd iod gateway)
 declare -A pid_of name_of since
 stopping=
 

@@ -38,14 +38,20 @@ struct iod {
     const char *listed; /* --set serial-ports, NULL: what is found */
     struct port ports[SERIAL_PORTS_MAX];
     size_t n_ports;
-    struct bench *bench; /* NULL on a device */
+    struct bench *bench;     /* NULL on a device */
+    struct sys_watch *watch; /* NULL where ports do not come and go */
     struct told told;
 };
 
 /* ---- ports.c ---- */
 
-/* What the store has and what is there, brought together. 0 or -errno. */
-int ports_start(struct iod *d);
+/* Reads what the store has. 0 or -errno. */
+int ports_load(struct iod *d);
+/*
+ * Looks at what is there: new ports get their number, which is kept. 0, or
+ * -errno with nothing new.
+ */
+int ports_look(struct iod *d);
 /* Keeps one port in 'txn'. 0 or -errno. */
 int port_save(struct store_txn *txn, uint32_t number, const struct port *p);
 /* The ports that are there. */

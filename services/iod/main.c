@@ -33,13 +33,36 @@ iod_open(void *self, struct svc *svc)
     return r;
 }
 
+static void
+count_ports(const struct iod *d)
+{
+    struct serial_port ports[SERIAL_PORTS_MAX];
+    metric_set(&ports_here, ports_list(d, ports));
+}
+
+/* An adapter was plugged in or pulled. */
+static void
+on_ports(void *self)
+{
+    struct iod *d = self;
+    int r = ports_look(d);
+    if (r < 0) {
+        log_err("iod: cannot take the serial ports up error=%s", strerror(-r));
+        return;
+    }
+    count_ports(d);
+    told_change(d);
+}
+
 static int
 iod_start(void *self, struct svc *svc)
 {
     struct iod *d = self;
-    struct serial_port ports[SERIAL_PORTS_MAX];
-    (void)svc;
-    int r = ports_start(d);
+    int r = ports_load(d);
+    if (r == 0 && svc->profile == SVC_PROFILE_DEVICE && d->listed == NULL)
+        r = sys_watch_new(svc->loop, "/dev", on_ports, d, &d->watch);
+    if (r == 0)
+        r = ports_look(d);
     if (r == 0)
         r = told_start(d);
     if (r < 0) {
@@ -47,7 +70,7 @@ iod_start(void *self, struct svc *svc)
         return r;
     }
     metric_register(&ports_here);
-    metric_set(&ports_here, ports_list(d, ports));
+    count_ports(d);
     return 0;
 }
 
@@ -58,6 +81,8 @@ iod_stop(void *self, struct svc *svc)
     (void)svc;
     if (d->told.modbusd != NULL)
         told_stop(d);
+    sys_watch_free(d->watch);
+    d->watch = NULL;
     bench_free(d->bench);
     d->bench = NULL;
 }

@@ -27,7 +27,6 @@ port_save(struct store_txn *txn, uint32_t number, const struct port *p)
 {
     struct serial_record record = {
         .location = p->sys.location,
-        .device = p->sys.device,
         .can_rs485 = p->sys.can_rs485,
         .baud_max = p->sys.baud_max,
         .mode = p->settings.mode,
@@ -63,20 +62,22 @@ read_record(const struct store_iter *it, struct port *ret_port)
     };
     p.sys.can_rs485 = record.can_rs485;
     p.sys.baud_max = (uint32_t)record.baud_max;
-    if (record.location == NULL || record.device == NULL ||
+    if (record.location == NULL ||
         str_copy(p.sys.location, sizeof(p.sys.location), record.location) < 0 ||
-        str_copy(p.sys.device, sizeof(p.sys.device), record.device) < 0 ||
         !serial_settings_are_possible(&p.settings))
         return -EPROTO;
     *ret_port = p;
     return 0;
 }
 
-static int
-load(struct iod *d, struct store_txn *txn)
+int
+ports_load(struct iod *d)
 {
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
     struct store_iter it;
-    int r = store_iter_init(&it, txn, IOD_DB_PORTS, NULL, 0, false);
+    int r = store_read(d->svc->store, &txn);
+    if (r == 0)
+        r = store_iter_init(&it, txn, IOD_DB_PORTS, NULL, 0, false);
     if (r < 0)
         return r;
     while ((r = store_iter_next(&it)) == STORE_OK) {
@@ -128,52 +129,55 @@ add(struct iod *d, const struct sys_port *sys)
     return p;
 }
 
-/* It may have another name now. NULL: there is no number left. */
-static struct port *
-meet(struct iod *d, const struct sys_port *sys)
+/* Those that were not known get a number. 0 or -errno. */
+static int
+add_new(struct iod *d, const struct sys_port *found, int n)
 {
-    struct port *p = port_at(d, sys->location);
-    if (p == NULL)
-        p = add(d, sys);
-    if (p == NULL)
-        return NULL;
-    (void)str_copy(p->sys.device, sizeof(p->sys.device), sys->device); /* as long */
-    p->is_here = true;
-    return p;
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_begin(d->svc->store, &txn);
+    for (int i = 0; i < n && r == 0; i++) {
+        if (port_at(d, found[i].location) != NULL)
+            continue;
+        const struct port *p = add(d, &found[i]);
+        if (p != NULL)
+            r = port_save(txn, (uint32_t)(p - d->ports), p);
+        else
+            log_warn("iod: no number left for a port device=%s", found[i].device);
+    }
+    return r < 0 ? r : store_commit(MOVE_PTR(txn));
 }
 
-static int
-meet_all(struct iod *d, struct store_txn *txn, const struct sys_port *found, int n)
+/* They may have other names than before. */
+static void
+meet(struct iod *d, const struct sys_port *found, int n)
 {
+    for (size_t i = 0; i < d->n_ports; i++)
+        d->ports[i].is_here = false;
     for (int i = 0; i < n; i++) {
-        struct port *p = meet(d, &found[i]);
-        if (p == NULL) {
-            log_warn("iod: no number left for a port device=%s", found[i].device);
-            continue;
-        }
-        uint32_t number = (uint32_t)(p - d->ports);
-        int r = port_save(txn, number, p);
-        if (r < 0)
-            return r;
-        port_set(d, number, &p->settings);
+        struct port *p = port_at(d, found[i].location);
+        if (p == NULL)
+            continue;                                                          /* no number */
+        (void)str_copy(p->sys.device, sizeof(p->sys.device), found[i].device); /* as long */
+        p->is_here = true;
+        port_set(d, (uint32_t)(p - d->ports), &p->settings);
     }
-    return 0;
 }
 
 int
-ports_start(struct iod *d)
+ports_look(struct iod *d)
 {
-    CLEANUP(store_abortp) struct store_txn *txn = NULL;
-    static struct sys_port found[SERIAL_PORTS_MAX];
+    struct sys_port found[SERIAL_PORTS_MAX];
+    size_t n_before = d->n_ports;
     int n = find(d, found);
     if (n < 0)
         return n;
-    int r = store_begin(d->svc->store, &txn);
-    if (r == 0)
-        r = load(d, txn);
-    if (r == 0)
-        r = meet_all(d, txn, found, n);
-    return r < 0 ? r : store_commit(MOVE_PTR(txn));
+    int r = add_new(d, found, n);
+    if (r < 0) {
+        d->n_ports = n_before;
+        return r;
+    }
+    meet(d, found, n);
+    return 0;
 }
 
 void

@@ -38,6 +38,15 @@ int sys_listed(const char *list, struct sys_port ret_ports[SERIAL_PORTS_MAX]);
  */
 bool sys_can_rs485(const char *device);
 
+/*
+ * Runs 'fn' on the loop when a serial port came or went in 'dev_dir' ("/dev"),
+ * once for what happens in the same moment. 0 or -errno.
+ */
+struct sys_watch;
+int sys_watch_new(struct loop *loop, const char *dev_dir, void (*fn)(void *arg), void *arg,
+                  struct sys_watch **ret_watch);
+void sys_watch_free(struct sys_watch *w); /* NULL does nothing */
+
 /* ---- sys_bench.c ---- */
 
 struct bench;

@@ -3,7 +3,6 @@
  */
 #include "services/iod/sys.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -21,7 +22,11 @@
 
 #include "libcommon/banned.h"
 
-enum { NAME_SIZE = 32, NAMES_MAX = 256 };
+enum {
+    NAME_SIZE = 32,
+    NAMES_MAX = 256,
+    SETTLE_US = 500000, /* until the machine has given a new port its group */
+};
 
 /* ttyUSB and ttyACM are numbered as they are plugged in: their name is no place. */
 static const struct {
@@ -201,4 +206,68 @@ sys_can_rs485(const char *device)
     bool can = ioctl(fd, TIOCGRS485, &rs485) == 0;
     (void)close(fd); /* nothing was written */
     return can;
+}
+
+/* ---- coming and going ---- */
+
+struct sys_watch {
+    struct loop *loop;
+    int fd;
+    struct loop_io *io;
+    struct loop_timer settled;
+};
+
+static void
+on_change(void *arg, uint32_t events)
+{
+    struct sys_watch *w = arg;
+    _Alignas(struct inotify_event) char bytes[4096];
+    bool is_ours = false;
+    ssize_t n;
+    (void)events;
+    while ((n = read(w->fd, bytes, sizeof(bytes))) > 0)
+        for (ssize_t at = 0; at < n;) {
+            const struct inotify_event *e = (const void *)(bytes + at);
+            /* After too many at once anything may have happened. */
+            is_ours |= (e->mask & IN_Q_OVERFLOW) || (e->len > 0 && family_of(e->name) >= 0);
+            at += (ssize_t)(sizeof(*e) + e->len);
+        }
+    if (is_ours && !loop_timer_is_set(&w->settled))
+        /* Without memory the next change is the one that counts. */
+        (void)loop_timer_set(w->loop, &w->settled, loop_now_us(w->loop) + SETTLE_US);
+}
+
+int
+sys_watch_new(struct loop *loop, const char *dev_dir, void (*fn)(void *arg), void *arg,
+              struct sys_watch **ret_watch)
+{
+    struct sys_watch *w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return -ENOMEM;
+    w->loop = loop;
+    loop_timer_init(&w->settled, fn, arg);
+    w->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    int r = w->fd < 0 ? -errno : 0;
+    if (r == 0 && inotify_add_watch(w->fd, dev_dir, IN_CREATE | IN_DELETE) < 0)
+        r = -errno;
+    if (r == 0)
+        r = loop_io_add(loop, w->fd, EPOLLIN, on_change, w, &w->io);
+    if (r < 0) {
+        sys_watch_free(w);
+        return r;
+    }
+    *ret_watch = w;
+    return 0;
+}
+
+void
+sys_watch_free(struct sys_watch *w)
+{
+    if (w == NULL)
+        return;
+    loop_timer_cancel(w->loop, &w->settled);
+    loop_io_remove(w->io);
+    if (w->fd >= 0)
+        (void)close(w->fd); /* was only read */
+    free(w);
 }
