@@ -118,7 +118,7 @@ struct mb_conn {
     unsigned n_in_flight;
     bool useful;       /* has brought an answer since it was opened */
     uint32_t failures; /* attempts since the last answer */
-    char name[144];    /* for the log: "address=… port=…" */
+    char name[272];    /* for the log: "address=… port=…" */
     /* private */
     const struct mb_conn_kind *kind;
     struct loop *loop;

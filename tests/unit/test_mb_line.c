@@ -65,7 +65,7 @@ struct world {
     /* what it sends, paced: one byte at each turn of the timer */
     uint8_t out[4096];
     size_t n_out, out_at;
-    uint64_t next_us;
+    uint64_t next_us, char_us;
     struct loop_timer pacer;
 };
 static struct world w;
@@ -79,7 +79,7 @@ on_pacer(void *arg)
     uint64_t now = clock_mono_us();
     while (w.out_at < w.n_out && w.next_us <= now) {
         assert_int_equal(write(w.master, w.out + w.out_at++, 1), 1);
-        w.next_us += CHAR_US;
+        w.next_us += w.char_us;
     }
     if (w.out_at < w.n_out)
         assert_int_equal(loop_timer_set(w.loop, &w.pacer, w.next_us), 0);
@@ -95,7 +95,7 @@ say(const uint8_t *bytes, size_t n, uint64_t pause_us)
     assert_true(w.n_out + n <= sizeof(w.out));
     memcpy(w.out + w.n_out, bytes, n);
     if (w.n_out == 0)
-        w.next_us = from + pause_us + CHAR_US;
+        w.next_us = from + pause_us + w.char_us;
     w.n_out += n;
     assert_int_equal(loop_timer_set(w.loop, &w.pacer, w.next_us), 0);
 }
@@ -111,7 +111,7 @@ say_pdu(uint8_t unit, const uint8_t *pdu, size_t n)
 {
     uint8_t frame[MB_SERIAL_MAX];
     size_t size = framing()->encode(unit, pdu, n, frame);
-    say(frame, size, w.n_out ? 0 : w.n_in * CHAR_US + FRAME_US);
+    say(frame, size, w.n_out ? 0 : w.n_in * w.char_us + FRAME_US);
 }
 
 /* Unit and PDU of a request, of either framing. */
@@ -276,6 +276,7 @@ set_up(void **state)
     (void)state;
     memset(&w, 0, sizeof(w));
     w.master = w.slave = -1;
+    w.char_us = CHAR_US;
     loop_timer_init(&w.pacer, on_pacer, NULL);
     if (loop_new(&w.loop) < 0)
         return -1;
@@ -412,12 +413,19 @@ the_time_out_begins_when_the_request_has_left(void **state)
 static void
 an_answer_that_has_begun_is_heard_to_its_end(void **state)
 {
+    enum { SLOW_BAUD = 1200, SLOW_CHAR_US = 9167, SLOW_TIMEOUT_US = 500000 };
     (void)state;
     start(answer_good, false);
-    ask(1, MB_READ_HOLDING, 0, 125, TIMEOUT_US); /* 146 ms on the line */
+    struct mb_line_config cfg = w.cfg;
+    cfg.settings.baud_rate = SLOW_BAUD;
+    w.char_us = SLOW_CHAR_US;
+    mb_line_configure(&w.line, &cfg);
+    UNTIL(w.n_open == 2);
+    ask(1, MB_READ_HOLDING, 0, 40, SLOW_TIMEOUT_US); /* 780 ms on the line */
     const struct seen *s = finish();
     assert_int_equal(s->done, MB_DONE_OK);
-    assert_int_equal(s->n, 250);
+    assert_int_equal(s->n, 80);
+    assert_true(s->at_us - s->sent_us > SLOW_TIMEOUT_US + 8 * SLOW_CHAR_US);
 }
 
 static void
