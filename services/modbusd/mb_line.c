@@ -163,18 +163,19 @@ answer_is_copy(uint8_t func)
 }
 
 /*
- * Is the copy of the request that was heard its echo? For functions 5 and 6 it
- * may be the answer. While nothing else has told whether the line echoes, time
- * does: no unit can have answered before the request had left, the line had
- * been silent and the answer had been sent. Where no UART counts the bits, time
- * tells nothing; there is no line either that could echo.
+ * Is the copy of the request that was heard its echo? With functions 5 and 6 it
+ * may be the answer: then what was seen with others tells. While there is
+ * nothing, time does: no unit can have answered before the request had left, the
+ * line had been silent and the answer had been sent. Where no UART counts the
+ * bits, time tells nothing; there is no line either that could echo.
  */
 static bool
 is_echo(const struct mb_line *l, uint8_t func)
 {
-    if (!answer_is_copy(func) || l->echo != MB_ECHO_UNKNOWN)
-        return l->echo != MB_ECHO_NONE;
-    return l->has_uart && l->heard_us < l->gone_us + l->frame_us + chars_us(l, l->n_out);
+    if (!answer_is_copy(func) || l->echo == MB_ECHO_ALWAYS)
+        return true;
+    return l->echo == MB_ECHO_UNKNOWN && l->has_uart &&
+           l->heard_us < l->gone_us + l->frame_us + chars_us(l, l->n_out);
 }
 
 /* Takes our own request out of what was heard, and what was before it. */

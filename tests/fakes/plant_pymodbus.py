@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""A Modbus TCP server of pymodbus, an implementation that shares nothing with ours.
+"""A Modbus server of pymodbus, an implementation that shares nothing with ours.
 
-usage: plant_pymodbus.py PORT
+usage: plant_pymodbus.py PORT             over TCP
+       plant_pymodbus.py rtu|ascii TTY    on a serial line
 
 Answers every unit id. Lines of JSON on standard input change and read its
 registers: {"do": "set"|"get", "kind": "holding"|"input"|"coil"|"discrete",
@@ -14,7 +15,8 @@ import sys
 import threading
 
 from pymodbus.datastore import ModbusSequentialDataBlock, ModbusServerContext, ModbusSlaveContext
-from pymodbus.server import StartAsyncTcpServer
+from pymodbus.server import StartAsyncSerialServer, StartAsyncTcpServer
+from pymodbus.transaction import ModbusAsciiFramer, ModbusRtuFramer
 
 CODE = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
@@ -32,14 +34,27 @@ def commands(slave):
     os._exit(0)  # our parent is gone
 
 
+async def listen(context, port):
+    server = await StartAsyncTcpServer(context=context, address=("127.0.0.1", int(port)),
+                                       allow_reuse_address=True, defer_start=True)
+    task = asyncio.create_task(server.serve_forever())
+    await server.serving
+    return task
+
+
+async def open_tty(context, framer, tty):
+    server = await StartAsyncSerialServer(
+        context=context, port=tty, auto_reconnect=True, reconnect_delay=0.1, defer_start=True,
+        framer={"rtu": ModbusRtuFramer, "ascii": ModbusAsciiFramer}[framer])
+    await server.start()
+    return asyncio.create_task(server.serve_forever())
+
+
 async def main():
     block = lambda: ModbusSequentialDataBlock(0, [0] * 65536)
     slave = ModbusSlaveContext(co=block(), di=block(), hr=block(), ir=block(), zero_mode=True)
     context = ModbusServerContext(slaves=slave, single=True)
-    server = await StartAsyncTcpServer(context=context, address=("127.0.0.1", int(sys.argv[1])),
-                                       allow_reuse_address=True, defer_start=True)
-    task = asyncio.create_task(server.serve_forever())
-    await server.serving
+    task = await (open_tty if len(sys.argv) > 2 else listen)(context, *sys.argv[1:])
     print("ready", flush=True)
     threading.Thread(target=commands, args=(slave,), daemon=True).start()
     await task

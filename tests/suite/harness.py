@@ -615,15 +615,17 @@ class Subscriber:
 class Plant:
     """A pymodbus server in a process of its own; registers settable while it runs."""
 
-    def __init__(self, fleet, port=None):
-        self.port = port or free_port()
+    def __init__(self, fleet, port=None, serial=()):
+        """serial: ("rtu" or "ascii", tty) in place of a TCP port."""
+        self.port = port or (None if serial else free_port())
+        self.where = serial or (str(self.port),)
         self.fleet = fleet
         self.start()
 
     def start(self):
-        with open(os.path.join(self.fleet.dir, f"plant-{self.port}.log"), "ab") as log:
+        with open(os.path.join(self.fleet.dir, f"plant-{self.where[0]}.log"), "ab") as log:
             self.process = self.fleet.spawn(
-                ["/usr/bin/python3", os.path.join(FAKES, "plant_pymodbus.py"), str(self.port)],
+                ["/usr/bin/python3", os.path.join(FAKES, "plant_pymodbus.py"), *self.where],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise AssertionError("the pymodbus plant did not start")
@@ -825,9 +827,10 @@ class Suite(unittest.TestCase):
                 raise AssertionError(f"{reply}")
             data = reply.data
             return data[0] if isinstance(data, list) else data
-        body = {"masterTcpIfaceId": 1, "name": name, "slaveId": unit,
-                "slaveIpaddr": "127.0.0.1", "slaveTcpPort": port}
-        body.update(members)
+        body = {"name": name, "slaveId": unit, **members}
+        if "masterSerIfaceId" not in body:
+            body = {"masterTcpIfaceId": 1, "slaveIpaddr": "127.0.0.1", "slaveTcpPort": port,
+                    **body}
         device = made("/modbusmaster/config/remote-devs", body)["remoteDevId"]
         ids = {"device": device, "commands": [], "tags": []}
         for cname, func, address, quantity, interval, tags in commands:

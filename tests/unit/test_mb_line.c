@@ -516,6 +516,23 @@ the_own_request_heard_again_is_no_answer(void **state)
 }
 
 static void
+a_line_may_begin_to_echo_and_cease(void **state)
+{
+    (void)state;
+    for (int ascii = 0; ascii <= 1; ascii++) {
+        start(answer_good, ascii);
+        for (unsigned i = 0; i < 4; i++) {
+            w.echo = i % 2;
+            assert_good(read_two(1, 7, PLENTY_US), 7);
+            ask(1, MB_WRITE_REG, 3, 1, PLENTY_US);
+            assert_int_equal(finish()->done, MB_DONE_OK);
+        }
+        mb_conn_stop(&w.line.conn);
+        w.n_open = w.n_seen = 0;
+    }
+}
+
+static void
 a_write_to_all_units_is_done_without_an_answer(void **state)
 {
     (void)state;
@@ -616,6 +633,7 @@ main(void)
         LINE_TEST(what_goes_wrong_on_a_line_ends_one_request_only),
         LINE_TEST(a_late_answer_is_not_taken_for_that_of_another_unit),
         LINE_TEST(the_own_request_heard_again_is_no_answer),
+        LINE_TEST(a_line_may_begin_to_echo_and_cease),
         LINE_TEST(a_write_to_all_units_is_done_without_an_answer),
         LINE_TEST(a_line_that_is_never_silent_is_a_time_out),
         LINE_TEST(a_lost_port_is_opened_again),
