@@ -83,9 +83,10 @@ declare -A argv=(
     [cloudd]="$BUILD/bin/cloudd $suite"
     [sysd]="$BUILD/bin/sysd $suite"
     [iod]="$BUILD/bin/iod $suite"
+    [demoline]="$BUILD/bin/demoplant --serial $STATE/iod/dev/line0"
     [gateway]="$BUILD/bin/gateway $suite --set https-port=$HTTPS_PORT --set http-port=$HTTP_PORT --set redirect-port=$REDIRECT_PORT"
 )
-order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd iod gateway)
+order=(mosquitto demoplant auditd authd tagd modbusd cloudd sysd iod demoline gateway)
 declare -A pid_of name_of since
 stopping=
 
@@ -161,6 +162,7 @@ Fieldgate runs (bench profile).
   on this machine  $A
   documentation    https://$(hostname):$https_port/api/docs
   broker           127.0.0.1:$MQTT_PORT        demo plant (Modbus TCP)  127.0.0.1:$PLANT_PORT
+  serial ports     P1 with a demo plant on its line (Modbus RTU, unit 1), P2 with $STATE/iod/dev/line1 at its other end
   state and logs   $STATE
 
 Sign in. The account is admin, its first password admin@123; that one only lets you set your own:

@@ -1,7 +1,8 @@
 /*
- * A small plant to play with: a Modbus TCP server on libmodbus whose values
- * move by themselves and follow set-points that a client writes. A program of
- * its own, no part of the suite; it shares nothing with modbusd.
+ * A small plant to play with: a Modbus server on libmodbus, over TCP or on a
+ * serial line, whose values move by themselves and follow set-points that a
+ * client writes. A program of its own, no part of the suite; it shares nothing
+ * with modbusd.
  *
  * One thread serves all clients in turn, and waits for none: requests gather
  * byte by byte, and who does not read the answers is dropped. Values are functions of the time,
@@ -35,13 +36,18 @@ enum {
     MIRROR = 200,     /* holding 200..263 are input 0..63 */
     SEND_US = 100000, /* a client that does not read holds the others up no longer */
     HEAD = 7,         /* bytes of a frame before the function code */
+    LINE_UNIT = 1,    /* on a serial line */
+    SILENCE_MS = 20,  /* within a frame: it is none */
+    AGAIN_MS = 200,   /* between tries to open a serial line */
 };
 
 static const char map_text[] =
     "usage: demoplant --port PORT [--bind ADDRESS] [--units N]\n"
+    "       demoplant --serial TTY\n"
     "\n"
     "A Modbus TCP server with moving values, for units 1..N (default 1; 0 and 255 are\n"
-    "unit 1). Other units answer with exception 11. TERM or Ctrl-C ends it.\n"
+    "unit 1). Other units answer with exception 11. Or a Modbus RTU device, unit 1, on\n"
+    "a serial line: 9600 baud, no parity, 1 stop bit. TERM or Ctrl-C ends it.\n"
     "\n"
     "input registers (function 4)\n"
     "  0        flow, l/s: a sine of 20 around set-point 0, one minute long\n"
@@ -260,6 +266,91 @@ run(struct plant *p, const sigset_t *wait_mask)
     }
 }
 
+/*
+ * ---- a serial line ----
+ * The framing is ours: libmodbus's takes a request for another unit that stays
+ * silent for half of a dialogue, and is out of step from then on.
+ */
+
+struct frame {
+    size_t n;
+    uint8_t bytes[MODBUS_RTU_MAX_ADU_LENGTH];
+};
+
+/* Serial line V1.02, 6.2.2: over a whole frame, with its own CRC, it is 0. */
+static bool
+is_whole(const struct frame *f)
+{
+    uint16_t crc = 0xffff;
+    for (size_t i = 0; i < f->n; i++) {
+        crc ^= f->bytes[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = (uint16_t)(crc >> 1 ^ (crc & 1 ? 0xa001 : 0));
+    }
+    return f->n >= 4 && crc == 0;
+}
+
+/* Those of other units, and their answers, are passed over. */
+static void
+answer_frame(struct plant *p, const struct frame *f)
+{
+    uint8_t query[MODBUS_RTU_MAX_ADU_LENGTH] = { 0 }; /* a short one is read no further */
+    if (f->bytes[0] != LINE_UNIT && f->bytes[0] != MODBUS_BROADCAST_ADDRESS)
+        return;
+    memcpy(query, f->bytes, f->n);
+    move(p->units[0], seconds_since(&p->start));
+    (void)modbus_reply(p->ctx, query, (int)f->n, p->units[0]); /* the master asks again */
+}
+
+/* What was sent since; false: the line is gone. */
+static bool
+read_line(struct plant *p, int fd, struct frame *f)
+{
+    ssize_t got = read(fd, f->bytes + f->n, sizeof(f->bytes) - f->n);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (got <= 0)
+        return false;
+    f->n += (size_t)got;
+    if (is_whole(f)) {
+        answer_frame(p, f);
+        f->n = 0;
+    }
+    if (f->n == sizeof(f->bytes))
+        f->n = 0; /* noise */
+    return true;
+}
+
+static void
+run_on_line(struct plant *p, int fd, const sigset_t *wait_mask)
+{
+    static const struct timespec silence = { .tv_nsec = SILENCE_MS * 1000000L };
+    struct frame f = { .n = 0 };
+    struct pollfd line = { .fd = fd, .events = POLLIN };
+    while (!stopping) {
+        int n = ppoll(&line, 1, f.n == 0 ? NULL : &silence, wait_mask);
+        if (n == 0)
+            f.n = 0; /* the rest does not come */
+        if (n > 0 && ((line.revents & (POLLHUP | POLLERR)) || !read_line(p, fd, &f)))
+            return;
+    }
+}
+
+/* The line may go, with the daemon or the adapter that makes it, and come again. */
+static void
+run_on_lines(struct plant *p, const sigset_t *wait_mask)
+{
+    static const struct timespec again = { .tv_nsec = AGAIN_MS * 1000000L };
+    while (!stopping) {
+        if (modbus_connect(p->ctx) == 0) {
+            run_on_line(p, modbus_get_socket(p->ctx), wait_mask);
+            modbus_close(p->ctx);
+        }
+        if (!stopping)
+            (void)ppoll(NULL, 0, &again, wait_mask); /* a signal ends it earlier */
+    }
+}
+
 /* ---- start ---- */
 
 static int
@@ -319,11 +410,52 @@ catch_signals(sigset_t *ret_wait_mask)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
+/* 0, or 1 when it cannot listen. */
+static int
+serve_tcp(struct plant *p, const char *address, uint16_t port)
+{
+    sigset_t wait_mask;
+    p->ctx = modbus_new_tcp(NULL, 0);
+    p->fds[0] = (struct pollfd){ .fd = listen_at(address, port), .events = POLLIN };
+    p->n_fds = 1;
+    if (!p->ctx || p->fds[0].fd < 0) {
+        fprintf(stderr, "demoplant: cannot listen at %s port %u: %s\n", address, port,
+                strerror(errno));
+        return 1;
+    }
+    /* libmodbus sleeps that long after some of its exceptions. */
+    (void)modbus_set_response_timeout(p->ctx, 0, 1); /* fails for bad values only */
+    catch_signals(&wait_mask);
+    printf("demoplant: %u unit(s) at %s port %u\n", p->n_units, address, port);
+    (void)fflush(stdout); /* nobody may be reading */
+    run(p, &wait_mask);
+    for (nfds_t i = 0; i < p->n_fds; i++)
+        (void)close(p->fds[i].fd); /* ending */
+    return 0;
+}
+
+/* 0, or 1 without memory. */
+static int
+serve_line(struct plant *p, const char *tty)
+{
+    sigset_t wait_mask;
+    p->ctx = modbus_new_rtu(tty, 9600, 'N', 8, 1);
+    if (!p->ctx || modbus_set_slave(p->ctx, LINE_UNIT) < 0) {
+        fprintf(stderr, "demoplant: %s: %s\n", tty, strerror(errno));
+        return 1;
+    }
+    catch_signals(&wait_mask);
+    printf("demoplant: unit %d on %s\n", LINE_UNIT, tty);
+    (void)fflush(stdout); /* nobody may be reading */
+    run_on_lines(p, &wait_mask);
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
     static struct plant plant = { .n_units = 1 };
-    const char *address = "127.0.0.1";
+    const char *address = "127.0.0.1", *tty = NULL;
     unsigned port = 0;
     for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -337,37 +469,22 @@ main(int argc, char **argv)
             plant.n_units = number(value, 1, UNITS_MAX);
         else if (strcmp(argv[i], "--bind") == 0 && value)
             address = value;
+        else if (strcmp(argv[i], "--serial") == 0 && value)
+            tty = value;
         else
             port = number(NULL, 0, 0);
     }
-    if (port == 0)
+    if ((port == 0) == (tty == NULL))
         port = number(NULL, 0, 0);
     for (unsigned i = 0; i < plant.n_units; i++)
         if (!(plant.units[i] = new_unit())) {
             fputs("demoplant: out of memory\n", stderr);
             return 1;
         }
-    plant.ctx = modbus_new_tcp(NULL, 0);
-    plant.fds[0] =
-        (struct pollfd){ .fd = listen_at(address, (uint16_t)port), .events = POLLIN };
-    plant.n_fds = 1;
-    if (!plant.ctx || plant.fds[0].fd < 0) {
-        fprintf(stderr, "demoplant: cannot listen at %s port %u: %s\n", address, port,
-                strerror(errno));
-        return 1;
-    }
-    /* libmodbus sleeps that long after some of its exceptions. */
-    (void)modbus_set_response_timeout(plant.ctx, 0, 1); /* fails for bad values only */
     (void)clock_gettime(CLOCK_MONOTONIC, &plant.start); /* cannot fail */
-    sigset_t wait_mask;
-    catch_signals(&wait_mask);
-    printf("demoplant: %u unit(s) at %s port %u\n", plant.n_units, address, port);
-    (void)fflush(stdout); /* nobody may be reading */
-    run(&plant, &wait_mask);
-    for (nfds_t i = 0; i < plant.n_fds; i++)
-        (void)close(plant.fds[i].fd); /* ending */
+    int code = tty ? serve_line(&plant, tty) : serve_tcp(&plant, address, (uint16_t)port);
     for (unsigned i = 0; i < plant.n_units; i++)
         modbus_mapping_free(plant.units[i]);
     modbus_free(plant.ctx);
-    return 0;
+    return code;
 }

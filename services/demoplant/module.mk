@@ -1,4 +1,4 @@
-# demoplant: a Modbus TCP server to play with; libmodbus is used here and nowhere else.
+# demoplant: a Modbus device to play with, over TCP or on a serial line; libmodbus is used here and nowhere else.
 programs       += demoplant
 demoplant.srcs := services/demoplant/main.c
 demoplant.libs := -lmodbus

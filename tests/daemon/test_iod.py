@@ -2,6 +2,7 @@
 import contextlib
 import os
 import select
+import subprocess
 import termios
 import threading
 import time
@@ -219,6 +220,16 @@ class Listed(Iod):
             self.daemon.wanted = False
 
 
+def framed(*body):
+    """As a Modbus RTU frame (serial line V1.02, 6.2.2)."""
+    crc = 0xFFFF
+    for byte in body:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return bytes([*body, crc & 0xFF, crc >> 8])
+
+
 class Lines(Iod):
     """The two ptys of a port, and the wire between them."""
 
@@ -351,3 +362,24 @@ class Lines(Iod):
                 self.assertFalse(lflag & (termios.ECHO | termios.ICANON | termios.ISIG))
             self.carry(near, far, b"\r\n\x03\x11\x13\x00\xff")
             self.assertEqual(arrivals(near, 1, 0.1)[0], b"")
+
+    def test_the_demo_plant_is_a_device_at_the_far_end(self):
+        self.assertEqual(self.patch(1, baudRate=115200).status, 200)
+        plant = self.fleet.spawn([f"{harness.BUILD}/bin/demoplant", "--serial", self.dev("line0")],
+                                 stdout=subprocess.DEVNULL)
+        ask = framed(1, 3, 0, 0, 0, 3)
+        want = framed(1, 3, 6, 0, 100, 0, 100, 0, 20)
+
+        def answer(fd, request, timeout=0.3):
+            os.write(fd, request)
+            return arrivals(fd, len(want), timeout)[0]
+        for _ in range(2):
+            with self.open("ttyM0") as near:
+                wait_for("the plant", lambda fd=near: answer(fd, ask) == want)
+                self.assertEqual(answer(near, framed(2, 3, 0, 0, 0, 3)), b"")  # another unit
+                self.assertEqual(answer(near, ask), want)
+                self.assertEqual(answer(near, ask[:-1] + b"!"), b"")
+                self.assertEqual(answer(near, ask), want)
+            self.kill_and_start()  # the line is a new one
+        plant.terminate()
+        self.assertEqual(plant.wait(5 * harness.SLOW), 0)

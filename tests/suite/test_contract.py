@@ -21,6 +21,8 @@ from harness import Client, Plant, Suite, claims, wait_for
 
 TEST_SECONDS = 240
 P = "modbus_tcp_master"
+SERIAL = {"id": 1, "mode": "rs232", "baudRate": 9600, "parity": "none", "dataBits": 8,
+          "stopBits": 1, "flowControl": "none"}
 ROLE_RIGHTS = ["SYS_MANAGEMENT_RW"]
 
 # Operations, pointers (regular expressions): why a value at its bound may be refused all the same.
@@ -50,6 +52,7 @@ RULES = [
     ("putMqttStoreAndForward", "/targetDiskName", "no such disk"),
     ("(post|put)MqttClient", "/remoteAPI/enable", "not offered"),
     ("(post|put)MqttClient", "/willMessage/enable", "a will needs a topic"),
+    ("patchSerials?", "/id", "no such port, or not that of the path"),
     ("(put|patch)SystemHttpserver", "/http(sEnable|Port|sPort)", "fixed, or a port that is not ours"),
 ]
 if shutil.disk_usage(tempfile.gettempdir()).total < 2 * 4096 << 20:
@@ -317,6 +320,8 @@ class Walk(Suite):
                                                            "name": "tag",
                                                            "dataType": "uint16"}),
             "deleteMasterTag": lambda: ((self.new_tag(),), None),
+            "patchSerials": lambda: ((), dict(SERIAL)),
+            "patchSerial": lambda: ((1,), dict(SERIAL)),
             "putMasterLogLevel": lambda: ((), {"logLevel": "INFO"}),
             "directReadTag": lambda: ((), {**pump, "tagName": "flow"}),
             "directWriteTag": lambda: ((), {**pump, "tagName": "set", "dataValue": 7}),
@@ -333,7 +338,7 @@ class Walk(Suite):
         ids = {"/users/{id}": self.user, "/roles/{id}": self.role, "/mqtt/{id}": self.mqtt,
                "{groupId}": self.group, "{remoteDevId}": self.device, "{mcmdId}": self.command,
                "{tagId}": self.tag, "{masterTcpIfaceId}": 1, "{tcpMasterId}": 1,
-               "/certificates/{uuid}": self.certificate}
+               "/certificates/{uuid}": self.certificate, "/serials/{id}": 1}
         if op.name in table:
             found = table[op.name]()
         else:
@@ -371,7 +376,8 @@ class Walk(Suite):
              "/audits/configuration", "/system/log", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
              "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
-             "/secrets/certificates", "/secrets/keys", "/system/httpserver")
+             "/secrets/certificates", "/secrets/keys", "/system/httpserver",
+             "/device/serials")
     VOLATILE = ("status", "loginAt", "passwordChangedAt", "disks", "flag")
 
     def state(self):
