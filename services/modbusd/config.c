@@ -911,6 +911,7 @@ config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
 {
     *ret_cmd = (struct mb_cmd_config){
         .id = (uint32_t)in->mcmd_id,
+        .name = in->name,
         .enable = in->enable != 0,
         .cyclic = in->mode == 0,
         .func = (uint8_t)in->func,
@@ -921,6 +922,11 @@ config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
         .interval_ms = (uint32_t)in->poll_interval,
         .swap = (uint8_t)in->swap,
         .scaling = scaling_of(in),
+        .fault_func = (enum mb_instead)in->fp_func,
+        .fault_tout_s = (uint32_t)in->fp_tout,
+        .fault_data = in->fp_data,
+        .status_func = (enum mb_instead)in->st_func,
+        .status_data = in->st_data,
     };
 }
 
@@ -1064,6 +1070,8 @@ config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_co
         .retry_count = (uint32_t)iface.retry_count,
         .timeout_ms = (uint32_t)iface.response_tout,
         .initial_delay_ms = (uint32_t)iface.initial_delay,
+        .dev_fail_event = true,
+        .cmd_fail_event = true,
     };
     return str_copy(ret_iface->provider, sizeof(ret_iface->provider), master.name);
 }

@@ -27,6 +27,8 @@
     X(overruns, overruns, "skipped_periods_total",                                             \
       "Periods in which a command was not polled", false)                                      \
     X(directs, directs, "direct_requests_total", "Direct reads and writes", false)             \
+    X(fault_writes, fault_writes, "fault_writes_total",                                        \
+      "Times fault protection wrote its data", false)                                          \
     X(strict, strict, "strict_total", "Connections that fell back to one request at a time",   \
       false)                                                                                   \
     X(n_tags, n_tags, "tags", "Tags provided", true)                                           \
@@ -115,8 +117,9 @@ modbusd_open(void *self, struct svc *svc)
 {
     struct modbusd *d = self;
     d->svc = svc;
-    struct mb_engine_hooks hooks = { publish, catalogue_changed, d };
-    return mb_engine_new(svc->loop, &hooks, &d->engine);
+    struct mb_engine_hooks hooks = { publish, catalogue_changed, modbusd_event, d };
+    int r = modbusd_events_new(d);
+    return r < 0 ? r : mb_engine_new(svc->loop, &hooks, &d->engine);
 }
 
 static int
@@ -141,6 +144,7 @@ modbusd_stop(void *self, struct svc *svc)
     (void)svc;
     mb_engine_free(d->engine);
     d->engine = NULL;
+    modbusd_events_free(d);
     free(d->stale);
     d->stale = NULL;
 }

@@ -25,6 +25,15 @@ mb_tag_sample(const struct mb_tag *t, struct tag_sample *s)
     s->value.n_bytes = t->n_bytes;
 }
 
+void
+mb_tag_take(struct mb_tag *t, const struct mb_scaling *scaling, const uint8_t *data)
+{
+    struct tag_value v;
+    mb_decode(&t->codec, scaling, data, t->bytes, &v);
+    t->bits = v.u;
+    t->n_bytes = v.n_bytes;
+}
+
 static int
 by_number(const void *a, const void *b)
 {
@@ -295,6 +304,8 @@ mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
     q->at = (uint16_t)at;
     q->n_units = (uint16_t)n;
     memcpy(q->data, data, sizeof(data));
+    if (mb_func_writes(c->func))
+        mb_fault_hold(t->cmd, deadline_us);
     pump_soon(t->dev->link);
     return true;
 }
@@ -308,6 +319,7 @@ mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats
                                  .overruns = e->overruns,
                                  .directs = e->directs,
                                  .strict = e->strict,
+                                 .fault_writes = e->fault_writes,
                                  .n_tags = e->n_all,
                                  .n_devices = e->n_devs };
     for (const struct mb_link *l = e->links; l; l = l->next) {

@@ -64,6 +64,24 @@ mb_tag_check(const struct mb_cmd_config *cmd, const struct mb_tag_config *tag,
     return NULL;
 }
 
+static size_t
+data_size(const struct mb_cmd_config *cmd, size_t units)
+{
+    return mb_func_bits(cmd->func) ? (units + 7) / 8 : 2 * units;
+}
+
+size_t
+mb_cmd_read_size(const struct mb_cmd_config *cmd)
+{
+    return mb_func_reads(cmd->func) ? data_size(cmd, cmd->read_n) : 0;
+}
+
+size_t
+mb_cmd_write_size(const struct mb_cmd_config *cmd)
+{
+    return mb_func_writes(cmd->func) ? data_size(cmd, cmd->write_n) : 0;
+}
+
 /* ---- links ---- */
 
 static uint32_t
@@ -238,6 +256,8 @@ dev_free(struct mb_dev *d)
     for (size_t i = 0; d->cmds && i < d->n_cmds; i++) {
         free(d->cmds[i].written);
         free(d->cmds[i].is_written);
+        free(d->cmds[i].fault.data);
+        free(d->cmds[i].status_data);
     }
     free(d->cmds);
     free(d->tags);
@@ -265,6 +285,7 @@ dev_alloc(struct mb_dev *d, const struct mb_dev_config *cfg)
     size_t n_tags = 0, n_bytes = 1, n_names = 1;
     for (size_t i = 0; i < cfg->n_cmds; i++) {
         n_tags += cfg->cmds[i].n_tags;
+        n_names += strlen(cfg->cmds[i].name) + 1;
         for (size_t k = 0; k < cfg->cmds[i].n_tags; k++) {
             n_names += name_size(&cfg->cmds[i].tags[k]);
             if (mb_type_sized(cfg->cmds[i].tags[k].type))
@@ -281,9 +302,23 @@ dev_alloc(struct mb_dev *d, const struct mb_dev_config *cfg)
     return d->cmds && d->tags && d->bytes && d->names && d->name;
 }
 
+/* What is shown or written instead: 'room' bytes, the first 'size' of them the user's. */
+static bool
+fill_instead(uint8_t **ret_data, enum mb_instead func, const char *text, size_t size,
+             size_t room)
+{
+    if (func == MB_KEEP || size == 0)
+        return true;
+    *ret_data = calloc(1, room);
+    if (*ret_data && func == MB_USER_DATA)
+        mb_user_data(text, *ret_data, size);
+    return *ret_data != NULL;
+}
+
 static bool
 cmd_fill(struct mb_dev *d, struct mb_cmd *c, const struct mb_cmd_config *cfg)
 {
+    size_t read_size = mb_cmd_read_size(cfg), write_size = mb_cmd_write_size(cfg);
     c->op = (struct mb_op){ .dev = d, .cmd = c };
     c->id = cfg->id;
     c->func = cfg->func;
@@ -296,8 +331,15 @@ cmd_fill(struct mb_dev *d, struct mb_cmd *c, const struct mb_cmd_config *cfg)
     c->scaling = cfg->scaling;
     c->interval_us = cfg->interval_ms * 1000ull;
     c->quality = TAG_BAD_NEVER;
+    if (!fill_instead(&c->status_data, cfg->status_func, cfg->status_data, read_size,
+                      read_size))
+        return false;
     if (!mb_func_writes(c->func))
         return true;
+    c->fault.tout_us = cfg->fault_tout_s * 1000000ull;
+    if (!fill_instead(&c->fault.data, cfg->fault_func, cfg->fault_data, write_size,
+                      2u * c->write_n))
+        return false;
     c->written = calloc(1, 2u * c->write_n);
     c->is_written = calloc(1, c->write_n);
     return c->written && c->is_written;
@@ -324,6 +366,7 @@ dev_fill(struct mb_dev *d, const struct mb_dev_config *cfg, uint8_t quality)
         struct mb_cmd *c = &d->cmds[i];
         if (!cmd_fill(d, c, cc))
             return false;
+        c->name = put_name(&names, cc->name);
         c->tags = t;
         c->n_tags = cc->n_tags;
         for (size_t k = 0; k < cc->n_tags; k++, t++) {
@@ -366,6 +409,7 @@ keep_value(struct mb_tag *t, const struct mb_tag *old)
         return;
     t->quality = old->quality;
     t->aux = old->aux;
+    t->is_fault = old->is_fault;
     t->bits = old->bits;
     t->n_bytes = old->n_bytes;
     t->ts_us = old->ts_us;
@@ -429,8 +473,11 @@ keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
         memcpy(c->written, old->written, 2u * c->write_n);
         memcpy(c->is_written, old->is_written, c->write_n);
         c->n_written = old->n_written;
+        mb_fault_keep(c, old, clock_mono_us());
     }
     if (c->enable && old->enable) {
+        c->failed_us = old->failed_us;
+        c->fail_told = old->fail_told;
         c->quality = old->quality;
         c->aux = old->aux;
         c->bad_told_us = old->bad_told_us;
@@ -450,6 +497,7 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
     if (d->unit == old->unit && same_place(d, old))
         keep_value(&d->status, &old->status);
     d->status_stale = true;
+    d->health = old->health;
     d->sent = old->sent;
     d->valid = old->valid;
     d->invalid = old->invalid;
@@ -574,6 +622,8 @@ mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
         mb_cmd_first_due(e, &d->cmds[i]);
     if (old)
         keep_dev(d, old);
+    if (!polled)
+        d->health = (struct mb_health){ 0 };
     /* In before the old one is out: a connection that both use stays. */
     if (l) {
         link_add(l, d);
@@ -652,6 +702,7 @@ mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
     e->loop = loop;
     e->hooks = *hooks;
     e->start_us = clock_mono_us();
+    loop_timer_init(&e->fault_timer, mb_fault_timer, e);
     e->iface = (struct mb_iface_config){ .provider = "modbus_tcp_master",
                                          .retry_count = 3,
                                          .timeout_ms = 1000 };
@@ -671,6 +722,7 @@ mb_engine_free(struct mb_engine *e)
         e->ports = p->next;
         free(p);
     }
+    loop_timer_cancel(e->loop, &e->fault_timer);
     free(e->devs);
     free(e->all);
     free(e);

@@ -84,6 +84,20 @@ mb_link_unplan(struct mb_link *l, struct mb_cmd *c)
         heap_down(l, i, last);
 }
 
+void
+mb_cmd_unplan(struct mb_cmd *c)
+{
+    mb_link_unplan(c->op.dev->link, c);
+    for (struct mb_cmd **at = &c->op.dev->parked; c->parked; at = &(*at)->next_parked) {
+        if (*at != c)
+            continue;
+        *at = c->next_parked;
+        c->next_parked = NULL;
+        c->parked = false;
+        return;
+    }
+}
+
 /* ---- publishing ---- */
 
 static void
@@ -181,7 +195,7 @@ take_data(struct mb_cmd *c, const uint8_t *data)
     set_quality(c, TAG_GOOD, 0);
 }
 
-/* No data: every tag keeps its last value and shows why it is old. */
+/* No data: every tag keeps its last value, or shows what it is to instead, and why. */
 static void
 mark_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
 {
@@ -197,6 +211,8 @@ mark_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
         struct mb_tag *t = &c->tags[i];
         if (t->quality == TAG_BAD_NEVER && !(t->access & TAG_ACCESS_READ))
             continue;
+        if (c->status_data && t->access & TAG_ACCESS_READ)
+            mb_tag_take(t, &c->scaling, c->status_data);
         t->quality = quality;
         t->aux = aux;
         t->ts_us = ts;
@@ -223,7 +239,7 @@ mb_cmd_is_polled(const struct mb_cmd *c)
         return false;
     if (!mb_func_writes(c->func))
         return true;
-    return c->cyclic && c->n_written == c->write_n;
+    return c->fault.due || (c->cyclic && c->n_written == c->write_n);
 }
 
 /* 0..1 evenly spread over ids, the same in every run (golden ratio). */
@@ -394,7 +410,7 @@ mb_cmd_pdu(const struct mb_cmd *c, uint8_t pdu[MB_PDU_MAX])
                           .n = c->read_n,
                           .write_addr = c->write_addr,
                           .n_write = c->write_n,
-                          .data = c->written };
+                          .data = c->fault.due ? c->fault.data : c->written };
     return mb_pdu_encode(&ask, pdu);
 }
 
@@ -405,6 +421,9 @@ send_poll(struct mb_link *l, struct mb_cmd *c)
     int n = mb_cmd_pdu(c, pdu);
     MUST(n > 0);
     c->in_flight = true;
+    c->fault.sent = c->fault.due;
+    if (c->tries == 0)
+        c->begun_us = clock_mono_us();
     send_op(l, &c->op, pdu, (size_t)n);
 }
 
@@ -744,6 +763,7 @@ static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
     bool passed = r->crowded && overtook(l, r);
+    mb_health_answered(d, r->now_us);
     d->excused = 0;
     if (d->silent)
         ask_bad_ones(l, d, r->now_us);
@@ -865,14 +885,17 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
     struct mb_dev *d = c->op.dev;
     bool again = false;
+    uint8_t why = TAG_BAD_REPLY;
     switch (r->done) {
     case MB_DONE_TIMEOUT:
+        why = TAG_BAD_TIMEOUT;
         mark_bad(c, TAG_BAD_TIMEOUT, 0, r->now_us);
         mark_device_bad(d, TAG_BAD_TIMEOUT, r->now_us, true);
         again = c->tries < l->iface->retry_count;
         break;
     case MB_DONE_EXCEPTION:
-        mark_bad(c, TAG_BAD_EXCEPTION, r->exception, r->now_us);
+        why = TAG_BAD_EXCEPTION;
+        mark_bad(c, why, r->exception, r->now_us);
         again = is_mute_exception(r) && c->tries < l->iface->retry_count;
         break;
     case MB_DONE_BAD:
@@ -883,6 +906,7 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
     case MB_DONE_LOST:
         if (r->by_us)
             return; /* as if it had not been sent */
+        why = TAG_BAD_CONNECTION;
         again = l->conn.useful && c->tries < l->iface->retry_count;
         if (!again || d->silent)
             mark_bad(c, TAG_BAD_CONNECTION, 0, r->now_us);
@@ -890,10 +914,12 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
     case MB_DONE_OK:
         break;
     }
-    if (again)
+    if (again) {
         c->tries++;
-    else
-        next_period(l->e, c, r->now_us);
+        return;
+    }
+    mb_health_given_up(c, why, r->exception, r->now_us);
+    next_period(l->e, c, r->now_us);
 }
 
 static void
@@ -926,7 +952,7 @@ tell_written(struct mb_cmd *c)
         struct mb_tag *t = &c->tags[i];
         if (t->quality == TAG_BAD_NEVER || t->access & TAG_ACCESS_READ)
             continue;
-        t->quality = TAG_GOOD;
+        t->quality = t->is_fault ? TAG_UNCERTAIN : TAG_GOOD;
         t->aux = 0;
         t->ts_us = clock_wall_us();
         tell(c->op.dev->e, t);
@@ -938,14 +964,16 @@ poll_done(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
     c->in_flight = false;
     if (r->done == MB_DONE_OK) {
-        if (r->data)
-            take_data(c, r->data);
-        if (mb_func_writes(c->func))
-            tell_written(c);
+        mb_health_polled(c);
         next_period(l->e, c, r->now_us);
     } else {
         poll_failed(l, c, r);
     }
+    mb_fault_polled(c, r->done == MB_DONE_OK, r->now_us);
+    if (r->done == MB_DONE_OK && r->data)
+        take_data(c, r->data);
+    if (r->done == MB_DONE_OK && mb_func_writes(c->func))
+        tell_written(c);
     mb_cmd_plan(c);
 }
 
@@ -1010,6 +1038,7 @@ written(struct mb_link *l, struct mb_direct *q, const struct mb_result *r)
     t->n_bytes = v.n_bytes;
     t->quality = TAG_GOOD;
     t->aux = 0;
+    t->is_fault = false;
     t->ts_us = clock_wall_us();
     set_quality(c, TAG_GOOD, 0);
     tell(l->e, t);
@@ -1018,7 +1047,9 @@ written(struct mb_link *l, struct mb_direct *q, const struct mb_result *r)
 static void
 direct_done(struct mb_link *l, struct mb_direct *q, const struct mb_result *r)
 {
-    struct mb_direct_result result = { .status = MB_DIRECT_OK, .exception = r->exception };
+    struct mb_direct_result result = { .status = MB_DIRECT_OK,
+                                       .exception = r->exception,
+                                       .sent = true };
     switch (r->done) {
     case MB_DONE_OK:
         if (q->write)
@@ -1039,6 +1070,8 @@ direct_done(struct mb_link *l, struct mb_direct *q, const struct mb_result *r)
         result.status = MB_DIRECT_NO_CONNECTION;
         break;
     }
+    if (q->write && (r->done == MB_DONE_OK || mb_direct_is_unsure(&result)))
+        mb_fault_written(q->op.cmd, r->now_us);
     if (!q->write && r->done != MB_DONE_OK) {
         static const uint8_t quality[] = {
             [MB_DONE_EXCEPTION] = TAG_BAD_EXCEPTION,
@@ -1084,6 +1117,7 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
         poll_done(l, op->cmd, r);
     if (d->status_stale || (answered && d->status.quality != TAG_GOOD))
         update_status(d, MB_STATUS_OK);
+    mb_health_tell(d);
     if (d->parked && !d->silent)
         unpark(d);
     mb_link_pump(l);
@@ -1142,6 +1176,8 @@ mb_link_state(void *arg, enum mb_conn_state state, bool useful)
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         mark_device_bad(d, TAG_BAD_CONNECTION, now, false);
         update_status(d, MB_STATUS_NO_CONNECTION);
+        mb_health_lost(d);
+        mb_health_tell(d);
     }
     fail_directs(l, MB_DIRECT_NO_CONNECTION);
 }

@@ -58,8 +58,12 @@ struct mb_tag_config {
     const char *name, *unit;
 };
 
+/* What takes the place of data that there is none of. */
+enum mb_instead { MB_KEEP, MB_ZERO, MB_USER_DATA };
+
 struct mb_cmd_config {
     uint32_t id;
+    const char *name;
     bool enable;
     bool cyclic; /* of a writing function: repeat the data at each interval */
     uint8_t func;
@@ -67,6 +71,13 @@ struct mb_cmd_config {
     uint32_t interval_ms;
     uint8_t swap;
     struct mb_scaling scaling;
+    /* of a writing function: written when its tags have not been for so long */
+    enum mb_instead fault_func;
+    uint32_t fault_tout_s;
+    const char *fault_data; /* "00 FF", of mb_cmd_write_size bytes */
+    /* of a reading function: what its tags show while there is no answer */
+    enum mb_instead status_func;
+    const char *status_data;          /* "00 FF", of mb_cmd_read_size bytes */
     const struct mb_tag_config *tags; /* by ascending id */
     size_t n_tags;
 };
@@ -87,6 +98,7 @@ struct mb_dev_config {
 struct mb_iface_config {
     char provider[TAG_NAME_MAX + 1];
     uint32_t retry_count, timeout_ms, initial_delay_ms;
+    bool dev_fail_event, cmd_fail_event; /* tell hooks.event */
 };
 
 /* A serial interface: one port, one request at a time. */
@@ -95,6 +107,11 @@ struct mb_port_config {
     struct mb_iface_config iface;
     struct mb_line_config line;
 };
+/* Bytes of the data that a command reads, writes: bits are packed. */
+size_t mb_cmd_read_size(const struct mb_cmd_config *cmd);
+size_t mb_cmd_write_size(const struct mb_cmd_config *cmd);
+/* Bytes that a text like "00 FF" (format hex-bytes) stands for. */
+size_t mb_user_data_size(const char *text);
 
 /*
  * Can this tag be part of this command? NULL, or what is wrong (static text);
@@ -107,9 +124,24 @@ const char *mb_tag_check(const struct mb_cmd_config *cmd, const struct mb_tag_co
 
 struct mb_engine;
 
+/*
+ * A device begins to fail, after its retries, or is back; or a command begins
+ * to fail while its device answers. In ten minutes a device is told 6 times
+ * at most and its commands 20 times; the last state is told in any case.
+ */
+enum mb_event_kind { MB_EVENT_DEVICE_FAIL, MB_EVENT_DEVICE_BACK, MB_EVENT_COMMAND_FAIL };
+struct mb_event {
+    enum mb_event_kind kind;
+    const char *device, *command; /* command: of MB_EVENT_COMMAND_FAIL only */
+    uint8_t quality;              /* enum tag_quality: why it fails */
+    uint8_t exception;            /* of TAG_BAD_EXCEPTION */
+    unsigned n_left_out;          /* changes of the device that were not told */
+};
+
 struct mb_engine_hooks {
     void (*sample)(void *arg, const struct tag_sample *s);
     void (*changed)(void *arg); /* the catalogue is another now */
+    void (*event)(void *arg, const struct mb_event *event);
     void *arg;
 };
 
@@ -198,7 +230,8 @@ struct mb_engine_stats {
     struct mb_conn_counters conn;
     uint64_t overruns; /* periods skipped */
     uint64_t directs;
-    uint64_t strict; /* times a link fell back to one request at a time */
+    uint64_t strict;       /* times a link fell back to one request at a time */
+    uint64_t fault_writes; /* times fault protection wrote its data */
     size_t n_tags, n_devices;
     size_t n_connecting, n_open, n_waiting; /* connections and lines by state */
     size_t n_tcp_open;

@@ -1,7 +1,8 @@
 /*
- * The insides of the engine, shared by its three files: mb_engine.c asks and
- * takes answers, mb_device.c exchanges devices while it runs, mb_access.c is
- * catalogue, direct access and statistics. Not for others.
+ * The insides of the engine, shared by its files: mb_engine.c asks and takes
+ * answers, mb_device.c exchanges devices while it runs, mb_access.c is
+ * catalogue, direct access and statistics, mb_fault.c writes when nobody else
+ * does, mb_health.c tells who fails. Not for others.
  */
 #ifndef FIELDGATE_MB_PLAN_H
 #define FIELDGATE_MB_PLAN_H
@@ -26,6 +27,7 @@ struct mb_tag {
     uint8_t type; /* enum tag_type */
     uint8_t access;
     uint8_t quality, aux;
+    bool is_fault; /* fault protection wrote its value, nobody since */
     uint16_t n_bytes;
     uint64_t bits; /* the last value: union of struct tag_value */
     int64_t ts_us;
@@ -35,9 +37,34 @@ struct mb_tag {
     struct mb_dev *dev;
 };
 
+/* Fault protection of a command; mb_fault.c. */
+struct mb_fault {
+    uint8_t *data; /* to write then, room as of mb_cmd.written; NULL: keep */
+    uint64_t tout_us;
+    uint64_t deadline_us; /* it begins; 0: it cannot, or has */
+    bool due;             /* it has begun, and the device does not have the data yet */
+    bool sent;            /* they are in flight */
+};
+
+/* So many events since then. */
+struct mb_budget {
+    uint64_t since_us;
+    unsigned n;
+};
+
+/* Is the device failing? mb_health.c. */
+struct mb_health {
+    bool failed, told;
+    uint8_t why;        /* quality */
+    uint64_t heard_us;  /* its last answer */
+    unsigned n_changes; /* since it was told */
+    struct mb_budget device, command;
+};
+
 struct mb_cmd {
     struct mb_op op;
     uint32_t id;
+    const char *name;
     uint8_t func;
     bool enable, cyclic;
     bool in_flight, parked;
@@ -57,6 +84,11 @@ struct mb_cmd {
     /* of a writing function: what was written, and which units of it */
     uint8_t *written, *is_written;
     unsigned n_written;
+    struct mb_fault fault;
+    uint8_t *status_data; /* what its tags show while they are bad; NULL: their last value */
+    uint64_t begun_us;    /* the first try of this poll was sent */
+    uint64_t failed_us;   /* it was given up last; 0: its last poll went well */
+    bool fail_told;
 };
 
 struct mb_dev {
@@ -84,8 +116,9 @@ struct mb_dev {
     size_t n_tags;
     struct mb_tag status;
     bool status_stale; /* a command's quality has changed */
-    uint8_t *bytes;    /* room of all sized tags */
-    char *names;       /* texts of all tags */
+    struct mb_health health;
+    uint8_t *bytes; /* room of all sized tags */
+    char *names;    /* texts of all tags */
     uint64_t sent, valid, invalid, exceptions, timeouts;
 };
 
@@ -158,7 +191,8 @@ struct mb_engine {
     size_t n_all, cap_all;
     size_t n_directs;
     struct mb_conn_counters conn;
-    uint64_t overruns, directs, strict;
+    struct loop_timer fault_timer;
+    uint64_t overruns, directs, strict, fault_writes;
 };
 
 /* ---- mb_engine.c: the schedule ---- */
@@ -179,6 +213,8 @@ void mb_cmd_first_due(struct mb_engine *e, struct mb_cmd *c);
 /* Puts it into its link's heap if it is to be polled and is in no other place. */
 void mb_cmd_plan(struct mb_cmd *c);
 void mb_link_unplan(struct mb_link *l, struct mb_cmd *c);
+/* Out of the heap, or of those that wait for their device. */
+void mb_cmd_unplan(struct mb_cmd *c);
 /* The request that polls (or cyclically writes) a command; its size. */
 int mb_cmd_pdu(const struct mb_cmd *c, uint8_t pdu[MB_PDU_MAX]);
 
@@ -199,8 +235,35 @@ unsigned mb_codec_units(const struct mb_codec *c);
 /* The function that writes 'n' units of a command's data; 0: none does. */
 uint8_t mb_writing_func(uint8_t func, unsigned n);
 
+/* ---- mb_fault.c ---- */
+
+/* The bytes of a text like "00 FF", at most 'size'. */
+void mb_user_data(const char *text, uint8_t *out, size_t size);
+/* A tag of the command was written (or may have been): its time begins anew. */
+void mb_fault_written(struct mb_cmd *c, uint64_t now);
+/* A write of one of its tags is on its way, until then at the latest. */
+void mb_fault_hold(struct mb_cmd *c, uint64_t until_us);
+/* A poll of the command has ended. */
+void mb_fault_polled(struct mb_cmd *c, bool done, uint64_t now);
+/* 'c' takes the place of 'old'; what was written is kept already. */
+void mb_fault_keep(struct mb_cmd *c, const struct mb_cmd *old, uint64_t now);
+void mb_fault_timer(void *arg);
+
+/* ---- mb_health.c ---- */
+
+void mb_health_answered(struct mb_dev *d, uint64_t now);
+/* There is no connection. */
+void mb_health_lost(struct mb_dev *d);
+/* A poll went well; or was given up until its next period. */
+void mb_health_polled(struct mb_cmd *c);
+void mb_health_given_up(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now);
+/* Tells of the device what is to be told. */
+void mb_health_tell(struct mb_dev *d);
+
 /* ---- mb_access.c ---- */
 
+/* The tag's value out of the data of its command. */
+void mb_tag_take(struct mb_tag *t, const struct mb_scaling *scaling, const uint8_t *data);
 void mb_tag_sample(const struct mb_tag *t, struct tag_sample *s);
 /* A direct request without a PDU yet at the end of its link's queue; NULL: no memory. */
 struct mb_direct *mb_direct_enqueue(struct mb_tag *t, bool write, uint64_t deadline_us,

@@ -38,7 +38,17 @@ struct modbusd {
     bool iface_stale;
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
+    struct events *events;
 };
+
+/*
+ * Audit records of devices that fail and come back (hooks.event): gathered for
+ * a moment, so that many at once are one transaction. 'new' returns 0 or
+ * -ENOMEM; 'free' writes what is left, and takes NULL.
+ */
+int modbusd_events_new(struct modbusd *d);
+void modbusd_events_free(struct modbusd *d);
+void modbusd_event(void *arg, const struct mb_event *event);
 
 /* TAG_READ and TAG_WRITE of proto/internal.h. */
 void modbusd_serve_tag_read(void *self, struct bus_incoming *in);

@@ -1,11 +1,11 @@
 # modbusd: the Modbus master.
 modbusd.line   := mb_rtu.c mb_ascii.c mb_line.c
 modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c \
-                  mb_device.c mb_access.c $(modbusd.line))
+                  mb_device.c mb_access.c mb_fault.c mb_health.c $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c)
-modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,facts.c main.c)
+modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
@@ -21,4 +21,6 @@ fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
 fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)
 fuzz_api_body.gen    += api_modbusd
 test_mb_shares.extra := $(modbusd.engine)
+test_mb_fault.extra  := $(modbusd.engine)
+test_mb_fault.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us

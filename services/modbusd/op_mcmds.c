@@ -34,22 +34,48 @@ check_range(struct api_call *call, size_t i, const struct mcmd *cmd)
     return API_OK;
 }
 
+/* Data of the user must be all the data of the command, no more and no less. */
+static enum api_status
+check_user_data(struct api_call *call, size_t i, const char *member, const char *text,
+                size_t size)
+{
+    size_t n = mb_user_data_size(text);
+    if (n == size)
+        return API_OK;
+    return api_fail(call, API_INVALID, op_pointer(call, i, member),
+                    "Input value failed: %s has %zu bytes, the data of the command %zu", member,
+                    n, size);
+}
+
+static enum api_status
+check_instead(struct api_call *call, size_t i, const struct mb_cmd_config *cmd)
+{
+    size_t read_size = mb_cmd_read_size(cmd), write_size = mb_cmd_write_size(cmd);
+    if (cmd->fault_func != MB_KEEP && write_size == 0)
+        return wrong(call, i, "fpFunc", "1 and 2 are for functions that write");
+    if (cmd->status_func != MB_KEEP && read_size == 0)
+        return wrong(call, i, "stFunc", "1 and 2 are for functions that read");
+    enum api_status status = API_OK;
+    if (cmd->fault_func == MB_USER_DATA)
+        status = check_user_data(call, i, "fpData", cmd->fault_data, write_size);
+    if (status == API_OK && cmd->status_func == MB_USER_DATA)
+        status = check_user_data(call, i, "stData", cmd->status_data, read_size);
+    return status;
+}
+
 /* What the record says by itself. */
 static enum api_status
 check_values(struct api_call *call, size_t i, const struct mcmd *cmd)
 {
     struct mb_cmd_config config;
-    if (cmd->fp_func != 0)
-        return wrong(call, i, "fpFunc", "must be 0: fault protection is not supported");
-    if (cmd->st_func != 0)
-        return wrong(call, i, "stFunc", "must be 0: status terms are not supported");
     if (cmd->scaling_func == 2 && cmd->point_source_min == cmd->point_source_max)
         return wrong(call, i, "pointSourceMax", "must differ from pointSourceMin");
     config_to_cmd(cmd, &config);
     if (config.scaling.on &&
         (!isfinite(config.scaling.slope) || !isfinite(config.scaling.offset)))
         return wrong(call, i, "scalingFunc", "leads to a slope that is no finite number");
-    return check_range(call, i, cmd);
+    enum api_status status = check_range(call, i, cmd);
+    return status == API_OK ? check_instead(call, i, &config) : status;
 }
 
 /* Does it speak to all units of a serial line? Nobody may answer then. */

@@ -350,10 +350,17 @@ no_sample(void *arg, const struct tag_sample *s)
 }
 
 static void
+no_event(void *arg, const struct mb_event *event)
+{
+    (void)arg;
+    (void)event;
+}
+
+static void
 a_device_that_cannot_be_read_holds_up_no_other(void **state)
 {
     (void)state;
-    struct mb_engine_hooks hooks = { no_sample, nobody, NULL };
+    struct mb_engine_hooks hooks = { no_sample, nobody, no_event, NULL };
     struct svc svc = { .store = store };
     struct modbusd modbusd = { .svc = &svc };
     struct mb_engine_stats stats;

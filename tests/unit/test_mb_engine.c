@@ -74,6 +74,13 @@ on_changed(void *arg)
 }
 
 static void
+on_event(void *arg, const struct mb_event *event)
+{
+    (void)arg;
+    (void)event;
+}
+
+static void
 on_direct(void *arg, const struct mb_direct_result *r)
 {
     (void)arg;
@@ -88,7 +95,7 @@ set_up(void **state)
     memset(&w, 0, sizeof(w));
     memset(w.status, 0xFF, sizeof(w.status));
     w.mute = -1;
-    struct mb_engine_hooks hooks = { on_sample, on_changed, &w };
+    struct mb_engine_hooks hooks = { on_sample, on_changed, on_event, &w };
     if (loop_new(&w.loop) < 0 || fake_open(&w.fake, w.loop, answer, &w) < 0)
         return -1;
     return mb_engine_new(w.loop, &hooks, &w.engine);
@@ -159,6 +166,7 @@ command(uint32_t id, uint8_t func, uint16_t addr, uint32_t interval_ms)
                                        .name = "value",
                                        .unit = "bar" };
     return (struct mb_cmd_config){ .id = id,
+                                   .name = "command",
                                    .enable = true,
                                    .cyclic = true,
                                    .func = func,

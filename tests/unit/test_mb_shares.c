@@ -76,7 +76,7 @@ static struct {
     struct answer answers[QUEUE];
     uint64_t busy_until_us;
     bool mute;
-    bool lose_one; /* the next answer of unit 1 */
+    bool lose_one;                                        /* the next answer of unit 1 */
     unsigned good[UNITS + 1], bad[UNITS + 1];             /* samples by unit */
     uint64_t bad_at_us[UNITS + 1], good_at_us[UNITS + 1]; /* first bad, last good one */
 } w;
@@ -172,6 +172,13 @@ on_changed(void *arg)
 }
 
 static void
+on_event(void *arg, const struct mb_event *event)
+{
+    (void)arg;
+    (void)event;
+}
+
+static void
 add_unit(unsigned unit, uint32_t interval_ms, unsigned limit)
 {
     char name[8];
@@ -185,6 +192,7 @@ add_unit(unsigned unit, uint32_t interval_ms, unsigned limit)
                                           .name = "value",
                                           .unit = "" };
         cmds[i] = (struct mb_cmd_config){ .id = tags[i].id,
+                                          .name = "command",
                                           .enable = true,
                                           .func = 3,
                                           .read_n = 1,
@@ -252,7 +260,7 @@ interval_ms(const struct row *row)
 static void
 start(const struct row *row)
 {
-    struct mb_engine_hooks hooks = { on_sample, on_changed, NULL };
+    struct mb_engine_hooks hooks = { on_sample, on_changed, on_event, NULL };
     struct mb_iface_config iface = { .provider = "modbus_tcp_master",
                                      .retry_count = row->retries,
                                      .timeout_ms = row->timeout_ms };
