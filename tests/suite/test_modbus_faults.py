@@ -1,15 +1,21 @@
 """Devices that are gone, slow or wrong: each tag tells within one time-out,
 the other devices keep their pace, and all is back by itself."""
+import collections
 import contextlib
 import glob
 import os
+import subprocess
+import sys
 import time
 
 import harness
+import tagwire
 from harness import Suite, wait_for
-from hostile_modbus import Hostile
+from hostile_modbus import MODES, Hostile
+from modbusdaemon import Bus
 
 TEST_SECONDS = 180
+SECONDS = 3.0  # of faults
 TIMEOUT_MS = 300
 INTERVAL_MS = 100
 
@@ -33,116 +39,149 @@ def pass_time(fleet, seconds):
     return time.monotonic() - began - max(0, kept_waiting(fleet) - before)
 
 
+# what a device does, and the qualities that tell of it; "good": it is in order, though odd
+LOST, LATE, WRONG = {tagwire.CONNECTION}, {tagwire.TIMEOUT}, {tagwire.REPLY}
+GOOD, REFUSED = {tagwire.GOOD}, {tagwire.EXCEPTION}
+CASES = {
+    "split": GOOD, "merged": GOOD, "twice": GOOD, "closes_after": GOOD,
+    "gone": LOST, "close": LOST, "reset": LOST,
+    "mute": LATE, "late": LATE, "slow": LATE, "short": LATE, "header_long": LATE,
+    "wrong_tid": LATE, "previous": LATE, "endless_frames": LATE,
+    "exception": REFUSED,
+    "wrong_exception": WRONG, "long_exception": WRONG, "short_exception": WRONG,
+    "wrong_unit": WRONG, "wrong_protocol": WRONG, "wrong_func": WRONG, "wrong_count": WRONG,
+    "more": WRONG, "count_lies": WRONG, "no_data": WRONG, "header_short": WRONG,
+    "header_zero": WRONG, "header_one": WRONG, "long": WRONG, "garbage": WRONG,
+    "endless": WRONG,
+}
+# A connection that was given up, or is made anew, may be seen as well.
+ALSO = LOST | LATE
+assert set(CASES) == set(MODES) - {"ok"} | {"gone"}
+
+
+class Process:
+    """One in a process of its own: it takes all the time it gets."""
+
+    def __init__(self, suite):
+        self.port, self.mode = harness.free_port(), "ok"
+        self.process = suite.fleet.spawn(
+            [sys.executable, os.path.join(harness.FAKES, "hostile_modbus.py"), str(self.port),
+             "ok"], stdin=subprocess.PIPE, text=True)
+        wait_for("the device", lambda: harness.is_open(self.port))
+
+    def order(self, mode):
+        self.mode = mode
+        self.process.stdin.write(mode + "\n")
+        self.process.stdin.flush()
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+
+
 class Faults(Suite):
+    """All cases at once, each on a device of its own, beside a healthy one."""
+
     daemons = ("auditd", "authd", "tagd", "modbusd", "gateway")
 
     @classmethod
     def prepare(cls):
-        cls.bad, cls.good = Hostile(), Hostile()
+        cls.good, cls.bad, cls.names = Hostile(), {}, {}
         cls.set_interface(retryCount=0, responseTout=TIMEOUT_MS)
-        for name, device in (("bad", cls.bad), ("good", cls.good)):
-            cls.add_device(name, device.port, [
+        for name in ("good", *CASES):
+            device = cls.good if name == "good" else Process(cls) if name.startswith("endless") \
+                else Hostile()
+            if device is not cls.good:
+                cls.bad[name] = device
+            ids = cls.add_device(name, device.port, [
                 ("regs", 3, 10, 4, INTERVAL_MS, [("a", "uint16", 0), ("b", "uint16", 6)])])
+            cls.names.update({ids["tags"][0]: (name, 10), ids["tags"][1]: (name, 13)})
         cls.apply()
-        wait_for("both devices", lambda: cls.values("good").get("a", {}).get("quality") == "good"
-                 and cls.values("bad").get("a", {}).get("quality") == "good")
+        cls.bus = Bus(f"{cls.fleet.run}/bus/modbusd.tags")
 
     @classmethod
     def tearDownClass(cls):
-        cls.bad.stop()
-        cls.good.stop()
+        cls.bus.pipe.close()
+        for device in (cls.good, *cls.bad.values()):
+            device.stop()
         super().tearDownClass()
 
+    def samples(self, seconds):
+        """What comes in that time: {device: [(time, quality)]}. No value is ever wrong."""
+        out = collections.defaultdict(list)
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            for s in self.bus.next().samples:
+                if s.no not in self.names:
+                    continue
+                name, value = self.names[s.no]
+                if s.quality != tagwire.NEVER:
+                    self.assertEqual(s.value, value, f"{name}: a value of another register")
+                out[name].append((now, s.quality))
+        return out
+
+    def wait_all_good(self, seconds):
+        missing, end = set(CASES), time.monotonic() + seconds * harness.SLOW
+        while missing and time.monotonic() < end:
+            missing -= {name for name, rows in self.samples(0.1).items()
+                        if rows[-1][1] == tagwire.GOOD}
+        self.assertEqual(missing, set(), "not back")
+
+    def order(self, fault):
+        for name, device in self.bad.items():
+            mode = name if fault else "ok"
+            if isinstance(device, Process):
+                device.order(mode)
+            elif name == "gone" and fault != device.is_gone:
+                (device.gone if fault else device.back)()
+            elif name != "gone":
+                device.mode = mode
+
     def setUp(self):
-        self.bad.mode = "ok"
-        self.wait_quality("bad", "a", "good", 15)
+        self.order(False)
+        self.wait_all_good(15)
 
-    def pace(self, seconds):
-        """The share of the neighbour's samples that came in that time."""
-        before = self.good.answered[1]
-        given = pass_time(self.fleet, seconds)
-        return (self.good.answered[1] - before + 1) / (given * 1000 / INTERVAL_MS)
-
-    def fault(self, mode, qualities, delay=None, code=2, seconds=2.0):
-        """Orders a fault; the tag must tell within one time-out and an interval."""
-        self.bad.delay, self.bad.code = delay or 0.5, code
-        stream = self.admin.stream("/tags/monitor/modbus_tcp_master/bad?tags=a&onChanged")
-        self.addCleanup(stream.close)
-        wait_for("the stream", lambda: stream.events)
-        began = time.monotonic()
-        if mode == "gone":
-            self.bad.gone()
-            self.addCleanup(lambda: self.bad.is_gone and self.bad.back())
-        else:
-            self.bad.mode = mode
-        stream.wait_event(lambda e: e.get("quality") != "good", 5)
-        told = time.monotonic() - began
-        limit = (TIMEOUT_MS + 2 * INTERVAL_MS) / 1000 + 0.1
-        self.assertLess(told, limit * harness.SLOW, f"{mode}: told after {told:.3f} s")
-        row = self.wait_quality("bad", "a", qualities)
-        self.assertEqual(row["dataValue"], 10, "the last good value stays")
-        share = self.pace(seconds)
-        self.assertGreaterEqual(share, 0.95 / harness.SLOW,
-                                f"{mode}: the share of the neighbour's samples that came")
-        # and back by itself
-        mark = len(stream.events)
-        if mode == "gone":
-            self.bad.back()
-        else:
-            self.bad.mode = "ok"
-        stream.wait_event(lambda e: e.get("quality") == "good" and e["dataValue"] == 10, 10,
-                          since=mark)
-
-    def test_a_device_that_is_gone(self):
-        self.fault("gone", ("connection", "timeout"))
-
-    def test_a_device_that_is_mute(self):
-        self.fault("mute", ("timeout", "connection"))
-
-    def test_a_device_that_answers_too_late(self):
-        self.fault("late", ("timeout", "connection"), delay=0.7)
+    def test_each_fault_is_told_costs_nobody_else_anything_and_passes(self):
+        before, began = self.good.answered[1], time.monotonic()
+        waited = kept_waiting(self.fleet)
+        self.order(True)
+        seen = self.samples(SECONDS)
+        given = time.monotonic() - began - max(0, kept_waiting(self.fleet) - waited)
+        share = (self.good.answered[1] - before + 1) / (given * 1000 / INTERVAL_MS)
+        wrong, limit = [], ((TIMEOUT_MS + 2 * INTERVAL_MS) / 1000 + 0.1) * harness.SLOW
+        for name, qualities in CASES.items():
+            rows = [(at - began, quality) for at, quality in seen[name]]
+            told = [at for at, quality in rows if quality != tagwire.GOOD]
+            late = {quality for at, quality in rows if at > SECONDS / 2}
+            if qualities == GOOD:
+                if told or not late:
+                    wrong.append(f"{name}: is in order, and was told to be bad")
+            elif not told or told[0] > limit:
+                wrong.append(f"{name}: told after {told[:1]}")
+            elif tagwire.GOOD in late or not late <= qualities | ALSO:
+                wrong.append(f"{name}: has the qualities {late}")
+            elif not qualities & {quality for _, quality in rows}:
+                wrong.append(f"{name}: never told {qualities} but {rows}")
+        self.assertEqual(wrong, [])
+        self.assertEqual({q for _, q in seen["good"]}, GOOD)
+        self.assertGreaterEqual(share, 0.95 / harness.SLOW, "the neighbour's samples that came")
+        for name in set(CASES) - {"split", "merged", "twice", "closes_after"}:
+            self.assertNotEqual(self.values(name)["status"]["dataValue"], 0, name)
+        self.order(False)
+        self.wait_all_good(10)
+        after = self.samples(0.5)
+        self.assertEqual({q for rows in after.values() for _, q in rows}, GOOD, "and stay so")
 
     def test_a_late_answer_is_never_taken_for_the_next_one(self):
         """After a late answer each value must still be its own register's."""
-        self.bad.delay = TIMEOUT_MS / 1000 + 0.05
-        self.bad.mode = "late"
-        wait_for("some late answers", lambda: self.bad.requests[1] > 0)
-        self.wait_quality("bad", "a", ("timeout", "connection"))
-        self.bad.mode = "ok"
-        self.wait_quality("bad", "a", "good", 10)
-        for _ in range(20):
-            rows = self.values("bad", "a", "b")
-            self.assertEqual((rows["a"]["dataValue"], rows["b"]["dataValue"]), (10, 13))
-
-    def test_a_device_with_wrong_transaction_ids(self):
-        self.fault("wrong_tid", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_sends_half_a_frame(self):
-        self.fault("short", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_sends_garbage(self):
-        self.fault("garbage", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_answers_with_an_exception(self):
-        self.fault("exception", ("exception",))
-
-    def test_a_device_that_sends_a_byte_at_a_time(self):
-        self.fault("slow", ("timeout", "connection", "reply", "badReply"), delay=0.08)
-
-    def test_a_device_that_closes_instead_of_answering(self):
-        self.fault("close", ("connection", "timeout", "reply", "badReply"))
-
-    def test_a_device_that_answers_for_another_unit(self):
-        self.fault("wrong_unit", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_answers_another_function(self):
-        self.fault("wrong_func", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_answers_fewer_registers(self):
-        self.fault("wrong_count", ("timeout", "reply", "badReply", "connection"))
-
-    def test_a_device_that_announces_an_endless_frame(self):
-        self.fault("long", ("timeout", "reply", "badReply", "connection"))
+        late = self.bad["late"]
+        self.addCleanup(setattr, late, "delay", late.delay)
+        late.delay, late.mode = TIMEOUT_MS / 1000 + 0.05, "late"
+        wait_for("some late answers", lambda: {q for _, q in self.samples(0.1)["late"]} - GOOD)
+        late.mode = "ok"
+        self.wait_all_good(10)
+        self.samples(0.5)
 
 
 class Shared(Suite):
