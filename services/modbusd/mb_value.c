@@ -228,6 +228,10 @@ encode_bytes(const struct mb_codec *c, const struct tag_value *v, uint8_t *out)
     unsigned n = c->bits ? c->size / 8u : c->size;
     if (v->n_bytes > n || (c->type != MB_STRING && v->n_bytes != n))
         return -ERANGE;
+    /* It would be read back as another text. */
+    if (c->type == MB_STRING && v->n_bytes &&
+        (memchr(v->bytes, 0, v->n_bytes) || !utf8_valid((const char *)v->bytes, v->n_bytes)))
+        return -EINVAL;
     uint8_t whole[TAG_BYTES_MAX] = { 0 };
     if (v->n_bytes)
         memcpy(whole, v->bytes, v->n_bytes);

@@ -99,7 +99,8 @@ void mb_decode(const struct mb_codec *c, const struct mb_scaling *scaling, const
 /*
  * The bytes (or packed bits from bit 0) of 'v' in 'out', which holds
  * (c->size + 7) / 8 or c->size bytes. Returns 0; -EINVAL: 'v' is not of the
- * codec's tag type or not finite; -ERANGE: does not fit.
+ * codec's tag type, not finite, or a text with a NUL or not of UTF-8;
+ * -ERANGE: does not fit.
  */
 int mb_encode(const struct mb_codec *c, const struct mb_scaling *scaling,
               const struct tag_value *v, uint8_t *out);

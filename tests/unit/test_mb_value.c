@@ -272,6 +272,12 @@ what_does_not_fit_is_refused(void **state)
     v.n_bytes = 2; /* shorter text is filled with NUL */
     assert_int_equal(mb_encode(&c, &plain, &v, out), 0);
     assert_memory_equal(out, "12\0\0", 4);
+    v.bytes = (const uint8_t *)"1\0002";
+    v.n_bytes = 3; /* would be read back as "1" */
+    assert_int_equal(mb_encode(&c, &plain, &v, out), -EINVAL);
+    v.bytes = (const uint8_t *)"1\xFF";
+    v.n_bytes = 2;
+    assert_int_equal(mb_encode(&c, &plain, &v, out), -EINVAL);
 }
 
 static void
