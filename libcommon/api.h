@@ -321,6 +321,8 @@ struct api_fault {
     char pointer[256];
     char message[200];
     bool unknown_member; /* message then holds its name */
+    bool missing_member; /* the last part of pointer is its name */
+    bool not_an_integer;
 };
 /* 0; -EINVAL with *ret_fault; -ENOMEM. */
 int api_decode(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,

@@ -196,12 +196,25 @@ api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     return api_fail(call, status, NULL, "%s: %s", what ? what : "failed", strerror(-error));
 }
 
+/* The words of the original where they are known. */
+static enum api_status
+fail_as_modbus(struct api_call *call, const struct api_fault *f)
+{
+    const char *name = strrchr(f->pointer, '/');
+    if (f->unknown_member)
+        return api_fail(call, API_INVALID, f->pointer, "No such column: %s", f->message);
+    if (f->missing_member && name)
+        return api_fail(call, API_INVALID, f->pointer, "%s should exist", name + 1);
+    if (f->not_an_integer)
+        return api_fail(call, API_INVALID, f->pointer, "%s", f->message);
+    return api_fail(call, API_INVALID, f->pointer, "Input value failed: %s", f->message);
+}
+
 static enum api_status
 fail_with_fault(struct api_call *call, const struct api_fault *f)
 {
     if (call->op->error_style == API_ERRORS_MODBUS)
-        return api_fail(call, API_INVALID, f->pointer, "%s: %s",
-                        f->unknown_member ? "No such column" : "Input value failed", f->message);
+        return fail_as_modbus(call, f);
     if (f->unknown_member)
         return api_fail(call, API_INVALID, f->pointer, "unknown member %s", f->message);
     return api_fail(call, API_INVALID, f->pointer, "%s", f->message);

@@ -69,7 +69,7 @@ fault(struct ctx *c, const char *fmt, ...)
     va_start(args, fmt);
     (void)vsnprintf(c->fault->message, sizeof(c->fault->message), fmt, args); /* may be cut */
     va_end(args);
-    c->fault->unknown_member = false;
+    c->fault->unknown_member = c->fault->missing_member = c->fault->not_an_integer = false;
     return -EINVAL;
 }
 
@@ -189,8 +189,12 @@ decode_value(struct ctx *c, const struct api_field *f, const cJSON *item, void *
         return 0;
     case API_T_INT:
     case API_T_UINT:
-        if (!number)
-            return fault(c, "%s should be an integer.", leaf(c));
+        if (!number) {
+            (void)fault(c, "%s should be an integer.", leaf(c));
+            if (c->fault)
+                c->fault->not_an_integer = true;
+            return -EINVAL;
+        }
         return decode_int(c, f, number, out);
     case API_T_NUMBER:
         if (!number)
@@ -334,8 +338,12 @@ decode_absent(struct ctx *c, const struct api_field *f, char *base)
     if (c->mode == API_DECODE_PARTIAL)
         return 0;
     bool read_only = f->flags & API_F_READ_ONLY;
-    if ((f->flags & API_F_REQUIRED) && c->mode == API_DECODE_REQUEST && !read_only)
-        return fault(c, "%s is required", leaf(c));
+    if ((f->flags & API_F_REQUIRED) && c->mode == API_DECODE_REQUEST && !read_only) {
+        (void)fault(c, "%s is required", leaf(c));
+        if (c->fault)
+            c->fault->missing_member = true;
+        return -EINVAL;
+    }
     set_has(f, base, false);
     if (f->dflt)
         return decode_default(c, f, base);

@@ -265,3 +265,27 @@ class Semantics(ModbusDaemon):
         self.audit.server.start()
         self.start_again()
         wait_for("the record", lambda: self.records("modbusDeviceFail"))
+
+    # ---- words ----
+
+    def test_refusals_have_the_words_of_the_original(self):
+        device = {"masterTcpIfaceId": 1, "name": "x", "slaveIpaddr": "127.0.0.1"}
+        for operation, body, words in (
+                ("postRemoteDevs", {"name": "x"}, "masterTcpIfaceId should exist"),
+                ("postRemoteDevs", dict(device, slave=1), "No such column: slave"),
+                ("postRemoteDevs", dict(device, slaveId="1"), "slaveId should be an integer."),
+                ("postRemoteDevs", dict(device, masterTcpIfaceId=2),
+                 "Parent's data should exist"),
+                ("postRemoteDevs", dict(device, name=self.name_), "name exists already"),
+                ("postRemoteDevs", dict(device, slaveId=256),
+                 "Input value failed: slaveId must be an integer 0..255"),
+                ("postMcmds", {"name": "x"}, "remoteDevId should exist"),
+                ("postMcmds", [{"remoteDevId": self.device}, {"func": 3}],
+                 "remoteDevId should exist"),
+                ("postMcmds", {"remoteDevId": 4711}, "Parent's data should exist"),
+                ("postMcmds", {"remoteDevId": self.device, "func": 3, "fpFunc": 1},
+                 "Input value failed: fpFunc 1 and 2 are for functions that write")):
+            got = self.call(operation, body, who=WHO)
+            self.assertEqual((got.status, got.json["error"]["message"]), (400, words), body)
+        got = self.call("getMcmd", path=("4711",), who=WHO)
+        self.assertEqual((got.status, got.json["error"]["message"]), (404, "Member not exists"))
