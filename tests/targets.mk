@@ -14,8 +14,16 @@ check: deps
 	$(sub_make) check-headers check-layers
 	$(PYTHON) tests/run.py --build $(B) --variant $(VARIANT) $(TESTS)
 
+# Peers of tests from the npm registry, as package-lock.json pins them; without npm their
+# tests are skipped and say so.
+npm_peers := $(if $(shell command -v npm),build/npm/node_modules/.package-lock.json)
+build/npm/node_modules/.package-lock.json: $(wildcard tests/fakes/npm/*.json)
+	@mkdir -p build/npm && cp $^ build/npm
+	@npm ci --prefix build/npm --ignore-scripts --no-audit --no-fund --silent && touch $@ || \
+	  echo "tests: no peers from the npm registry, their tests are skipped"
+
 # What tests put beside daemons: a library to preload, a provider of tags.
-shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider
+shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider $(npm_peers)
 $(B)/tests/clockshift.so: tests/fakes/clockshift.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<

@@ -615,6 +615,8 @@ class Subscriber:
 class Plant:
     """A pymodbus server in a process of its own; registers settable while it runs."""
 
+    program, env = ("/usr/bin/python3", os.path.join(FAKES, "plant_pymodbus.py")), {}
+
     def __init__(self, fleet, port=None, serial=()):
         """serial: ("rtu" or "ascii", tty) in place of a TCP port."""
         self.port = port or (None if serial else free_port())
@@ -625,10 +627,10 @@ class Plant:
     def start(self):
         with open(os.path.join(self.fleet.dir, f"plant-{self.where[0]}.log"), "ab") as log:
             self.process = self.fleet.spawn(
-                ["/usr/bin/python3", os.path.join(FAKES, "plant_pymodbus.py"), *self.where],
+                [*self.program, *self.where], env={**os.environ, **self.env},
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         if self.process.stdout.readline().strip() != "ready":
-            raise AssertionError("the pymodbus plant did not start")
+            raise AssertionError(f"{self.program[-1]} did not start")
 
     def ask(self, **what):
         self.process.stdin.write(json.dumps(what) + "\n")
@@ -644,6 +646,13 @@ class Plant:
     def stop(self):
         self.process.kill()
         self.process.wait()
+
+
+class JsPlant(Plant):
+    """The same, of jsmodbus."""
+
+    modules = os.path.join(ROOT, "build", "npm", "node_modules")
+    program, env = ("node", os.path.join(FAKES, "plant_jsmodbus.js")), {"NODE_PATH": modules}
 
 
 def claims(token):
