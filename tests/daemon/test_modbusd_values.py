@@ -70,6 +70,10 @@ class Values(ModbusDaemon):
         cls.plant = cls.kind(cls.fleet)
         cls.stand_ins.append(cls.plant)
 
+    @classmethod
+    def begin(cls):
+        cls.set_iface(retryCount=0, responseTout=500)
+
     def setUp(self):
         self.device = self.add_device("plant", self.plant.port)
         self.addCleanup(self.done, "applyMasterConfig", who=WHO)
@@ -327,9 +331,10 @@ class Values(ModbusDaemon):
         self.apply()
         got = self.write(target, tagwire.UINT16, 99)
         if not self.has_23:
-            # It does not answer it at all, and goes on with the others.
+            # It does not answer it, nor what follows on that connection: a new one is made.
             self.assertEqual((got.status, got.json["error"]["outcome"]), (504, "unknown"))
-            other = self.tag(self.add_command(self.device, "other", 3, readAddress=603),
+            other = self.tag(self.add_command(self.device, "other", 3, readAddress=603,
+                                              pollInterval=100),
                              "uint16", 0, "r", 14)
             self.apply()
             self.wait_good(other, 14)
