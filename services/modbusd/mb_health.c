@@ -45,7 +45,7 @@ mb_health_tell(struct mb_dev *d)
     struct mb_engine *e = d->e;
     if (h->failed == h->told)
         return;
-    if (e->iface.dev_fail_event && !may_tell(&h->device, DEVICE_EVENTS_MAX, clock_mono_us()))
+    if (d->iface->dev_fail_event && !may_tell(&h->device, DEVICE_EVENTS_MAX, clock_mono_us()))
         return;
     struct mb_event event = { .kind = h->failed ? MB_EVENT_DEVICE_FAIL : MB_EVENT_DEVICE_BACK,
                               .device = d->name,
@@ -53,7 +53,7 @@ mb_health_tell(struct mb_dev *d)
                               .n_left_out = h->n_changes - 1 };
     h->told = h->failed;
     h->n_changes = 0;
-    if (e->iface.dev_fail_event)
+    if (d->iface->dev_fail_event)
         e->hooks.event(e->hooks.arg, &event);
 }
 
@@ -89,7 +89,7 @@ mb_health_given_up(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
         set_failed(d, true, quality);
     if (d->health.failed || c->fail_told)
         return;
-    if (e->iface.cmd_fail_event && !may_tell(&d->health.command, COMMAND_EVENTS_MAX, now))
+    if (d->iface->cmd_fail_event && !may_tell(&d->health.command, COMMAND_EVENTS_MAX, now))
         return; /* while it lasts, later */
     c->fail_told = true;
     struct mb_event event = { .kind = MB_EVENT_COMMAND_FAIL,
@@ -97,6 +97,6 @@ mb_health_given_up(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
                               .command = c->name,
                               .quality = quality,
                               .exception = aux };
-    if (e->iface.cmd_fail_event)
+    if (d->iface->cmd_fail_event)
         e->hooks.event(e->hooks.arg, &event);
 }
