@@ -13,13 +13,15 @@ fuzzers += $(basename $(notdir $(sort $(wildcard tests/fuzz/fuzz_*.c))))
 $(foreach f,$(fuzzers),$(eval $(f).srcs := tests/fuzz/$(f).c $($(f).extra)))
 
 # What the bench measures against: the libraries with nothing of ours.
-benches += bare_http bare_backend bare_pubsub bare_pwhash
+benches += bare_http bare_backend bare_pubsub bare_pwhash bare_modbus
 bare_http.srcs    := tests/bench/bare_http.c
 bare_http.libs    := -lcivetweb
 bare_backend.srcs := tests/bench/bare_backend.c
 bare_pubsub.srcs  := tests/bench/bare_pubsub.c
 bare_pwhash.srcs  := tests/bench/bare_pwhash.c
 bare_pwhash.libs  := -lsodium
+bare_modbus.srcs  := tests/bench/bare_modbus.c
+bare_modbus.libs  := -lmodbus
 # The tag bus between processes, and a device that notes when it answered.
 benches += tb_pub tb_sub bench_plant
 tb_pub.srcs       := tests/bench/tb_pub.c
