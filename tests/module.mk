@@ -32,3 +32,6 @@ benches += audit_fill
 audit_fill.srcs   := tests/bench/audit_fill.c \
                      $(addprefix services/auditd/,index.c messages.c trail.c)
 audit_fill.libs   := -lsodium
+# A device on a serial line that answers as soon as it may.
+benches += bench_rtu
+bench_rtu.srcs    := tests/bench/bench_rtu.c $(addprefix services/modbusd/,mb_rtu.c mb_pdu.c)

@@ -4,7 +4,8 @@
 usage: bench.py [--build DIR] [--row NAME]... [--seconds N] [--minutes N]
 
 Rows: http tagbus latency poll10k dev200 streams memory startup audit signin
-mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write. Each prints the figure, its reference, the ratio and the target; at the end comes the table.
+mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write rtu. Each prints
+the figure, its reference, the ratio and the target; at the end comes the table.
 Figures of a shared machine move: runs of both sides are interleaved, and the
 median of the rounds counts.
 """
@@ -645,11 +646,18 @@ def row_signin(args):
             "≤ 5 µs", after - before <= 5)
 
 
+def row_rtu(args):
+    import rtu
+    with Bench(("auditd", "authd", "tagd", "iod", "modbusd", "gateway")) as b:
+        rtu.measure(b, args, Started, row)
+
+
 ROWS = {"http": row_http, "tagbus": row_tagbus, "latency": row_latency, "poll10k": row_poll10k,
         "dev200": row_dev200, "streams": row_streams, "memory": row_memory, "startup": row_startup,
         "audit": row_audit, "signin": row_signin,
         **{f"mb_{name}": row_modbus(name) for name in (
-            "flat", "concurrent", "100k", "1000", "exact", "mute", "write")}}
+            "flat", "concurrent", "100k", "1000", "exact", "mute", "write")},
+        "rtu": row_rtu}
 
 
 def main():

@@ -72,6 +72,8 @@ class HostileSerial(Hostile):
             if not got:
                 raise OSError("hung up")
             heard += got
+            if self.is_ascii:  # requests may have gathered while this one was talking
+                heard = heard[max(0, heard.rfind(b":")):]
             if self.is_whole(heard):
                 if self.echo:
                     os.write(fd, heard)

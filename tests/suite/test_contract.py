@@ -36,7 +36,10 @@ RULES = [
     ("(post|put)AzureIotedgeServices?", "/displayname", "displayName says something else"),
     ("putAuditsConfiguration", "/desiredDiskCacheSizeMB", "above maxSizeMB of this disk"),
     ("putSystemLog", "/targetDiskName", "no such disk"),
-    ("post.*|put.*|patch.*", "/(masterTcpIface|tcpMaster|remoteDev|mcmd)Id", "no such parent"),
+    ("post.*|put.*|patch.*", "/(masterTcpIface|masterSerIface|tcpMaster|serMaster|remoteDev|mcmd)Id",
+     "no such parent"),
+    ("(put|patch)MasterSerIface", "/portValue", "that of another interface"),
+    ("(put|patch)MasterSerIface", "/(frame|char)Interval", "1 to 9"),
     ("(post|put|patch)Mcmds?", "/(fp|st)Func", "1 and 2 are not offered"),
     ("(post|put|patch)Mcmds?", "/(read|write)(Address|Quantity)", "past 65535 or the function's limit"),
     ("(post|put|patch)Mcmds?", "/func", "a limit of the function"),
@@ -301,6 +304,10 @@ class Walk(Suite):
             "patchMasterTcpIface": lambda: ((1,), {"tcpMasterId": 1, "responseTout": 500}),
             "putTcpMaster": lambda: ((1,), {"name": P}),
             "patchTcpMaster": lambda: ((1,), {"name": P}),
+            "putMasterSerIface": lambda: ((1,), {"serMasterId": 1, "portValue": 0}),
+            "patchMasterSerIface": lambda: ((1,), {"serMasterId": 1, "portValue": 0}),
+            "putSerMaster": lambda: ((1,), {"name": "modbus_serial_master"}),
+            "patchSerMaster": lambda: ((1,), {"name": "modbus_serial_master"}),
             "postRemoteDevs": lambda: ((), {"masterTcpIfaceId": 1, "name": self.unique("d"),
                                             "slaveTcpPort": 1000 + next(self.n)}),
             "putRemoteDev": lambda: ((self.spare,), {"masterTcpIfaceId": 1, "name": "spare"}),
@@ -338,6 +345,7 @@ class Walk(Suite):
         ids = {"/users/{id}": self.user, "/roles/{id}": self.role, "/mqtt/{id}": self.mqtt,
                "{groupId}": self.group, "{remoteDevId}": self.device, "{mcmdId}": self.command,
                "{tagId}": self.tag, "{masterTcpIfaceId}": 1, "{tcpMasterId}": 1,
+               "{masterSerIfaceId}": 1, "{serMasterId}": 1,
                "/certificates/{uuid}": self.certificate, "/serials/{id}": 1}
         if op.name in table:
             found = table[op.name]()
