@@ -336,6 +336,118 @@ the_engine_gets_the_running_device(void **state)
     assert_int_equal(iface.timeout_ms, 1000);
 }
 
+/* ---- serial ---- */
+
+static void
+put_serial_dev(uint32_t id, const char *name, uint32_t iface, uint32_t unit)
+{
+    struct remote_dev dev;
+    struct config_key key = config_key_dev(id);
+    assert_int_equal(api_defaults(arena, &remote_dev_desc, &dev), 0);
+    dev.has_remote_dev_id = dev.has_master_ser_iface_id = true;
+    dev.remote_dev_id = id;
+    dev.master_ser_iface_id = iface;
+    dev.name = name;
+    dev.slave_id = unit;
+    assert_int_equal(config_put(arena, txn, &key, &dev), 0);
+}
+
+static void
+serial_devices_have_names_and_places_of_their_own(void **state)
+{
+    struct remote_dev probe = { .has_master_ser_iface_id = true,
+                                .master_ser_iface_id = 2,
+                                .slave_id = 1 };
+    uint32_t id;
+    (void)state;
+    put_plant();
+    put_serial_dev(7, "pump", 2, 1);
+    assert_int_equal(config_dev_named(txn, "pump", &id), STORE_OK);
+    assert_int_equal(id, 1);
+    assert_int_equal(config_ser_dev_named(txn, "pump", &id), STORE_OK);
+    assert_int_equal(id, 7);
+    assert_int_equal(config_ser_dev_named(txn, "valve", &id), STORE_NOT_FOUND);
+    assert_int_equal(config_dev_at(txn, &probe, &id), STORE_OK);
+    assert_int_equal(id, 7);
+    probe.master_ser_iface_id = 1;
+    assert_int_equal(config_dev_at(txn, &probe, &id), STORE_NOT_FOUND);
+}
+
+static void
+a_serial_interface_is_made_once_and_is_no_change(void **state)
+{
+    struct master_ser_iface iface;
+    struct config_key key = config_key_ser_iface(2);
+    (void)state;
+    put_plant();
+    (void)apply();
+    assert_int_equal(config_ensure_ser_master(arena, txn), 0);
+    assert_int_equal(config_ensure_ser_iface(arena, txn, 1), 0);
+    assert_int_equal(touched(), 0);
+    assert_int_equal(config_get(arena, txn, &key, &iface), 0);
+    assert_int_equal(iface.port_value, 1);
+    iface.format = 1;
+    assert_int_equal(config_put(arena, txn, &key, &iface), 0);
+    assert_int_equal(touched(), 1);
+    assert_int_equal(config_ensure_ser_iface(arena, txn, 1), 0); /* told again */
+    assert_int_equal(config_get(arena, txn, &key, &iface), 0);
+    assert_int_equal(iface.format, 1);
+}
+
+static void
+the_engine_gets_a_serial_interface_with_its_port(void **state)
+{
+    struct mb_port_config port;
+    struct mb_dev_config dev;
+    struct serial_port known = {
+        .port_value = 1,
+        .device = "/dev/ttyM1",
+        .settings = { .baud_rate = 19200, .data_bits = 8, .stop_half_bits = 2 }
+    };
+    (void)state;
+    put_plant();
+    assert_int_equal(config_ensure_ser_master(arena, txn), 0);
+    assert_int_equal(config_ensure_ser_iface(arena, txn, 1), 0);
+    put_serial_dev(7, "drive", 2, 9);
+    (void)apply();
+    assert_int_equal(config_load_port(arena, txn, 1, NULL, &port), STORE_NOT_FOUND);
+    assert_int_equal(config_load_port(arena, txn, 2, &known, &port), 0);
+    assert_string_equal(port.iface.provider, "modbus_serial_master");
+    assert_string_equal(port.line.device, "/dev/ttyM1");
+    assert_int_equal(port.line.settings.baud_rate, 19200);
+    assert_int_equal(config_load_port(arena, txn, 2, NULL, &port), 0);
+    assert_string_equal(port.line.device, ""); /* the port is gone, the interface stays */
+    assert_int_equal(config_load_dev(arena, txn, 7, &dev), 0);
+    assert_int_equal(dev.port_id, 2);
+    assert_int_equal(dev.unit, 9);
+}
+
+/* As it was written before there were serial devices. */
+static void
+an_old_record_of_a_device_is_that_of_a_tcp_device(void **state)
+{
+    static const char old[] =
+        "{\"remoteDevId\":5,\"masterTcpIfaceId\":1,\"name\":\"old\",\"enable\":1,\"slaveId\":3,"
+        "\"slaveIpaddr\":\"10.0.0.9\",\"slaveTcpPort\":502,\"enableConcurrentTransaction\":0,"
+        "\"numberMaxOfTransaction\":8}";
+    struct config_key key = config_key_dev(5);
+    struct mb_dev_config dev;
+    struct buf b;
+    uint64_t n;
+    (void)state;
+    put_plant();
+    assert_int_equal(store_put(txn, DB_DEV, key.bytes, key.size, old, sizeof(old) - 1), 0);
+    assert_int_equal(store_put(txn, DB_DEV_RUN, key.bytes, key.size, old, sizeof(old) - 1), 0);
+    assert_int_equal(config_load_dev(arena, txn, 5, &dev), 0);
+    assert_int_equal(dev.port_id, 0);
+    assert_string_equal(dev.addr, "10.0.0.9");
+    buf_init(&b, 1 << 20);
+    assert_int_equal(config_write_all(txn, KIND_DEV, &b, &n), 0);
+    buf_putc(&b, '\0');
+    assert_non_null(strstr(b.data, "\"masterTcpIfaceId\":1,\"name\":\"old\""));
+    buf_done(&b);
+}
+
 static void
 nobody(void *arg)
 {
@@ -399,6 +511,10 @@ main(void)
         T(records_are_shown_with_what_is_below_them),
         T(the_engine_gets_the_running_device),
         T(a_device_that_cannot_be_read_holds_up_no_other),
+        T(serial_devices_have_names_and_places_of_their_own),
+        T(a_serial_interface_is_made_once_and_is_no_change),
+        T(the_engine_gets_a_serial_interface_with_its_port),
+        T(an_old_record_of_a_device_is_that_of_a_tcp_device),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);
