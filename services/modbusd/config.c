@@ -100,6 +100,7 @@ kind_of(const struct config_key *key)
     };
     static const struct record_kind tcp_iface = { &master_tcp_iface_desc, "remoteDevs" };
     static const struct record_kind tcp_master = { &tcp_master_desc, "masterTcpIfaces" };
+    static const struct record_kind params = { &master_param_desc, NULL };
     static const struct record_kind ser_iface = { &master_ser_iface_desc, "remoteDevs" };
     static const struct record_kind ser_master = { &ser_master_desc, "masterSerIfaces" };
     if (key->kind != KIND_ONE)
@@ -109,6 +110,8 @@ kind_of(const struct config_key *key)
         return &tcp_iface;
     case ONE_MASTER:
         return &tcp_master;
+    case ONE_PARAMS:
+        return &params;
     case ONE_SER_MASTER:
         return &ser_master;
     default:
@@ -531,35 +534,6 @@ config_del_all(struct store_txn *txn, enum config_kind kind)
     return 0;
 }
 
-int
-config_ensure_defaults(struct api_arena *a, struct store_txn *txn)
-{
-    const void *value;
-    size_t size;
-    struct config_key key = config_key_one(ONE_IFACE);
-    int r = store_get(txn, DB_ONE, key.bytes, key.size, &value, &size);
-    if (r != STORE_NOT_FOUND)
-        return r;
-    struct master_tcp_iface iface;
-    struct tcp_master master;
-    r = api_defaults(a, &master_tcp_iface_desc, &iface);
-    if (r == 0)
-        r = api_defaults(a, &tcp_master_desc, &master);
-    if (r != 0)
-        return r;
-    iface.has_master_tcp_iface_id = true;
-    iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
-    iface.tcp_master_id = MODBUSD_MASTER_ID;
-    master.has_tcp_master_id = master.has_config_id = true;
-    master.tcp_master_id = MODBUSD_MASTER_ID;
-    master.config_id = MODBUSD_CONFIG_ID;
-    r = config_put(a, txn, &key, &iface);
-    struct config_key master_key = config_key_one(ONE_MASTER);
-    if (r == 0)
-        r = config_put(a, txn, &master_key, &master);
-    return r < 0 ? r : config_apply(txn, NULL, NULL);
-}
-
 /* ---- apply and undo ---- */
 
 int
@@ -608,6 +582,107 @@ config_ensure(struct api_arena *a, struct store_txn *txn, const struct config_ke
     touched_key(key, touched);
     r = store_del(txn, DB_TOUCHED, touched, 1u + key->size);
     return r < 0 ? r : 0;
+}
+
+/* ---- single records ---- */
+
+union one {
+    struct master_tcp_iface iface;
+    struct tcp_master master;
+    struct master_param params;
+    struct ser_master ser_master;
+    struct master_ser_iface ser_iface;
+};
+
+static int
+default_one(struct api_arena *a, uint32_t which, union one *ret_one)
+{
+    struct config_key key = config_key_one(which);
+    int r = api_defaults(a, desc_of(&key), ret_one);
+    if (r < 0)
+        return r;
+    switch (which) {
+    case ONE_IFACE:
+        ret_one->iface.has_master_tcp_iface_id = true;
+        ret_one->iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
+        ret_one->iface.tcp_master_id = MODBUSD_MASTER_ID;
+        break;
+    case ONE_MASTER:
+        ret_one->master.has_tcp_master_id = ret_one->master.has_config_id = true;
+        ret_one->master.tcp_master_id = MODBUSD_MASTER_ID;
+        ret_one->master.config_id = MODBUSD_CONFIG_ID;
+        break;
+    case ONE_PARAMS:
+        ret_one->params.has_master_param_id = ret_one->params.has_config_id = true;
+        ret_one->params.master_param_id = MODBUSD_PARAMS_ID;
+        ret_one->params.config_id = MODBUSD_CONFIG_ID;
+        break;
+    case ONE_SER_MASTER:
+        ret_one->ser_master.has_ser_master_id = ret_one->ser_master.has_config_id = true;
+        ret_one->ser_master.ser_master_id = MODBUSD_MASTER_ID;
+        ret_one->ser_master.config_id = MODBUSD_CONFIG_ID;
+        break;
+    default:
+        ret_one->ser_iface.has_master_ser_iface_id = true;
+        ret_one->ser_iface.master_ser_iface_id = which - ONE_SER_IFACES;
+        ret_one->ser_iface.ser_master_id = MODBUSD_MASTER_ID;
+        ret_one->ser_iface.port_value = which - ONE_SER_IFACES - 1;
+        break;
+    }
+    return 0;
+}
+
+static int
+ensure_one(struct api_arena *a, struct store_txn *txn, uint32_t which)
+{
+    union one one;
+    struct config_key key = config_key_one(which);
+    int r = default_one(a, which, &one);
+    return r < 0 ? r : config_ensure(a, txn, &key, &one);
+}
+
+int
+config_ensure_defaults(struct api_arena *a, struct store_txn *txn)
+{
+    int r = ensure_one(a, txn, ONE_IFACE);
+    if (r == 0)
+        r = ensure_one(a, txn, ONE_MASTER);
+    if (r == 0)
+        r = ensure_one(a, txn, ONE_PARAMS);
+    return r == 0 ? ensure_one(a, txn, ONE_SER_MASTER) : r;
+}
+
+int
+config_ensure_ser_iface(struct api_arena *a, struct store_txn *txn, uint32_t port_value)
+{
+    return ensure_one(a, txn, ONE_SER_IFACES + port_value + 1);
+}
+
+/* One that is there. */
+static int
+reset_one(struct api_arena *a, struct store_txn *txn, uint32_t which)
+{
+    union one one;
+    const void *value;
+    size_t size;
+    struct config_key key = config_key_one(which);
+    int r = store_get(txn, DB_ONE, key.bytes, key.size, &value, &size);
+    if (r != STORE_OK)
+        return r < 0 ? r : 0;
+    r = default_one(a, which, &one);
+    return r < 0 ? r : config_put(a, txn, &key, &one);
+}
+
+int
+config_reset(struct api_arena *a, struct store_txn *txn)
+{
+    static const uint32_t ones[] = { ONE_IFACE, ONE_MASTER, ONE_PARAMS, ONE_SER_MASTER };
+    int r = config_del_all(txn, KIND_DEV);
+    for (size_t i = 0; i < ARRAY_LEN(ones) && r == 0; i++)
+        r = reset_one(a, txn, ones[i]);
+    for (uint32_t id = 1; id <= SERIAL_PORTS_MAX && r == 0; id++)
+        r = reset_one(a, txn, ONE_SER_IFACES + id);
+    return r;
 }
 
 static int
@@ -930,13 +1005,13 @@ config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
     };
 }
 
-/* Number of running records of 'kind' below the device. */
+/* Number of records below the device, in the table 'db' of their kind. */
 static int
-count_below(struct store_txn *txn, const struct config_key *dev, uint8_t kind, size_t *ret_n)
+count_below(struct store_txn *txn, const struct config_key *dev, unsigned db, size_t *ret_n)
 {
     struct store_iter it;
     size_t n = 0;
-    int r = store_iter_init(&it, txn, DB_ONE_RUN + kind, dev->bytes, dev->size, false);
+    int r = store_iter_init(&it, txn, db, dev->bytes, dev->size, false);
     if (r < 0)
         return r;
     while ((r = store_iter_next(&it)) == STORE_OK && it.key_size >= dev->size &&
@@ -984,14 +1059,38 @@ load_tags(struct api_arena *a, struct store_iter *it, bool *more, struct mb_cmd_
     return 0;
 }
 
+int
+config_keys_below(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+                  enum config_kind kind, struct config_key **ret_keys, size_t *ret_n)
+{
+    struct store_iter it;
+    size_t n, at = 0;
+    int r = count_below(txn, key, DB_ONE + kind, &n);
+    struct config_key *keys = r == 0 ? api_arena_alloc(a, (n + 1) * sizeof(*keys)) : NULL;
+    if (!keys)
+        return r < 0 ? r : -ENOMEM;
+    r = store_iter_init(&it, txn, DB_ONE + kind, key->bytes, key->size, false);
+    if (r < 0)
+        return r;
+    while (at < n && (r = store_iter_next(&it)) == STORE_OK)
+        if ((r = key_from_bytes((uint8_t)kind, it.key, it.key_size, &keys[at++])) < 0)
+            break;
+    store_iter_done(&it);
+    if (r < 0)
+        return r;
+    *ret_keys = keys;
+    *ret_n = at;
+    return 0;
+}
+
 static int
 load_cmds(struct api_arena *a, struct store_txn *txn, const struct config_key *dev,
           struct mb_dev_config *ret_dev)
 {
     size_t n_cmds, n_tags;
-    int r = count_below(txn, dev, KIND_CMD, &n_cmds);
+    int r = count_below(txn, dev, DB_CMD_RUN, &n_cmds);
     if (r == 0)
-        r = count_below(txn, dev, KIND_TAG, &n_tags);
+        r = count_below(txn, dev, DB_TAG_RUN, &n_tags);
     if (r != 0)
         return r;
     struct mb_cmd_config *cmds = api_arena_alloc(a, (n_cmds + 1) * sizeof(*cmds));
@@ -1101,36 +1200,6 @@ config_get_ports(struct store_txn *txn, struct serial_port ret_ports[SERIAL_PORT
 }
 
 int
-config_ensure_ser_iface(struct api_arena *a, struct store_txn *txn, uint32_t port_value)
-{
-    struct master_ser_iface iface;
-    uint32_t id = port_value + 1;
-    struct config_key key = config_key_ser_iface(id);
-    int r = api_defaults(a, &master_ser_iface_desc, &iface);
-    if (r < 0)
-        return r;
-    iface.has_master_ser_iface_id = true;
-    iface.master_ser_iface_id = id;
-    iface.ser_master_id = MODBUSD_MASTER_ID;
-    iface.port_value = port_value;
-    return config_ensure(a, txn, &key, &iface);
-}
-
-int
-config_ensure_ser_master(struct api_arena *a, struct store_txn *txn)
-{
-    struct ser_master master;
-    struct config_key key = config_key_one(ONE_SER_MASTER);
-    int r = api_defaults(a, &ser_master_desc, &master);
-    if (r < 0)
-        return r;
-    master.has_ser_master_id = master.has_config_id = true;
-    master.ser_master_id = MODBUSD_MASTER_ID;
-    master.config_id = MODBUSD_CONFIG_ID;
-    return config_ensure(a, txn, &key, &master);
-}
-
-int
 config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
                  const struct serial_port *port, struct mb_port_config *ret_port)
 {
@@ -1161,4 +1230,13 @@ config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
                        port->device); /* the same size */
     }
     return str_copy(ret_port->iface.provider, sizeof(ret_port->iface.provider), master.name);
+}
+
+int
+config_load_params(struct api_arena *a, struct store_txn *txn, struct master_param *ret_params)
+{
+    struct config_key key = config_key_one(ONE_PARAMS);
+    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_param_desc,
+                          ret_params);
+    return r == STORE_NOT_FOUND ? -EPROTO : r;
 }

@@ -51,7 +51,13 @@ extern const char *const config_dbs[N_DBS];
 
 enum config_kind { KIND_ONE, KIND_DEV, KIND_CMD, KIND_TAG };
 /* Serial interfaces follow: ONE_SER_IFACES and their number, 1..SERIAL_PORTS_MAX. */
-enum { ONE_IFACE = 1, ONE_MASTER = 2, ONE_SER_MASTER = 0x80, ONE_SER_IFACES = 0x100 };
+enum {
+    ONE_IFACE = 1,
+    ONE_MASTER = 2,
+    ONE_PARAMS = 10,
+    ONE_SER_MASTER = 0x80,
+    ONE_SER_IFACES = 0x100
+};
 
 struct config_key {
     uint8_t kind; /* enum config_kind */
@@ -91,11 +97,19 @@ int config_put(struct api_arena *a, struct store_txn *txn, const struct config_k
                const void *record);
 /* Removes the record and everything below it. */
 int config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key);
+/*
+ * Keys of the staged records of 'kind' below 'key', in order, in memory of
+ * 'a': for a walk during which the table is written.
+ */
+int config_keys_below(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
+                      enum config_kind kind, struct config_key **ret_keys, size_t *ret_n);
 /* Removes all of this kind, and what is below. */
 int config_del_all(struct store_txn *txn, enum config_kind kind);
 
-/* Interface and master exist from the first start on. */
+/* The single records exist from the start on that first knew them. */
 int config_ensure_defaults(struct api_arena *a, struct store_txn *txn);
+/* Stages what the first start made: no devices, all settings at their defaults. */
+int config_reset(struct api_arena *a, struct store_txn *txn);
 
 /* Makes 'record' exist, staged and running alike, if there is none at 'key'. */
 int config_ensure(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
@@ -124,8 +138,7 @@ int config_put_ports(struct store_txn *txn, const char *json, size_t n);
 /* None, as long as iod has told nothing. -EPROTO: what is stored cannot be read. */
 int config_get_ports(struct store_txn *txn, struct serial_port ret_ports[SERIAL_PORTS_MAX],
                      size_t *ret_n);
-/* The serial master exists from the first start on, an interface since its port is known. */
-int config_ensure_ser_master(struct api_arena *a, struct store_txn *txn);
+/* A serial interface exists since its port is known. */
 int config_ensure_ser_iface(struct api_arena *a, struct store_txn *txn, uint32_t port_value);
 
 /* ---- as the engine wants it ---- */
@@ -139,5 +152,8 @@ int config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
                     struct mb_dev_config *ret_dev);
 int config_load_iface(struct api_arena *a, struct store_txn *txn,
                       struct mb_iface_config *ret_iface);
+/* The parameters in force. */
+int config_load_params(struct api_arena *a, struct store_txn *txn,
+                       struct master_param *ret_params);
 
 #endif

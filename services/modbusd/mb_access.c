@@ -313,6 +313,18 @@ mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
 /* ---- looking at it ---- */
 
 void
+mb_engine_begin(struct mb_engine *e)
+{
+    e->start_us = clock_mono_us();
+}
+
+bool
+mb_engine_is_delayed(const struct mb_engine *e)
+{
+    return clock_mono_us() < e->start_us + e->iface.initial_delay_ms * 1000ull;
+}
+
+void
 mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats)
 {
     struct mb_engine_stats s = { .conn = e->conn,

@@ -151,6 +151,11 @@ int mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
 /* Takes NULL. Direct requests under way end as MB_DIRECT_GONE. */
 void mb_engine_free(struct mb_engine *e);
 
+/* The initial delay begins now, for devices that are set from now on. */
+void mb_engine_begin(struct mb_engine *e);
+/* Is the initial delay not over yet? */
+bool mb_engine_is_delayed(const struct mb_engine *e);
+
 /* That of all TCP devices. Takes effect for the next requests; no connection is touched. */
 void mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg);
 /*

@@ -15,7 +15,12 @@
 #include "services/modbusd/mb_engine.h"
 
 /* The one TCP master and its one interface; the one serial master has the same number. */
-enum { MODBUSD_MASTER_ID = 1, MODBUSD_IFACE_ID = 1, MODBUSD_CONFIG_ID = 1 };
+enum {
+    MODBUSD_MASTER_ID = 1,
+    MODBUSD_IFACE_ID = 1,
+    MODBUSD_CONFIG_ID = 1,
+    MODBUSD_PARAMS_ID = 1,
+};
 /* Limits of this implementation. */
 enum {
     MODBUSD_DEVS_MAX = 1000,
@@ -36,6 +41,10 @@ struct modbusd {
     uint32_t *stale;
     size_t n_stale, cap_stale;
     bool iface_stale;
+    bool load_failed; /* what was applied could not be taken over; it is tried again */
+    bool tcp_off, ser_off; /* by the master parameters */
+    bool stopped;     /* by control/daemon/stop */
+    bool restarting;  /* started again as soon as it has stopped */
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
     struct events *events;
@@ -63,6 +72,16 @@ int modbusd_load_ports(struct modbusd *d, struct store_txn *txn);
 
 /* Reads the whole running configuration into the engine; 0 or -errno. */
 int modbusd_load(struct modbusd *d);
+/*
+ * All devices are handed to the engine again, by modbusd_reload: what they
+ * are to do has changed. 0 or -errno.
+ */
+int modbusd_all_stale(struct modbusd *d, struct store_txn *txn);
+/*
+ * For api_after_commit, with a struct apply_waiter from api_alloc that has its
+ * call: begins to hand over what is stale; the call is answered when that is done.
+ */
+void modbusd_reload(void *self, void *waiter);
 /* Sets the level kept in the store; 0 or -errno. */
 int modbusd_load_log_level(struct modbusd *d);
 

@@ -4,7 +4,8 @@ modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb
                   mb_device.c mb_access.c mb_fault.c mb_health.c $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
-                  op_tags.c op_control.c op_operate.c op_ser.c ports.c)
+                  op_tags.c op_control.c op_operate.c op_ser.c ports.c \
+                  op_params.c op_daemon.c op_clone.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 

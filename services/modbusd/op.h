@@ -27,11 +27,22 @@ enum api_status op_reply_all(struct api_call *call, enum config_kind kind);
 /* The records that a POST made: one as an object, a list as a list. */
 enum api_status op_reply_added(struct api_call *call, const struct config_key *keys, size_t n);
 
-/* Refuses slaveId 0 for a device that has commands that read; 'i' as for op_pointer. */
-enum api_status op_check_only_writes(struct api_call *call, struct store_txn *txn, size_t i,
-                                     uint32_t dev);
+/* Refuses slaveId 0 for a device that has commands that read; 'at' as for op_save_dev. */
+enum api_status op_check_only_writes(struct api_call *call, struct store_txn *txn,
+                                     const char *at, uint32_t dev);
 /* How a device does, in the words of the API. */
 const char *op_status_text(bool known, enum mb_status status);
+/* {"data":[<a single record of this kind>],"count":1}. */
+enum api_status op_reply_as_list(struct api_call *call, uint32_t which);
+/* Appends the staged tree of the masters (ModbusConfigTree); 0 or -errno. */
+int op_write_tree(struct store_txn *txn, struct buf *b);
+
+/*
+ * Checks and stages a device at 'key', whose number it gets; 'at': JSON
+ * pointer to the object in the body whose members it was made of.
+ */
+enum api_status op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
+                            const struct config_key *key, struct remote_dev dev);
 
 /* Rules of a tag in its command; 'i' and the body as for op_pointer. */
 enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,

@@ -76,6 +76,7 @@ load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
         log_err("modbusd: device left out, its configuration cannot be read id=%u", dev);
         return 0;
     }
+    cfg.enable = cfg.enable && !d->stopped && !(cfg.port_id ? d->ser_off : d->tcp_off);
     if (r == 0)
         r = mb_engine_set_device(d->engine, &cfg);
     if (r == -ENODEV) {
@@ -83,6 +84,23 @@ load_device(struct modbusd *d, struct store_txn *txn, uint32_t dev)
         return 0;
     }
     return r;
+}
+
+static int
+load_params(struct modbusd *d, struct api_arena *a, struct store_txn *txn)
+{
+    struct master_param params;
+    int r = config_load_params(a, txn, &params);
+    if (r == -EPROTO) {
+        log_err("modbusd: the master parameters cannot be read");
+        return 0;
+    }
+    bool tcp_off = params.enable_tcp_masters == 0, ser_off = params.enable_ser_masters == 0;
+    if (r < 0 || (tcp_off == d->tcp_off && ser_off == d->ser_off))
+        return r;
+    d->tcp_off = tcp_off;
+    d->ser_off = ser_off;
+    return modbusd_all_stale(d, txn);
 }
 
 static int
@@ -97,7 +115,9 @@ load_iface(struct modbusd *d, struct store_txn *txn)
     }
     if (r == 0)
         mb_engine_set_iface(d->engine, &iface);
-    return r == 0 ? modbusd_load_ports(d, txn) : r;
+    if (r == 0)
+        r = modbusd_load_ports(d, txn);
+    return r == 0 ? load_params(d, a, txn) : r;
 }
 
 /* Hands over what is stale until the time is up; the last first. */
@@ -139,15 +159,33 @@ finish_waiters(struct modbusd *d, int r)
     }
 }
 
+/* All devices are asleep: the second half of a restart. */
+static int
+begin_again(struct modbusd *d)
+{
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    int r = store_read(d->svc->store, &txn);
+    if (r == 0)
+        r = modbusd_all_stale(d, txn);
+    if (r < 0)
+        return r;
+    d->restarting = d->stopped = false;
+    mb_engine_begin(d->engine);
+    return 0;
+}
+
 static void
 on_reload(void *arg)
 {
     struct modbusd *d = arg;
     int r = load_stale(d, clock_mono_us() + RELOAD_SLICE_US);
+    if (r == 0 && d->n_stale == 0 && d->restarting)
+        r = begin_again(d);
     bool done = r < 0 || (d->n_stale == 0 && !d->iface_stale);
     int told = mb_engine_publish_changes(d->engine, done);
     r = r < 0 ? r : told;
     uint64_t next = done ? 0 : clock_mono_us();
+    d->load_failed = r < 0;
     if (r < 0) {
         /* The configuration is stored; what is missing follows with the next try. */
         log_err("modbusd: cannot take over the configuration error=%s", strerror(-r));
@@ -159,8 +197,8 @@ on_reload(void *arg)
         finish_waiters(d, r);
 }
 
-static int
-add_all(struct modbusd *d, struct store_txn *txn)
+int
+modbusd_all_stale(struct modbusd *d, struct store_txn *txn)
 {
     struct store_iter it;
     int r = store_iter_init(&it, txn, DB_DEV_RUN, NULL, 0, false);
@@ -170,7 +208,10 @@ add_all(struct modbusd *d, struct store_txn *txn)
         if (it.key_size != 4 || (r = add_stale(d, get_u32(it.key))) < 0)
             break;
     store_iter_done(&it);
-    return r < 0 ? r : 0;
+    if (r < 0)
+        return r;
+    sort_stale(d);
+    return 0;
 }
 
 int
@@ -184,9 +225,7 @@ modbusd_load(struct modbusd *d)
         return r;
     r = config_ensure_defaults(a, txn);
     if (r == 0)
-        r = config_ensure_ser_master(a, txn);
-    if (r == 0)
-        r = add_all(d, txn);
+        r = modbusd_all_stale(d, txn);
     if (r < 0) {
         store_abort(txn);
         return r;
@@ -200,11 +239,11 @@ modbusd_load(struct modbusd *d)
 
 /* ---- apply and undo ---- */
 
-static void
-after_apply(void *self, void *arg)
+void
+modbusd_reload(void *self, void *waiter)
 {
     struct modbusd *d = self;
-    struct apply_waiter *w = arg;
+    struct apply_waiter *w = waiter;
     sort_stale(d);
     api_hold(w->call);
     w->next = d->waiters;
@@ -228,7 +267,7 @@ modbusd_apply_master_config(struct modbusd *self, struct api_call *call)
     int r = config_apply(txn, add_stale, self);
     if (r < 0)
         return op_store_error(call, r);
-    api_after_commit(call, after_apply, w);
+    api_after_commit(call, modbusd_reload, w);
     return API_OK;
 }
 

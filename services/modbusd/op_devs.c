@@ -4,45 +4,51 @@
 #include "services/modbusd/op.h"
 #include "libcommon/banned.h"
 
-static enum api_status
-no_parent(struct api_call *call, size_t i, const char *member)
+static const char *
+below(struct api_call *call, const char *at, const char *member)
 {
-    return api_fail(call, API_INVALID, op_pointer(call, i, member),
-                    "Parent's data should exist");
+    const char *text = api_printf(call, "%s/%s", at, member);
+    return text ? text : "";
 }
 
 static enum api_status
-check_tcp(struct api_call *call, size_t i, const struct remote_dev *dev)
+no_parent(struct api_call *call, const char *at, const char *member)
+{
+    return api_fail(call, API_INVALID, below(call, at, member), "Parent's data should exist");
+}
+
+static enum api_status
+check_tcp(struct api_call *call, const char *at, const struct remote_dev *dev)
 {
     struct mb_address address;
     if (!dev->has_master_tcp_iface_id || dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
-        return no_parent(call, i, "masterTcpIfaceId");
+        return no_parent(call, at, "masterTcpIfaceId");
     if (mb_address_parse(dev->slave_ipaddr, (uint16_t)dev->slave_tcp_port, &address) < 0)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveIpaddr"),
+        return api_fail(call, API_INVALID, below(call, at, "slaveIpaddr"),
                         "Input value failed: slaveIpaddr must be an IPv4 or IPv6 address");
     return API_OK;
 }
 
 static enum api_status
-check_serial(struct api_call *call, struct store_txn *txn, size_t i,
+check_serial(struct api_call *call, struct store_txn *txn, const char *at,
              const struct remote_dev *dev, uint32_t id)
 {
     struct master_ser_iface iface;
     struct config_key key = config_key_ser_iface((uint32_t)dev->master_ser_iface_id);
     if (dev->has_master_tcp_iface_id)
         return api_fail(
-            call, API_INVALID, op_pointer(call, i, "masterSerIfaceId"),
+            call, API_INVALID, below(call, at, "masterSerIfaceId"),
             "Input value failed: a device has masterTcpIfaceId or masterSerIfaceId");
     if (dev->master_ser_iface_id < 1 || dev->master_ser_iface_id > SERIAL_PORTS_MAX)
-        return no_parent(call, i, "masterSerIfaceId");
+        return no_parent(call, at, "masterSerIfaceId");
     int r = config_get(api_call_arena(call), txn, &key, &iface);
     if (r != 0)
-        return r < 0 ? op_store_error(call, r) : no_parent(call, i, "masterSerIfaceId");
+        return r < 0 ? op_store_error(call, r) : no_parent(call, at, "masterSerIfaceId");
     if (dev->enable_concurrent_transaction)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "enableConcurrentTransaction"),
+        return api_fail(call, API_INVALID, below(call, at, "enableConcurrentTransaction"),
                         "Input value failed: enableConcurrentTransaction must be 0 on a serial "
                         "line");
-    return dev->slave_id == 0 ? op_check_only_writes(call, txn, i, id) : API_OK;
+    return dev->slave_id == 0 ? op_check_only_writes(call, txn, at, id) : API_OK;
 }
 
 /* A device stays where it is: its parent is part of what it is. */
@@ -62,13 +68,13 @@ check_parent(struct api_call *call, const struct remote_dev *old, const struct r
 
 /* Rules a schema cannot say; 'id' is the device's own number. */
 static enum api_status
-check(struct api_call *call, struct store_txn *txn, size_t i, const struct remote_dev *dev,
-      uint32_t id)
+check(struct api_call *call, struct store_txn *txn, const char *at,
+      const struct remote_dev *dev, uint32_t id)
 {
     uint32_t other;
     bool serial = dev->has_master_ser_iface_id;
     enum api_status status =
-        serial ? check_serial(call, txn, i, dev, id) : check_tcp(call, i, dev);
+        serial ? check_serial(call, txn, at, dev, id) : check_tcp(call, at, dev);
     if (status != API_OK)
         return status;
     int r = serial ? config_ser_dev_named(txn, dev->name, &other)
@@ -76,22 +82,22 @@ check(struct api_call *call, struct store_txn *txn, size_t i, const struct remot
     if (r < 0)
         return op_store_error(call, r);
     if (r == STORE_OK && other != id)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "name"), "name exists already");
+        return api_fail(call, API_INVALID, below(call, at, "name"), "name exists already");
     r = config_dev_at(txn, dev, &other);
     if (r < 0)
         return op_store_error(call, r);
     if (r == STORE_OK && other != id)
-        return api_fail(call, API_INVALID, op_pointer(call, i, "slaveId"),
+        return api_fail(call, API_INVALID, below(call, at, "slaveId"),
                         "slaveId exists already");
     return API_OK;
 }
 
-static enum api_status
-save(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
-     struct remote_dev dev)
+enum api_status
+op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
+            const struct config_key *key, struct remote_dev dev)
 {
     uint32_t id = config_key_id(key);
-    enum api_status status = check(call, txn, i, &dev, id);
+    enum api_status status = check(call, txn, at, &dev, id);
     if (status != API_OK)
         return status;
     dev.has_remote_dev_id = true;
@@ -124,7 +130,7 @@ modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
         if (r != 0)
             return op_store_error(call, r);
         keys[i] = config_key_dev(id);
-        status = save(call, txn, i, &keys[i], body[i]);
+        status = op_save_dev(call, txn, op_pointer(call, i, NULL), &keys[i], body[i]);
     }
     return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
@@ -165,7 +171,7 @@ modbusd_put_remote_dev(struct modbusd *self, struct api_call *call,
         return r < 0 ? op_store_error(call, r) : op_not_found(call);
     enum api_status status = check_parent(call, &old, body);
     if (status == API_OK)
-        status = save(call, txn, 0, &key, *body);
+        status = op_save_dev(call, txn, "", &key, *body);
     return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
@@ -187,7 +193,7 @@ modbusd_patch_remote_dev(struct modbusd *self, struct api_call *call,
     if (status == API_OK)
         status = check_parent(call, &old, &dev);
     if (status == API_OK)
-        status = save(call, txn, 0, &key, dev);
+        status = op_save_dev(call, txn, "", &key, dev);
     return status == API_OK ? op_reply_one(call, &key) : status;
 }
 

@@ -2,8 +2,8 @@
 #include "services/modbusd/op.h"
 #include "libcommon/banned.h"
 
-static enum api_status
-reply_list(struct api_call *call, uint32_t which)
+enum api_status
+op_reply_as_list(struct api_call *call, uint32_t which)
 {
     struct store_txn *txn = api_view(call);
     if (!txn)
@@ -37,7 +37,7 @@ enum api_status
 modbusd_get_master_tcp_ifaces(struct modbusd *self, struct api_call *call)
 {
     (void)self;
-    return reply_list(call, ONE_IFACE);
+    return op_reply_as_list(call, ONE_IFACE);
 }
 
 enum api_status
@@ -97,7 +97,7 @@ enum api_status
 modbusd_get_tcp_masters(struct modbusd *self, struct api_call *call)
 {
     (void)self;
-    return reply_list(call, ONE_MASTER);
+    return op_reply_as_list(call, ONE_MASTER);
 }
 
 enum api_status

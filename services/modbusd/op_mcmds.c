@@ -102,7 +102,8 @@ check_broadcast(struct api_call *call, struct store_txn *txn, size_t i, uint32_t
 }
 
 enum api_status
-op_check_only_writes(struct api_call *call, struct store_txn *txn, size_t i, uint32_t dev)
+op_check_only_writes(struct api_call *call, struct store_txn *txn, const char *at,
+                     uint32_t dev)
 {
     struct store_iter it;
     struct config_key key = config_key_dev(dev);
@@ -121,8 +122,10 @@ op_check_only_writes(struct api_call *call, struct store_txn *txn, size_t i, uin
     store_iter_done(&it);
     if (r < 0)
         return op_store_error(call, r);
-    return reads ? wrong(call, i, "slaveId", "0 is all units, for commands that only write")
-                 : API_OK;
+    if (!reads)
+        return API_OK;
+    return api_fail(call, API_INVALID, api_printf(call, "%s/slaveId", at),
+                    "Input value failed: slaveId 0 is all units, for commands that only write");
 }
 
 static enum api_status

@@ -1,0 +1,111 @@
+/* Starting and stopping the protocol while the service goes on, and its factory settings. */
+#include <string.h>
+
+#include "services/modbusd/op.h"
+#include "libcommon/banned.h"
+
+/* ---- start, stop, restart ---- */
+
+/* All devices are set again, after 'then' has said what they are to do. */
+static enum api_status
+set_all(struct modbusd *d, struct api_call *call, void (*then)(void *self, void *arg))
+{
+    struct apply_waiter *w = api_alloc(call, sizeof(*w));
+    struct store_txn *txn = api_txn(call);
+    if (!txn || !w)
+        return API_INTERNAL;
+    w->call = call;
+    int r = modbusd_all_stale(d, txn);
+    if (r < 0)
+        return op_store_error(call, r);
+    api_after_commit(call, then, w);
+    return API_OK;
+}
+
+static void
+start(void *self, void *waiter)
+{
+    struct modbusd *d = self;
+    d->stopped = d->restarting = false;
+    mb_engine_begin(d->engine);
+    modbusd_reload(d, waiter);
+}
+
+static void
+stop(void *self, void *waiter)
+{
+    struct modbusd *d = self;
+    d->stopped = true;
+    d->restarting = false;
+    modbusd_reload(d, waiter);
+}
+
+static void
+restart(void *self, void *waiter)
+{
+    struct modbusd *d = self;
+    d->stopped = d->restarting = true;
+    modbusd_reload(d, waiter);
+}
+
+enum api_status
+modbusd_start_master(struct modbusd *self, struct api_call *call)
+{
+    return self->stopped ? set_all(self, call, start) : API_OK;
+}
+
+enum api_status
+modbusd_stop_master(struct modbusd *self, struct api_call *call)
+{
+    return set_all(self, call, stop);
+}
+
+enum api_status
+modbusd_restart_master(struct modbusd *self, struct api_call *call)
+{
+    return set_all(self, call, restart);
+}
+
+/* ---- factory settings ---- */
+
+enum api_status
+modbusd_reset_master_config(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_reset(api_call_arena(call), txn);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+/* ---- what it does ---- */
+
+static int64_t
+status_of(const struct modbusd *d, bool off)
+{
+    if (d->load_failed)
+        return SERVICE_INSTANCE_SERVICE_STATUS_ERROR;
+    if (d->restarting)
+        return SERVICE_INSTANCE_SERVICE_STATUS_RESTARTING;
+    if (d->stopped)
+        return d->n_stale > 0 ? SERVICE_INSTANCE_SERVICE_STATUS_SHUTTING_DOWN
+                              : SERVICE_INSTANCE_SERVICE_STATUS_PAUSED;
+    if (off)
+        return SERVICE_INSTANCE_SERVICE_STATUS_NOT_INITIALIZED;
+    return mb_engine_is_delayed(d->engine) ? SERVICE_INSTANCE_SERVICE_STATUS_INITIALIZING
+                                           : SERVICE_INSTANCE_SERVICE_STATUS_RUNNING;
+}
+
+enum api_status
+modbusd_get_master_service_info(struct modbusd *self, struct api_call *call,
+                                struct service_info *reply)
+{
+    (void)call;
+    struct service_instance *tcp = &reply->service_info[0];
+    tcp->has_tcp_master_id = true;
+    tcp->tcp_master_id = MODBUSD_MASTER_ID;
+    tcp->service_status = status_of(self, self->tcp_off);
+    reply->n_service_info = 1;
+    return API_OK;
+}
