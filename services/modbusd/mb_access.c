@@ -316,12 +316,14 @@ void
 mb_engine_begin(struct mb_engine *e)
 {
     e->start_us = clock_mono_us();
+    e->start_requests = e->conn.requests;
 }
 
 bool
 mb_engine_is_delayed(const struct mb_engine *e)
 {
-    return clock_mono_us() < e->start_us + e->iface.initial_delay_ms * 1000ull;
+    return e->conn.requests == e->start_requests &&
+           clock_mono_us() < e->start_us + e->iface.initial_delay_ms * 1000ull;
 }
 
 void

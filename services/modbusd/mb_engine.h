@@ -153,7 +153,7 @@ void mb_engine_free(struct mb_engine *e);
 
 /* The initial delay begins now, for devices that are set from now on. */
 void mb_engine_begin(struct mb_engine *e);
-/* Is the initial delay not over yet? */
+/* Does it still wait for the end of the initial delay? Not, once a request was sent. */
 bool mb_engine_is_delayed(const struct mb_engine *e);
 
 /* That of all TCP devices. Takes effect for the next requests; no connection is touched. */

@@ -184,6 +184,7 @@ struct mb_engine {
     struct mb_iface_config iface; /* of TCP */
     struct mb_port *ports;
     uint64_t start_us;
+    uint64_t start_requests; /* conn.requests then */
     struct mb_dev **devs; /* by id */
     size_t n_devs, cap_devs;
     struct mb_link *links;

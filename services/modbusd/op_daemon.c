@@ -101,11 +101,13 @@ enum api_status
 modbusd_get_master_service_info(struct modbusd *self, struct api_call *call,
                                 struct service_info *reply)
 {
-    (void)call;
-    struct service_instance *tcp = &reply->service_info[0];
+    struct service_instance *tcp = api_alloc(call, sizeof(*tcp));
+    if (!tcp)
+        return API_TOO_LARGE;
     tcp->has_tcp_master_id = true;
     tcp->tcp_master_id = MODBUSD_MASTER_ID;
     tcp->service_status = status_of(self, self->tcp_off);
+    reply->service_info = tcp;
     reply->n_service_info = 1;
     return API_OK;
 }

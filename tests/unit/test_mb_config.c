@@ -497,6 +497,50 @@ a_device_that_cannot_be_read_holds_up_no_other(void **state)
     free(modbusd.stale);
 }
 
+/* A store from before the parameters: they begin in force, and no staged change goes with them. */
+static void
+a_record_that_an_older_store_lacks_is_no_change(void **state)
+{
+    (void)state;
+    struct master_param params;
+    struct config_key key = config_key_one(ONE_PARAMS);
+    put_plant();
+    (void)apply();
+    assert_int_equal(store_del(txn, DB_ONE, key.bytes, key.size), 0);
+    assert_int_equal(store_del(txn, DB_ONE_RUN, key.bytes, key.size), 0);
+    put_dev(3, "staged");
+    assert_int_equal(config_ensure_defaults(arena, txn), 0);
+    assert_int_equal(touched(), 1);
+    assert_int_equal(count(DB_DEV_RUN), 2);
+    assert_int_equal(config_load_params(arena, txn, &params), 0);
+    assert_int_equal(params.enable_tcp_masters, 1);
+    assert_int_equal(config_get(arena, txn, &key, &params), 0);
+    assert_int_equal(params.enable_dev_fail_event, 1);
+}
+
+static void
+a_reset_is_applied_and_undone(void **state)
+{
+    (void)state;
+    struct tcp_master master;
+    struct config_key key = config_key_one(ONE_MASTER);
+    put_plant();
+    (void)apply();
+    assert_int_equal(config_get(arena, txn, &key, &master), 0);
+    master.name = "mine";
+    assert_int_equal(config_put(arena, txn, &key, &master), 0);
+    assert_int_equal(config_reset(arena, txn), 0);
+    assert_int_equal(count(DB_DEV) + count(DB_CMD) + count(DB_TAG) + count(DB_TAG_NAME), 0);
+    assert_int_equal(config_get(arena, txn, &key, &master), 0);
+    assert_string_equal(master.name, "modbus_tcp_master");
+    assert_int_equal(touched(), 2 + 4 + 6);
+    assert_int_equal(config_undo(txn), 0);
+    assert_int_equal(count(DB_TAG), 6);
+    assert_int_equal(config_reset(arena, txn), 0);
+    assert_int_equal(apply(), 1u << 1 | 1u << 2);
+    assert_int_equal(count(DB_TAG_RUN), 0);
+}
+
 int
 main(void)
 {
@@ -515,6 +559,8 @@ main(void)
         T(a_serial_interface_is_made_once_and_is_no_change),
         T(the_engine_gets_a_serial_interface_with_its_port),
         T(an_old_record_of_a_device_is_that_of_a_tcp_device),
+        T(a_record_that_an_older_store_lacks_is_no_change),
+        T(a_reset_is_applied_and_undone),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,222 @@
+"""What is around the Modbus master: parameters, the tree, clone, factory
+settings, start and stop, diagnosis."""
+from harness import Suite, wait_for
+from hostile_modbus import Hostile
+
+TEST_SECONDS = 60
+TIMEOUT_MS = 300
+M = "/modbusmaster"
+
+
+class Tools(Suite):
+    daemons = ("auditd", "authd", "tagd", "modbusd", "gateway")
+
+    @classmethod
+    def prepare(cls):
+        cls.plant = Hostile()
+        cls.set_interface(retryCount=0, responseTout=TIMEOUT_MS)
+        cls.pump = cls.add_device("pump", cls.plant.port, [
+            ("regs", 3, 10, 4, 100, [("a", "uint16", 0), ("b", "uint16", 6)]),
+            ("out", 16, 50, 2, 100, [("c", "uint16", 0)])])
+        cls.apply()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.plant.stop()
+        super().tearDownClass()
+
+    def setUp(self):
+        self.wait_quality("pump", "a", "good")
+
+    # ---- in a few words ----
+
+    def done(self, method, path, body=None, status=200):
+        return self.assert_ok(self.admin.request(method, M + path, body), status)
+
+    def get(self, path):
+        return self.done("GET", path).data
+
+    def changed(self):
+        return self.get("/status/config/change")["result"]
+
+    def service(self):
+        return self.get("/diagnose/service-info")["serviceInfo"][0]
+
+    def asked(self):
+        return sum(self.plant.requests.values())
+
+    def assert_asleep(self, status):
+        """No connection, no request, and every tag says so."""
+        self.assertEqual(self.service(), {"tcpMasterId": 1, "serviceStatus": status})
+        wait_for("the connection to end", lambda: self.plant.connections == 0)
+        self.wait_quality("pump", "a", "config")
+        self.wait_quality("pump", "status", "config")
+        self.assertEqual(self.get("/diagnose/tcp-status")["numConns"], 0)
+        self.assert_refused(self.admin.put(M + "/operate/direct-read-tag", {
+            "prvdName": "modbus_tcp_master", "srcName": "pump", "tagName": "a"}), 400)
+
+    def assert_awake(self):
+        before = self.asked()
+        wait_for("requests", lambda: self.asked() > before)
+        self.wait_quality("pump", "a", "good")
+        self.assertEqual(self.service()["serviceStatus"], "RUNNING")
+
+    # ---- parameters ----
+
+    def test_masters_that_are_switched_off_poll_from_apply_on_nothing_until_switched_on(self):
+        self.assertEqual(self.done("GET", "/config/master-params").json, {"data": [{
+            "masterParamId": 1, "configId": 1, "enableTcpMasters": 1, "enableSerMasters": 1,
+            "enableDevFailEvent": 1, "enableCmdFailEvent": 1}], "count": 1})
+        self.assertEqual(self.changed(), 0)
+        got = self.done("PATCH", "/config/master-params", {"enableTcpMasters": 0}).data[0]
+        self.assertEqual((got["enableTcpMasters"], got["enableSerMasters"]), (0, 1))
+        self.assertEqual(self.changed(), 1)
+        self.assert_awake()
+        self.apply()
+        self.assert_asleep("NOT_INITIALIZED")
+        asked = self.asked()
+        self.done("PUT", "/control/daemon/restart")
+        self.assert_asleep("NOT_INITIALIZED")
+        self.assertEqual(self.asked(), asked)
+        got = self.done("PUT", "/config/master-params", {"enableCmdFailEvent": 0}).data[0]
+        self.assertEqual((got["enableTcpMasters"], got["enableCmdFailEvent"]), (1, 0))
+        self.apply()
+        self.assert_awake()
+        self.done("PUT", "/config/master-params", {})
+        self.apply()
+        self.assert_audited("modbusMasterUpdate", "enableTcpMasters")
+
+    def test_a_parameter_that_is_none_is_refused(self):
+        for method in ("PUT", "PATCH"):
+            for body, pointer in (({"enableTcpMasters": 2}, "/enableTcpMasters"),
+                                  ({"enableSerMasters": "1"}, "/enableSerMasters"),
+                                  ({"enableAll": 1}, "/enableAll")):
+                self.assert_refused(self.admin.request(method, M + "/config/master-params", body),
+                                    400, pointer)
+        self.assertEqual(self.changed(), 0)
+
+    # ---- as a whole ----
+
+    def test_the_tree_shows_what_the_lists_show(self):
+        tree = self.get("/config")
+        self.assertEqual(tree["masterParams"], self.get("/config/master-params"))
+        self.assertEqual(tree["tcpMasters"]["data"], self.get("/config/tcp-masters"))
+        device = tree["tcpMasters"]["data"][0]["masterTcpIfaces"][0]["remoteDevs"][0]
+        self.assertEqual([t["name"] for t in device["mcmds"][0]["tags"]], ["a", "b"])
+
+    def test_the_overview_counts_what_is_staged(self):
+        made = self.add_device("spare", 502, [("x", 3, 0, 1, 1000, [])], enable=0)
+        got = self.get("/status/config/master-overview")
+        self.assertEqual(got["remoteDevsName"], ["pump", "spare"])
+        self.assertEqual(got["tcp"], {"enable": 1, "masterTcpIfaces": [{
+            "masterTcpIfaceId": 1, "devCount": 2, "cmdCount": 3, "tagCount": 3,
+            "enableDevCount": 1}]})
+        self.assertTrue(got["version"])
+        self.done("DELETE", f"/config/remote-devs/{made['device']}", status=204)
+
+    # ---- clone ----
+
+    def clone(self, dest, src=None, resource="remote-devs"):
+        return self.admin.put(M + "/control/config/clone", {
+            "resource": resource, "src": {"remoteDevId": src or self.pump["device"]},
+            "dest": dest})
+
+    def test_a_clone_has_all_that_is_below_by_numbers_of_its_own(self):
+        reply = self.assert_ok(self.clone({"name": "pump2", "slaveId": 2}))
+        old = self.get(f"/config/remote-devs/{self.pump['device']}")
+        new = reply.data
+        self.assertEqual(new, self.get(f"/config/remote-devs/{new['remoteDevId']}"))
+
+        def bare(device):
+            """Without numbers, name and unit."""
+            return [({k: v for k, v in c.items() if k not in ("mcmdId", "remoteDevId", "tags")},
+                     [{k: v for k, v in t.items() if k not in ("tagId", "mcmdId")}
+                      for t in c["tags"]]) for c in device["mcmds"]]
+        self.assertEqual(bare(new), bare(old))
+        self.assertEqual([t["mcmdId"] for c in new["mcmds"] for t in c["tags"]],
+                         [c["mcmdId"] for c in new["mcmds"] for t in c["tags"]])
+        ids = lambda d: {t["tagId"] for c in d["mcmds"] for t in c["tags"]}
+        self.assertFalse(ids(new) & ids(old))
+        self.apply()
+        self.wait_quality("pump2", "b", "good")
+        self.assertIn(2, self.plant.requests)
+        self.done("DELETE", f"/config/remote-devs/{new['remoteDevId']}", status=204)
+        self.apply()
+        self.assert_audited("modbusMasterUpdate", "pump2")
+
+    def test_a_clone_that_would_be_the_same_device_twice_is_refused(self):
+        for dest, src, pointer in (
+                ({"name": "pump", "slaveId": 2}, None, "/dest/name"),
+                ({"name": "pump2"}, None, "/dest/slaveId"),
+                ({"name": "pump2", "slaveIpaddr": "here"}, None, "/dest/slaveIpaddr"),
+                ({"slaveId": 2}, None, "/dest/name"),
+                ({"name": "pump2", "slaveId": 2}, 4000, "/src/remoteDevId")):
+            self.assert_refused(self.clone(dest, src), 400, pointer)
+        self.assert_refused(self.clone({"name": "x"}, resource="mcmds"), 400, "/resource")
+        self.assertEqual(self.changed(), 0)
+
+    # ---- factory settings ----
+
+    def test_factory_settings_wait_for_apply_and_can_be_undone(self):
+        self.done("PATCH", "/config/tcp-masters/1", {"name": "plant"})
+        self.done("PATCH", "/config/master-params", {"enableSerMasters": 0})
+        self.done("PUT", "/control/config/factory-default")
+        self.assertEqual(self.get("/config/remote-devs"), [])
+        self.assertEqual(self.get("/config/tcp-masters/1")["name"], "modbus_tcp_master")
+        self.assertEqual(self.get("/config/master-params")[0]["enableSerMasters"], 1)
+        self.assertEqual(self.get("/config/master-tcp-ifaces/1")["responseTout"], 1000)
+        self.assertEqual(self.changed(), 1)
+        self.assert_awake()
+        self.done("PUT", "/control/config/undo")
+        self.assertEqual(self.changed(), 0)
+        self.assertEqual([d["name"] for d in self.get("/config/remote-devs")], ["pump"])
+        self.assertEqual(self.get("/config/master-tcp-ifaces/1")["responseTout"], TIMEOUT_MS)
+        self.assert_audited("modbusMasterReset")
+
+    # ---- start and stop ----
+
+    def test_a_stopped_protocol_asks_nobody_until_it_is_started(self):
+        value = self.values("pump", "a")["a"]["dataValue"]
+        self.done("PUT", "/control/daemon/stop")
+        self.assert_asleep("PAUSED")
+        asked = self.asked()
+        self.apply()
+        self.done("PUT", "/control/daemon/stop")
+        self.assert_asleep("PAUSED")
+        self.assertEqual(self.asked(), asked)
+        self.assertEqual(self.values("pump", "a")["a"]["dataValue"], value)
+        self.done("PUT", "/control/daemon/start")
+        self.assert_awake()
+        accepted = self.plant.accepted
+        self.done("PUT", "/control/daemon/start")
+        self.assertEqual(self.plant.accepted, accepted)
+        for what in ("Start", "Stop"):
+            self.assert_audited("modbusDaemonControl", f"{what} the protocol daemon")
+
+    def test_a_restart_makes_every_connection_anew(self):
+        accepted = self.plant.accepted
+        self.done("PUT", "/control/daemon/restart")
+        wait_for("a new connection", lambda: self.plant.accepted == accepted + 1)
+        self.assert_awake()
+
+    def test_a_start_waits_for_the_initial_delay(self):
+        self.set_interface(initialDelay=30000)
+        self.apply()
+        self.assert_awake()
+        self.done("PUT", "/control/daemon/restart")
+        self.assertEqual(self.service()["serviceStatus"], "INITIALIZING")
+        self.set_interface(initialDelay=0)
+        self.apply()
+        self.done("PUT", "/control/daemon/restart")
+        self.assert_awake()
+
+    def test_the_service_starts_with_the_protocol(self):
+        self.done("PUT", "/control/daemon/stop")
+        self.assert_asleep("PAUSED")
+        self.restart("modbusd")
+        self.assert_awake()
+
+
+if __name__ == "__main__":
+    import unittest
+    unittest.main()
