@@ -119,7 +119,11 @@ modbusd_open(void *self, struct svc *svc)
     d->svc = svc;
     struct mb_engine_hooks hooks = { publish, catalogue_changed, modbusd_event, d };
     int r = modbusd_events_new(d);
-    return r < 0 ? r : mb_engine_new(svc->loop, &hooks, &d->engine);
+    if (r == 0)
+        r = mb_engine_new(svc->loop, &hooks, &d->engine);
+    if (r == 0)
+        mb_engine_set_traffic(d->engine, 0, &d->traffic);
+    return r;
 }
 
 static int
@@ -145,6 +149,7 @@ modbusd_stop(void *self, struct svc *svc)
     mb_engine_free(d->engine);
     d->engine = NULL;
     modbusd_events_free(d);
+    traffic_done(&d->traffic);
     free(d->stale);
     d->stale = NULL;
 }

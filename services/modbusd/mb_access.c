@@ -313,6 +313,19 @@ mb_engine_write(struct mb_engine *e, uint32_t no, const struct tag_value *v,
 /* ---- looking at it ---- */
 
 void
+mb_engine_set_traffic(struct mb_engine *e, uint32_t port, struct traffic *traffic)
+{
+    struct mb_port *p = port ? mb_port_find(e, port) : NULL;
+    if (p)
+        p->traffic = traffic;
+    else if (port == 0)
+        e->traffic = traffic;
+    for (struct mb_link *l = e->links; l; l = l->next)
+        if (l->port == p && (p || port == 0))
+            l->conn.traffic = traffic;
+}
+
+void
 mb_engine_begin(struct mb_engine *e)
 {
     e->start_us = clock_mono_us();

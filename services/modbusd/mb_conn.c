@@ -145,6 +145,42 @@ tcp_of(struct mb_conn *c)
     return CONTAINER_OF(c, struct mb_tcp, conn);
 }
 
+/* What is on the wire, for the traffic log. */
+static void
+note(struct mb_conn *c, bool sent, enum traffic_error error, enum traffic_fault fault,
+     const uint8_t *bytes, size_t n)
+{
+    const struct mb_tcp *t = tcp_of(c);
+    struct traffic_frame f = { .framing = TRAFFIC_TCP,
+                               .role = TRAFFIC_MASTER,
+                               .sent = sent,
+                               .request = sent,
+                               .peer = t->address.text,
+                               .port = t->address.port,
+                               .error = error,
+                               .fault = fault,
+                               .bytes = bytes,
+                               .n = n };
+    traffic_note(c->traffic, &f);
+}
+
+/* 'slot' NULL: nobody waits for it. */
+static void
+note_reply(struct mb_conn *c, const struct mb_slot *slot, enum mb_done done,
+           const struct mb_frame *f)
+{
+    enum traffic_error error = TRAFFIC_NO_ERROR;
+    enum traffic_fault fault = TRAFFIC_NO_FAULT;
+    if (!slot || slot->unit != f->unit) {
+        error = slot ? TRAFFIC_OTHER_SERVER : TRAFFIC_UNKNOWN;
+        fault = TRAFFIC_UNASKED;
+    } else if (done == MB_DONE_BAD) {
+        error = TRAFFIC_INVALID;
+        fault = traffic_fault_of(slot->head, f->pdu, f->n);
+    }
+    note(c, false, error, fault, f->pdu - MB_HEADER_SIZE, f->size);
+}
+
 static struct mb_slot *
 oldest_slot(struct mb_conn *c)
 {
@@ -173,6 +209,8 @@ static void
 lose(struct mb_conn *c, enum mb_done why, bool by_us)
 {
     tcp_of(c)->silences = 0;
+    if (c->n_in > 0) /* no frame, or the beginning of one */
+        note(c, false, TRAFFIC_INVALID, TRAFFIC_UNFRAMEABLE, c->in, c->n_in);
     mb_conn_close(c);
     c->useful |= by_us;
     uint64_t pause = mb_conn_pause_us(c);
@@ -246,6 +284,8 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
     struct mb_slot *slot = slot_of_tid(c, f->tid);
     if (!slot) {
         c->counters->late++;
+        if (traffic_is_on(c->traffic))
+            note_reply(c, NULL, MB_DONE_BAD, f);
         return;
     }
     struct mb_result r = { .done = MB_DONE_BAD, .now_us = clock_mono_us() };
@@ -261,6 +301,8 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
             break;
         }
     }
+    if (traffic_is_on(c->traffic))
+        note_reply(c, slot, r.done, f);
     if (r.done == MB_DONE_BAD) {
         c->counters->bad++;
     } else {
@@ -271,6 +313,13 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
         tcp_of(c)->answered_us = r.now_us;
     }
     mb_conn_end(c, slot, &r);
+}
+
+static void
+drop_taken(struct mb_conn *c, size_t n)
+{
+    memmove(c->in, c->in + n, c->n_in - n);
+    c->n_in = (uint16_t)(c->n_in - n);
 }
 
 /* All whole frames of what arrived. False: the connection was lost on the way. */
@@ -285,6 +334,7 @@ take_frames(struct mb_conn *c)
             break;
         if (cut == MB_CUT_LOST) {
             c->counters->lost_framing++;
+            drop_taken(c, at);
             lose(c, MB_DONE_BAD, false);
             return false;
         }
@@ -293,8 +343,7 @@ take_frames(struct mb_conn *c)
         if (c->state != MB_CONN_OPEN)
             return false;
     }
-    memmove(c->in, c->in + at, c->n_in - at);
-    c->n_in = (uint16_t)(c->n_in - at);
+    drop_taken(c, at);
     return true;
 }
 
@@ -462,6 +511,9 @@ tcp_send(struct mb_conn *c, uint8_t unit, const uint8_t *pdu, size_t n, uint64_t
     uint8_t frame[MB_ADU_MAX];
     size_t size = mb_frame_encode(slot->tid, unit, pdu, n, frame);
     ssize_t sent = send(c->fd, frame, size, MSG_NOSIGNAL);
+    if (traffic_is_on(c->traffic) && sent > 0)
+        note(c, true, c->again ? TRAFFIC_RESEND : TRAFFIC_NO_ERROR, TRAFFIC_NO_FAULT, frame,
+             (size_t)sent);
     /*
      * A peer that has left tens of kilobytes of requests unread, or is gone:
      * the loop will say so at once, outside this call.

@@ -26,6 +26,7 @@
 
 #include "libcommon/loop.h"
 #include "services/modbusd/mb_pdu.h"
+#include "services/modbusd/traffic.h"
 
 enum { MB_IN_FLIGHT_MAX = 16 };
 
@@ -119,6 +120,9 @@ struct mb_conn {
     bool useful;       /* has brought an answer since it was opened */
     uint32_t failures; /* attempts since the last answer */
     char name[272];    /* for the log: "address=… port=…" */
+    /* set by the owner */
+    struct traffic *traffic; /* NULL: none */
+    bool again;              /* what is sent next was sent before, in vain */
     /* private */
     const struct mb_conn_kind *kind;
     struct loop *loop;

@@ -120,6 +120,7 @@ link_to_address(struct mb_engine *e, const struct mb_address *a)
     struct mb_conn_events events = { mb_link_done, mb_link_state, l };
     mb_tcp_init(&l->tcp, e->loop, a, &events, &e->conn);
     mb_tcp_set_timeout(&l->tcp, connect_timeout_ms(e));
+    l->conn.traffic = e->traffic;
     return l;
 }
 
@@ -135,6 +136,7 @@ link_to_port(struct mb_engine *e, struct mb_port *p)
     struct mb_conn_events events = { mb_link_done, mb_link_state, l };
     mb_line_init(&l->line, e->loop, &p->line, &events, &e->conn);
     l->strict_until_us = UINT64_MAX;
+    l->conn.traffic = p->traffic;
     l->port = p;
     p->link = l;
     return l;

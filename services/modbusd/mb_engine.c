@@ -398,6 +398,7 @@ send_op(struct mb_link *l, struct mb_op *op, const uint8_t *pdu, size_t n)
     op->dev->n_in_flight++;
     op->dev->sent++;
     op->dev->asked_us = clock_mono_us();
+    l->conn.again = !op->is_direct && op->cmd->tries > 0;
     mb_conn_send(&l->conn, op->dev->unit, pdu, n, l->iface->timeout_ms * 1000ull, op);
 }
 

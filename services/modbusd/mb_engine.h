@@ -151,6 +151,12 @@ int mb_engine_new(struct loop *loop, const struct mb_engine_hooks *hooks,
 /* Takes NULL. Direct requests under way end as MB_DIRECT_GONE. */
 void mb_engine_free(struct mb_engine *e);
 
+/*
+ * Notes of the frames of all TCP connections (port 0) or of a serial
+ * interface that was set go there from now on. It must outlive the engine; NULL: nowhere.
+ */
+void mb_engine_set_traffic(struct mb_engine *e, uint32_t port, struct traffic *traffic);
+
 /* The initial delay begins now, for devices that are set from now on. */
 void mb_engine_begin(struct mb_engine *e);
 /* Does it still wait for the end of the initial delay? Not, once a request was sent. */

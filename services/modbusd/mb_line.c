@@ -153,6 +153,36 @@ lose(struct mb_line *l)
     c->useful = false;
 }
 
+/* ---- the traffic log ---- */
+
+static void
+note(struct mb_line *l, bool sent, enum traffic_error error, enum traffic_fault fault,
+     const uint8_t *bytes, size_t n)
+{
+    struct traffic_frame f = { .framing = l->cfg.ascii ? TRAFFIC_ASCII : TRAFFIC_RTU,
+                               .role = TRAFFIC_MASTER,
+                               .sent = sent,
+                               .request = sent,
+                               .error = error,
+                               .fault = fault,
+                               .bytes = bytes,
+                               .n = n };
+    if (n > 0)
+        traffic_note(l->conn.traffic, &f);
+}
+
+/* Without what was on the line before it. */
+static void
+note_answer(struct mb_line *l, const struct mb_serial_frame *f, enum mb_done done)
+{
+    uint8_t bytes[MB_SERIAL_MAX];
+    const struct mb_slot *slot = &l->conn.slots[0];
+    size_t n = l->framing->encode(slot->unit, f->pdu, f->n, bytes);
+    bool bad = done == MB_DONE_BAD;
+    note(l, false, bad ? TRAFFIC_INVALID : TRAFFIC_NO_ERROR,
+         bad ? traffic_fault_of(slot->head, f->pdu, f->n) : TRAFFIC_NO_FAULT, bytes, n);
+}
+
 /* ---- hearing ---- */
 
 /* Can the answer to this function equal its request? */
@@ -221,6 +251,8 @@ take_frame(struct mb_line *l, const struct mb_serial_frame *f)
     }
     if (r.done != MB_DONE_BAD)
         learn_echo(l, func);
+    if (traffic_is_on(l->conn.traffic))
+        note_answer(l, f, r.done);
     end(l, &r);
 }
 
@@ -240,16 +272,19 @@ take(struct mb_line *l, bool quiet)
         take_frame(l, &frame);
         return;
     case MB_SEEN_CORRUPT:
+        note(l, false, TRAFFIC_INVALID, TRAFFIC_UNFRAMEABLE, c->in, c->n_in);
         l->stats.checksum++;
         end_without(l, MB_DONE_BAD);
         return;
     case MB_SEEN_FOREIGN:
+        note(l, false, TRAFFIC_OTHER_SERVER, TRAFFIC_UNASKED, c->in, c->n_in);
         l->stats.foreign++;
         c->counters->late++;
         c->n_in = 0;
         break;
     case MB_SEEN_NOTHING:
         if (quiet) {
+            note(l, false, TRAFFIC_INVALID, TRAFFIC_UNFRAMEABLE, c->in, c->n_in);
             l->stats.noise += c->n_in;
             c->n_in = 0;
         }
@@ -263,6 +298,7 @@ take(struct mb_line *l, bool quiet)
 static void
 pass_over(struct mb_line *l, size_t n)
 {
+    note(l, false, TRAFFIC_UNKNOWN, TRAFFIC_UNASKED, l->conn.in, l->conn.n_in);
     l->stats.noise += n;
     l->conn.n_in = 0;
     l->begun = false;
@@ -337,6 +373,8 @@ begin_to_send(struct mb_line *l)
     l->heard_echo = l->begun = false;
     l->n_written = 0;
     c->slots[0].sent_us = c->slots[0].begun_us = clock_mono_us();
+    note(l, true, c->again ? TRAFFIC_RESEND : TRAFFIC_NO_ERROR, TRAFFIC_NO_FAULT, l->out,
+         l->n_out);
     write_some(l);
 }
 

@@ -142,6 +142,7 @@ struct mb_port {
     uint32_t id;
     struct mb_iface_config iface;
     struct mb_line_config line;
+    struct traffic *traffic;
     struct mb_link *link; /* NULL: no device on it is polled */
 };
 
@@ -193,6 +194,7 @@ struct mb_engine {
     size_t n_directs;
     struct mb_conn_counters conn;
     struct loop_timer fault_timer;
+    struct traffic *traffic; /* of all TCP connections */
     uint64_t overruns, directs, strict, fault_writes;
 };
 

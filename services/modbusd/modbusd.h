@@ -45,6 +45,7 @@ struct modbusd {
     bool tcp_off, ser_off; /* by the master parameters */
     bool stopped;     /* by control/daemon/stop */
     bool restarting;  /* started again as soon as it has stopped */
+    struct traffic traffic; /* of all TCP connections */
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
     struct events *events;

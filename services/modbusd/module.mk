@@ -1,22 +1,23 @@
 # modbusd: the Modbus master.
 modbusd.line   := mb_rtu.c mb_ascii.c mb_line.c
 modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c \
-                  mb_device.c mb_access.c mb_fault.c mb_health.c $(modbusd.line))
+                  mb_device.c mb_access.c mb_fault.c mb_health.c traffic.c $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c \
-                  op_params.c op_daemon.c op_clone.c)
+                  op_params.c op_daemon.c op_clone.c op_traffic.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
 test_mb_value.extra  := services/modbusd/mb_value.c
-test_mb_conn.extra   := services/modbusd/mb_pdu.c services/modbusd/mb_conn.c
+test_mb_conn.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c)
+test_traffic.extra   := $(addprefix services/modbusd/,mb_pdu.c traffic.c mb_rtu.c mb_ascii.c)
 test_mb_engine.extra := $(modbusd.engine)
 test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
 test_mb_config.gen   := api_modbusd
 test_mb_serial.extra := $(addprefix services/modbusd/,mb_pdu.c mb_rtu.c mb_ascii.c)
-test_mb_line.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c $(modbusd.line))
+test_mb_line.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c $(modbusd.line))
 fuzz_mb_serial.extra := $(test_mb_serial.extra)
 fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
 fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)

@@ -216,6 +216,99 @@ class Tools(Suite):
         self.restart("modbusd")
         self.assert_awake()
 
+    # ---- the traffic log ----
+
+    def capture(self, action="start", mode=1, status=201, **members):
+        return self.done("POST", "/traffic-log/master-tcp-interfaces/1",
+                         {"action": action, "recordMode": mode, **members}, status)
+
+    def log(self, after=None):
+        return self.get("/traffic-log/master-tcp-interfaces/1" +
+                        (f"?after={after}" if after is not None else ""))
+
+    def wait_frame(self, what, **members):
+        """The first frame with these members, and the whole log."""
+        def found():
+            log = self.log()
+            return next(((f, log["tcp"]) for f in log["tcp"]
+                         if all(f.get(k) == v for k, v in members.items())), None)
+        return wait_for(what, found)
+
+    def test_the_traffic_log_shows_each_frame_with_its_bytes_and_its_time(self):
+        self.capture(remoteDevId=self.pump["device"])
+        answer, frames = self.wait_frame("an answer", packetType="Response")
+        self.capture("stop")
+        request = frames[0]
+        self.assertEqual({k: v for k, v in request.items() if k not in ("time", "data")}, {
+            "seq": 1, "role": "Master", "packetType": "Request", "direction": "Request",
+            "ip": f"127.0.0.1:{self.plant.port}", "slaveId": 1, "functionCode": 3,
+            "status": "WRITE", "errorReason": "", "decoded": "read holding registers 10..13"})
+        self.assertRegex(request["data"], "^[0-9a-f]{4}" "0000" "0006" "01" "03" "000a" "0004$")
+        self.assertEqual(answer["data"], request["data"][:4] + "0000" "000b" "01" "03" "08"
+                         "000a" "000b" "000c" "000d")
+        self.assertEqual(answer["decoded"], "read holding registers: 10 11 12 13")
+        self.assertEqual((answer["status"], answer["errorReason"]), ("READ", ""))
+        self.assertNotIn("dataInvalidReason", answer)
+        self.assertLessEqual(request["time"], answer["time"])
+        self.assertRegex(answer["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
+        log = self.log()
+        self.assertEqual((log["tcpAction"], log["recordMode"], log["lost"]), (0, 1, 0))
+        self.assertEqual(log["tcpCount"], len(log["tcp"]))
+        self.assertEqual(log["last"], log["tcp"][-1]["seq"])
+        for word in ("start", "stop"):
+            self.assert_audited("modbusTrafficLog", word)
+
+    def test_the_traffic_log_is_followed_by_number(self):
+        self.capture()
+        self.addCleanup(self.capture, "stop")
+        self.wait_frame("an answer", packetType="Response")
+        seen = self.log()
+        def more():
+            return self.log(seen["last"])["tcp"]
+        self.assertEqual(wait_for("more", more)[0]["seq"], seen["last"] + 1)
+        self.assertEqual(self.log(10 ** 9)["tcp"], [])
+        self.capture()
+        self.assertLess(self.log()["last"], seen["last"])
+
+    def test_the_traffic_log_says_what_is_wrong_with_a_frame(self):
+        self.addCleanup(setattr, self.plant, "mode", "ok")
+        self.addCleanup(self.capture, "stop")
+        for mode, error, reason in (("wrong_tid", "Unknown", 6),
+                                    ("wrong_unit", "Server ID Not Matched", 6),
+                                    ("wrong_func", "Invalid", 2), ("wrong_count", "Invalid", 5),
+                                    ("garbage", "Invalid", 1), ("short", "Invalid", 1)):
+            with self.subTest(mode):
+                self.plant.mode = mode
+                self.capture()
+                self.wait_frame(f"a frame of {mode}", packetType="Response", status="READ",
+                                errorReason=error, dataInvalidReason=reason)
+        self.plant.mode = "exception"
+        self.capture()
+        frame, _ = self.wait_frame("an exception", functionCode=0x83)
+        self.assertEqual((frame["errorReason"], frame["decoded"]), (
+            "", "read holding registers: exception 2, illegal data address"))
+
+    def test_the_traffic_log_marks_what_is_sent_again(self):
+        self.addCleanup(setattr, self.plant, "mode", "ok")
+        self.addCleanup(self.capture, "stop")
+        self.addCleanup(self.apply)
+        self.addCleanup(self.set_interface, retryCount=0)
+        self.set_interface(retryCount=2)
+        self.apply()
+        self.plant.mode = "mute"
+        self.capture()
+        again, frames = self.wait_frame("a repetition", errorReason="Resend")
+        self.assertEqual(frames[0]["errorReason"], "")
+        self.assertEqual(again["decoded"], frames[0]["decoded"])
+
+    def test_the_traffic_log_refuses_what_it_cannot_do(self):
+        path = M + "/traffic-log/master-tcp-interfaces/"
+        for body, pointer in (({"action": "pause"}, "/action"), ({"recordMode": 2}, "/recordMode"),
+                              ({"remoteDevId": 4000}, "/remoteDevId")):
+            self.assert_refused(self.admin.post(path + "1", body), 400, pointer)
+        self.assert_refused(self.admin.post(path + "2", {}), 404)
+        self.assert_refused(self.admin.get(path + "2"), 404)
+
 
 if __name__ == "__main__":
     import unittest
