@@ -113,6 +113,7 @@ enum api_reply_kind {
     API_REPLY_OWN,   /* the handler sets it: api_reply_json, _buf, _file, api_stream_open */
 };
 enum api_audit { API_AUDIT_NONE, API_AUDIT_CHANGE };
+/* MODBUS: texts of the original's Modbus sections, and no status in the body. */
 enum api_error_style { API_ERRORS_PLAIN, API_ERRORS_MODBUS };
 /*
  * Permission bits 0.. come from proto/permissions.yaml; these are no bits. SELF is TOKEN that
@@ -173,6 +174,12 @@ char *api_printf(struct api_call *call, const char *fmt, ...) PRINTF_LIKE(2, 3);
  */
 enum api_status api_fail(struct api_call *call, enum api_status status, const char *pointer,
                          const char *fmt, ...) PRINTF_LIKE(4, 5);
+/*
+ * After api_fail, where the operation has x-errors modbus: the code in the
+ * body, which there is not the status, and 'i18n', the JSON of the member of
+ * that name.
+ */
+void api_fail_code(struct api_call *call, int code, const char *i18n);
 /* For -errno of store and system: ENOSPC becomes 507, E2BIG 413, the rest 500; logs err. */
 enum api_status api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
@@ -317,12 +324,16 @@ enum api_decode {
     API_DECODE_PARTIAL, /* only what is there is checked and stored */
     API_DECODE_STORE,   /* all members; missing ones get defaults */
 };
+enum api_fault_kind {
+    API_FAULT_VALUE,
+    API_FAULT_UNKNOWN, /* there is no such member; 'message' is its name */
+    API_FAULT_MISSING,
+    API_FAULT_NOT_INTEGER,
+};
 struct api_fault {
     char pointer[256];
     char message[200];
-    bool unknown_member; /* message then holds its name */
-    bool missing_member; /* the last part of pointer is its name */
-    bool not_an_integer;
+    enum api_fault_kind kind;
 };
 /* 0; -EINVAL with *ret_fault; -ENOMEM. */
 int api_decode(struct api_arena *a, const struct api_desc *desc, const struct cJSON *tree,

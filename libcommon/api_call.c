@@ -177,7 +177,17 @@ api_fail(struct api_call *call, enum api_status status, const char *pointer, con
     va_end(args);
     p->pointer = pointer ? api_arena_strdup(p->arena, pointer) : NULL;
     p->status = status;
+    p->detail = p->i18n = NULL;
+    p->code = 0;
     return status;
+}
+
+void
+api_fail_code(struct api_call *call, int code, const char *i18n)
+{
+    struct api_call_private *p = api_private(call);
+    p->code = code;
+    p->i18n = i18n ? api_arena_strdup(p->arena, i18n) : NULL;
 }
 
 enum api_status
@@ -196,18 +206,29 @@ api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     return api_fail(call, status, NULL, "%s: %s", what ? what : "failed", strerror(-error));
 }
 
-/* The words of the original where they are known. */
+/* In the words of the original; what we would say is in "details". */
 static enum api_status
 fail_as_modbus(struct api_call *call, const struct api_fault *f)
 {
-    const char *name = strrchr(f->pointer, '/');
-    if (f->unknown_member)
-        return api_fail(call, API_INVALID, f->pointer, "No such column: %s", f->message);
-    if (f->missing_member && name)
-        return api_fail(call, API_INVALID, f->pointer, "%s should exist", name + 1);
-    if (f->not_an_integer)
-        return api_fail(call, API_INVALID, f->pointer, "%s", f->message);
-    return api_fail(call, API_INVALID, f->pointer, "Input value failed: %s", f->message);
+    struct api_call_private *p = api_private(call);
+    const char *slash = strrchr(f->pointer, '/'), *leaf = slash ? slash + 1 : "body";
+    switch (f->kind) {
+    case API_FAULT_UNKNOWN:
+        (void)api_fail(call, API_INVALID, f->pointer, "No such column: %s", f->message);
+        break;
+    case API_FAULT_MISSING:
+        (void)api_fail(call, API_INVALID, f->pointer, "%s should exist", leaf);
+        break;
+    case API_FAULT_NOT_INTEGER:
+        (void)api_fail(call, API_INVALID, f->pointer, "%s should be an integer.", leaf);
+        break;
+    case API_FAULT_VALUE:
+        (void)api_fail(call, API_INVALID, f->pointer, "Input value failed: %s", f->message);
+        break;
+    }
+    if (f->kind != API_FAULT_UNKNOWN)
+        p->detail = api_arena_strdup(p->arena, f->message);
+    return API_INVALID;
 }
 
 static enum api_status
@@ -215,7 +236,7 @@ fail_with_fault(struct api_call *call, const struct api_fault *f)
 {
     if (call->op->error_style == API_ERRORS_MODBUS)
         return fail_as_modbus(call, f);
-    if (f->unknown_member)
+    if (f->kind == API_FAULT_UNKNOWN)
         return api_fail(call, API_INVALID, f->pointer, "unknown member %s", f->message);
     return api_fail(call, API_INVALID, f->pointer, "%s", f->message);
 }
@@ -491,21 +512,25 @@ write_error(struct api_call_private *p, enum api_status status)
     p->begin = OUT_HEAD;
     (void)out(p); /* failure stays in the buf */
     const char *text = p->message && p->status == status ? p->message : status_text(status);
+    bool ours = p->message && p->status == status;
     bool plain = p->call.op == NULL || p->call.op->error_style == API_ERRORS_PLAIN;
-    buf_puts(b, "{\"error\":{\"code\":");
-    jw_i64(b, (int)status);
-    buf_puts(b, ",\"message\":");
+    buf_puts(b, "{\"error\":{");
+    if (plain || (ours && p->code))
+        jw_ki64(b, "code", plain ? (int)status : p->code);
     if (status == API_INVALID && plain && text != status_text(status)) {
         char *prefixed = api_printf(&p->call, "invalid input, err: %s", text);
         text = prefixed ? prefixed : text;
     }
-    jw_str(b, text);
-    if (p->pointer && p->pointer[0] && p->message && p->status == status) {
-        buf_puts(b, ",\"details\":[{\"pointer\":");
-        jw_str(b, p->pointer);
-        buf_puts(b, ",\"message\":");
-        jw_str(b, p->message);
+    jw_kstr(b, "message", text);
+    if (ours && p->pointer && p->pointer[0]) {
+        buf_puts(b, ",\"details\":[{");
+        jw_kstr(b, "pointer", p->pointer);
+        jw_kstr(b, "message", p->detail ? p->detail : p->message);
         buf_puts(b, "}]");
+    }
+    if (ours && p->i18n) {
+        buf_puts(b, ",\"i18n\":");
+        buf_puts(b, p->i18n);
     }
     buf_puts(b, "}}");
 }

@@ -69,7 +69,16 @@ fault(struct ctx *c, const char *fmt, ...)
     va_start(args, fmt);
     (void)vsnprintf(c->fault->message, sizeof(c->fault->message), fmt, args); /* may be cut */
     va_end(args);
-    c->fault->unknown_member = c->fault->missing_member = c->fault->not_an_integer = false;
+    c->fault->kind = API_FAULT_VALUE;
+    return -EINVAL;
+}
+
+/* The fault just told is of this kind. */
+static int
+fault_is(struct ctx *c, enum api_fault_kind kind)
+{
+    if (c->fault)
+        c->fault->kind = kind;
     return -EINVAL;
 }
 
@@ -92,9 +101,11 @@ decode_int(struct ctx *c, const struct api_field *f, const char *text, void *out
     if (f->type == API_T_UINT) {
         uint64_t v;
         r = parse_u64(text, (uint64_t)f->min, f->max, &v);
-        if (r < 0)
-            return fault(c, "%s must be an integer %llu..%llu", leaf(c),
-                         (unsigned long long)f->min, (unsigned long long)f->max);
+        if (r < 0) {
+            (void)fault(c, "%s must be an integer %llu..%llu", leaf(c),
+                        (unsigned long long)f->min, (unsigned long long)f->max);
+            return fault_is(c, r == -ERANGE ? API_FAULT_VALUE : API_FAULT_NOT_INTEGER);
+        }
         *(uint64_t *)out = v;
         return 0;
     }
@@ -108,9 +119,11 @@ decode_int(struct ctx *c, const struct api_field *f, const char *text, void *out
         if (r < 0)
             return fault(c, "%s has a value that is not in its list", leaf(c));
     }
-    if (r < 0)
-        return fault(c, "%s must be an integer %lld..%lld", leaf(c), (long long)f->min,
-                     (long long)f->max);
+    if (r < 0) {
+        (void)fault(c, "%s must be an integer %lld..%lld", leaf(c), (long long)f->min,
+                    (long long)f->max);
+        return fault_is(c, r == -ERANGE ? API_FAULT_VALUE : API_FAULT_NOT_INTEGER);
+    }
     *(int64_t *)out = v;
     return 0;
 }
@@ -191,9 +204,7 @@ decode_value(struct ctx *c, const struct api_field *f, const cJSON *item, void *
     case API_T_UINT:
         if (!number) {
             (void)fault(c, "%s should be an integer.", leaf(c));
-            if (c->fault)
-                c->fault->not_an_integer = true;
-            return -EINVAL;
+            return fault_is(c, API_FAULT_NOT_INTEGER);
         }
         return decode_int(c, f, number, out);
     case API_T_NUMBER:
@@ -340,9 +351,7 @@ decode_absent(struct ctx *c, const struct api_field *f, char *base)
     bool read_only = f->flags & API_F_READ_ONLY;
     if ((f->flags & API_F_REQUIRED) && c->mode == API_DECODE_REQUEST && !read_only) {
         (void)fault(c, "%s is required", leaf(c));
-        if (c->fault)
-            c->fault->missing_member = true;
-        return -EINVAL;
+        return fault_is(c, API_FAULT_MISSING);
     }
     set_has(f, base, false);
     if (f->dflt)
@@ -414,11 +423,9 @@ decode_object(struct ctx *c, const struct api_desc *desc, const cJSON *tree, cha
         } else if (desc->strict && c->mode != API_DECODE_STORE) {
             struct step step = { .up = c->at, .name = e->string };
             c->at = &step;
-            int r = fault(c, "%s", e->string);
+            (void)fault(c, "%s", e->string); /* -EINVAL, as the next one */
             c->at = step.up;
-            if (c->fault)
-                c->fault->unknown_member = true;
-            return r;
+            return fault_is(c, API_FAULT_UNKNOWN);
         }
     }
     for (size_t i = 0; i < desc->n_fields; i++) {

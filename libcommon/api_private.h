@@ -29,6 +29,9 @@ struct api_call_private {
     size_t n_items;
     enum api_status status; /* what api_fail said */
     const char *pointer, *message;
+    const char *detail; /* of 'pointer', when it says more than 'message' */
+    const char *i18n;
+    int code; /* of api_fail_code; 0: none */
     struct {
         void (*fn)(void *self, void *arg);
         void *arg;

@@ -710,7 +710,8 @@ def openapi_op(op):
         success["content"] = types
     out["responses"] = {str(op.success): success, "default": {
         "description": "refused or failed",
-        "content": {"application/json": {"schema": ref("Error")}}}}
+        "content": {"application/json": {"schema": ref(
+            "ModbusError" if op.spec.get("x-errors") == "modbus" else "Error")}}}}
     return out
 
 
@@ -721,6 +722,12 @@ def emit_openapi(ops, schemas_by_daemon):
                 "code": {"type": "integer"}, "message": {"type": "string"},
                 "details": {"type": "array", "items": {"type": "object", "properties": {
                     "pointer": {"type": "string"}, "message": {"type": "string"}}}}}}}}}
+    modbus = copy.deepcopy(schemas["Error"])
+    modbus["properties"]["error"]["required"] = ["message"]
+    modbus["properties"]["error"]["properties"]["i18n"] = {
+        "type": "object", "properties": {"message": {"type": "object", "properties": {
+            "key": {"type": "string"}, "variables": {"type": "object"}}}}}
+    schemas["ModbusError"] = modbus
     for daemon, named in schemas_by_daemon.items():
         for name, s in named.items():
             plain = openapi_schema(s.spec)

@@ -197,7 +197,7 @@ check_list(struct api_arena *a, const struct ctl_op *op, const cJSON *tree, void
     }
     if (n >= 1 && n <= op->items_max)
         return 0;
-    *ret_fault = (struct api_fault){ .unknown_member = false };
+    *ret_fault = (struct api_fault){ .kind = API_FAULT_VALUE };
     (void)snprintf(ret_fault->message, sizeof(ret_fault->message),
                    "the list must have 1..%u elements", op->items_max);
     return -EINVAL;
@@ -212,7 +212,7 @@ ops_check_body(const struct ctl_op *op, const char *text, size_t len,
     int r = json_parse(text, len, &tree, &error);
     if (r == -ENOMEM)
         return r;
-    *ret_fault = (struct api_fault){ .unknown_member = false };
+    *ret_fault = (struct api_fault){ .kind = API_FAULT_VALUE };
     if (r < 0) {
         (void)snprintf(ret_fault->message, sizeof(ret_fault->message),
                        "no JSON: %s at byte %zu", error.reason, error.at);

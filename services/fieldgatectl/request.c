@@ -109,7 +109,7 @@ request_part(struct request *rq, const char *assignment, bool is_file)
 static int
 explain_fault(const struct request *rq, const struct api_fault *fault, bool in_body)
 {
-    if (fault->unknown_member)
+    if (fault->kind == API_FAULT_UNKNOWN)
         complain("%s: there is no member %s", rq->op->name, fault->message);
     else if (in_body)
         complain("%s: %s%sbody: %s", rq->op->name, fault->pointer,

@@ -801,7 +801,7 @@ class Suite(unittest.TestCase):
         self.assertIn("application/json", reply.headers.get("Content-Type", ""), repr(reply))
         error = reply.json["error"]
         self.assertTrue(error["message"], repr(reply))
-        if "code" in error:
+        if error.get("code", -1) >= 0:  # a limit of the Modbus sections has one of its own
             self.assertEqual(error["code"], status, repr(reply))
         if pointer is not None:
             self.assertIn(pointer, [d.get("pointer") for d in error.get("details", [])],
