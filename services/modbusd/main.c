@@ -5,6 +5,7 @@
 #include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
+#include "libcommon/str.h"
 #include "libcommon/tagbus.h"
 #include "proto/internal.h"
 #include "services/modbusd/config.h"
@@ -154,9 +155,26 @@ modbusd_stop(void *self, struct svc *svc)
     d->stale = NULL;
 }
 
+static int
+set_original_limits(void *self, const char *value)
+{
+    struct modbusd *d = self;
+    uint32_t on;
+    if (parse_u32(value, 0, 1, &on) < 0)
+        return -EINVAL;
+    d->original_limits = on;
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
+    static const struct svc_option options[] = {
+        { "original-limits", "1: at most 32 TCP devices, 2048 commands and 2048 tags, as the "
+                             "original has it (default 0: 1000, 20000, 100000)",
+          set_original_limits },
+        { NULL, NULL, NULL },
+    };
     static const struct svc_internal internals[] = {
         { INTERNAL_TAG_READ, modbusd_serve_tag_read },
         { INTERNAL_TAG_WRITE, modbusd_serve_tag_write },
@@ -169,6 +187,7 @@ main(int argc, char **argv)
         .ops = modbusd_ops,
         .n_ops = &modbusd_n_ops,
         .internals = internals,
+        .options = options,
         .dbs = config_dbs,
         .n_dbs = N_DBS,
         .schema = 1,

@@ -21,11 +21,17 @@ enum {
     MODBUSD_CONFIG_ID = 1,
     MODBUSD_PARAMS_ID = 1,
 };
-/* Limits of this implementation. */
+/*
+ * Limits of this implementation; the original's, which hold instead with
+ * --set original-limits=1.
+ */
 enum {
     MODBUSD_DEVS_MAX = 1000,
     MODBUSD_CMDS_MAX = 20000,
     MODBUSD_TAGS_MAX = 100000,
+    MODBUSD_ORIGINAL_DEVS_MAX = 32, /* over TCP */
+    MODBUSD_ORIGINAL_CMDS_MAX = 2048,
+    MODBUSD_ORIGINAL_TAGS_MAX = 2048,
     MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
 };
 
@@ -41,6 +47,7 @@ struct modbusd {
     uint32_t *stale;
     size_t n_stale, cap_stale;
     bool iface_stale;
+    bool original_limits;
     bool load_failed; /* what was applied could not be taken over; it is tried again */
     bool tcp_off, ser_off; /* by the master parameters */
     bool stopped;     /* by control/daemon/stop */

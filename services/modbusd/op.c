@@ -45,18 +45,60 @@ op_store_error(struct api_call *call, int r)
     return api_fail_errno(call, r < 0 ? r : -EPROTO, "cannot use the configuration");
 }
 
+/* As the original says it; 'i18n' and 'variables' are for a user interface that translates. */
+static enum api_status
+limit_reached(struct api_call *call, enum config_db db, uint64_t max)
+{
+    enum { OTHER = -1, COMMANDS = -113, TAGS = -115 };
+    static const char i18n[] = "{\"message\":{\"key\":\"MODBUS_MASTER_EVENT_%s_LIMIT_FAIL\","
+                               "\"variables\":{\"quan\":%" PRIu64 ",\"%s\":\"%s\"}}}";
+    switch (db) {
+    case DB_CMD:
+        (void)api_fail(call, API_INVALID, NULL,
+                       "Exceed the limit of %" PRIu64 " commands per tcp port", max);
+        api_fail_code(call, COMMANDS, api_printf(call, i18n, "COMMAND", max, "mode", "tcp"));
+        break;
+    case DB_TAG:
+        (void)api_fail(call, API_INVALID, NULL,
+                       "Exceed the limit of %" PRIu64 " total tag quantity", max);
+        api_fail_code(call, TAGS, api_printf(call, i18n, "TAG", max, "type", "total"));
+        break;
+    default:
+        (void)api_fail(call, API_INVALID, NULL, "Exceed the limit of %" PRIu64 " remote devices",
+                       max);
+        api_fail_code(call, OTHER, NULL);
+        break;
+    }
+    return API_INVALID;
+}
+
+static uint64_t
+original_max(enum config_db db)
+{
+    switch (db) {
+    case DB_DEV:
+        return MODBUSD_ORIGINAL_DEVS_MAX;
+    case DB_CMD:
+        return MODBUSD_ORIGINAL_CMDS_MAX;
+    case DB_TAG:
+        return MODBUSD_ORIGINAL_TAGS_MAX;
+    default:
+        return UINT64_MAX;
+    }
+}
+
 enum api_status
 op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, size_t n,
               uint64_t max)
 {
+    const struct modbusd *d = call->svc->self;
     uint64_t there;
     int r = store_count(txn, db, &there);
     if (r < 0)
         return op_store_error(call, r);
-    if (there + n > max)
-        return api_fail(call, API_INVALID, NULL,
-                        "Input value failed: at most %" PRIu64 " in all", max);
-    return API_OK;
+    if (d->original_limits && original_max(db) < max)
+        max = original_max(db);
+    return there + n > max ? limit_reached(call, db, max) : API_OK;
 }
 
 enum api_status

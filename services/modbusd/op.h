@@ -16,7 +16,7 @@ bool op_is_list(const struct api_call *call);
 enum api_status op_not_found(struct api_call *call);
 /* For what config.c returned: an error, or a record that must have been there. */
 enum api_status op_store_error(struct api_call *call, int r);
-/* Refuses more than 'max' with those there are. */
+/* Refuses more than 'max', or what the original allows where that is set, with those there are. */
 enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db,
                               size_t n, uint64_t max);
 

@@ -46,6 +46,8 @@ RULES = [
     ("(post|put|patch)Mcmds?", "/mode", "on data change: writing functions only"),
     ("(post|put|patch)Mcmds?", "/scalingFunc|/point.*|/intercept.*", "a line through two points"),
     ("(post|put|patch)RemoteDevs?", "/slaveIpaddr", "no address"),
+    ("cloneMasterConfig", "/src/remoteDevId|/dest/slaveIpaddr", "no such device, no address"),
+    ("captureMasterTcpTraffic", "/remoteDevId", "no such device"),
     ("(post|put|patch)Master.*Tags?", "/dataType|/dataSize|/offset|/access", "what the command has"),
     ("direct(Read|Write)Tag", "/(prvd|src|tag)Name", "404: no such tag"),
     ("directWriteTag|putTagsAccess", "/dataType", "the tag is of another type"),
@@ -329,6 +331,12 @@ class Walk(Suite):
             "patchSerials": lambda: ((), dict(SERIAL)),
             "patchSerial": lambda: ((1,), dict(SERIAL)),
             "putMasterLogLevel": lambda: ((), {"logLevel": "INFO"}),
+            "putMasterParams": lambda: ((), {"enableTcpMasters": 1}),
+            "patchMasterParams": lambda: ((), {"enableTcpMasters": 1}),
+            "cloneMasterConfig": lambda: ((), {
+                "resource": "remote-devs", "src": {"remoteDevId": self.spare},
+                "dest": {"name": self.unique("d"), "slaveTcpPort": 1000 + next(self.n)}}),
+            "captureMasterTcpTraffic": lambda: ((1,), {"action": "stop"}),
             "directReadTag": lambda: ((), {**pump, "tagName": "flow"}),
             "directWriteTag": lambda: ((), {**pump, "tagName": "set", "dataValue": 7}),
             "putTagsAccess": lambda: ((P, "pump", "set"), {"dataType": "uint16",
@@ -382,7 +390,8 @@ class Walk(Suite):
              "/sessions/configuration", "/password-policy", "/auth-lock",
              "/audits/configuration", "/system/log", "/mqtt", "/modbusmaster/config/tcp-masters",
              "/modbusmaster/config/remote-devs", "/modbusmaster/config/mcmds",
-             "/modbusmaster/config/tags", "/modbusmaster/control/log-level",
+             "/modbusmaster/config/tags", "/modbusmaster/config/master-params",
+             "/modbusmaster/control/log-level",
              "/secrets/certificates", "/secrets/keys", "/system/httpserver",
              "/device/serials")
     VOLATILE = ("status", "loginAt", "passwordChangedAt", "disks", "flag")
@@ -471,8 +480,8 @@ class Contract(Walk):
 
     def test_1_each_operation_succeeds(self):
         for op in self.api.operations:
-            if op.name in ("deleteSessions",) + self.DELETE_ALL:  # tests 6 and 8
-                continue
+            if op.name in ("deleteSessions", "resetMasterConfig", "stopMaster") + self.DELETE_ALL:
+                continue  # tests 6 and 8
             path, body, client = self.needs(op)
             reply = self.ask(op, path, body, client)
             self.expect(reply.status == op.success, op.name, reply)
@@ -551,6 +560,8 @@ class Contract(Walk):
                 self.admin.delete(f"/modbusmaster/config/mcmds/{data['mcmdId']}")
             elif op.name == "postMasterTags":
                 self.admin.delete(f"/modbusmaster/config/tags/{data['tagId']}")
+        elif op.name == "cloneMasterConfig":
+            self.admin.delete(f"/modbusmaster/config/remote-devs/{reply.data['remoteDevId']}")
         elif body is not None and op.name not in ("putUsersMePassword", "putUserPassword"):
             self.assert_ok(self.ask(op, path, body, client))
 
@@ -655,6 +666,11 @@ class Contract(Walk):
                 change = self.admin.get("/modbusmaster/status/config/change")
                 self.assertEqual(change.data["result"], 1)
                 self.assert_ok(self.admin.put("/modbusmaster/control/config/undo"))
+        self.assert_ok(self.admin.put("/modbusmaster/control/config/factory-default"))
+        self.assertEqual(self.admin.get("/modbusmaster/config/remote-devs").data, [])
+        self.assert_ok(self.admin.put("/modbusmaster/control/config/undo"))
+        for what in ("stop", "start"):
+            self.assert_ok(self.admin.put(f"/modbusmaster/control/daemon/{what}"))
         self.assertEqual(self.state(), before)
 
     def test_9_what_was_answered_is_there_after_every_daemon_was_killed(self):

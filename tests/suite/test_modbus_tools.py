@@ -1,5 +1,5 @@
-"""What is around the Modbus master: parameters, the tree, clone, factory
-settings, start and stop, diagnosis."""
+"""What is around the Modbus master: parameters, the tree, clone, factory settings,
+start and stop, the traffic log; and the original's limits and words of refusal."""
 from harness import Suite, wait_for
 from hostile_modbus import Hostile
 
@@ -308,6 +308,94 @@ class Tools(Suite):
             self.assert_refused(self.admin.post(path + "1", body), 400, pointer)
         self.assert_refused(self.admin.post(path + "2", {}), 404)
         self.assert_refused(self.admin.get(path + "2"), 404)
+
+
+class OriginalWords(Suite):
+    """Refusals in the words of the original, and its limits where they are set."""
+
+    daemons = ("auditd", "authd", "modbusd", "gateway")
+    daemon_options = {"modbusd": ["--set", "original-limits=1"]}
+
+    def refused(self, method, path, body, status=400):
+        """The "error" of the reply; where it is none of a limit, there is no code in it."""
+        return self.assert_refused(self.admin.request(method, M + path, body), status).json["error"]
+
+    def test_each_refusal_has_the_words_of_the_original_and_ours_in_its_details(self):
+        self.addCleanup(self.admin.delete, M + "/config/remote-devs")
+        pump = self.add_device("pump", 502, [("regs", 3, 0, 1, 1000, [("a", "uint16", 0)])])
+        command = {"remoteDevId": pump["device"], "name": "new"}
+        tag = {"mcmdId": pump["commands"][0], "name": "new", "dataType": "uint16"}
+        device = {"masterTcpIfaceId": 1, "name": "new", "slaveId": 2}
+        devs, cmds, tags = "/config/remote-devs", "/config/mcmds", "/config/tags"
+        level = "/control/log-level"
+        for method, path, body, message, pointer, detail in (
+                ("POST", devs, {**device, "colour": 1}, "No such column: colour", "/colour", None),
+                ("PUT", "/config/master-params", {"enableAll": 1}, "No such column: enableAll",
+                 "/enableAll", None),
+                ("POST", devs, {"name": "new"}, "masterTcpIfaceId should exist",
+                 "/masterTcpIfaceId", "masterTcpIfaceId is required"),
+                ("POST", cmds, [{"name": "x"}], "remoteDevId should exist", "/0/remoteDevId",
+                 "remoteDevId is required"),
+                ("POST", devs, {**device, "slaveId": "2"}, "slaveId should be an integer.",
+                 "/slaveId", None),
+                ("POST", devs, {**device, "slaveId": 2.5}, "slaveId should be an integer.",
+                 "/slaveId", "slaveId must be an integer 0..255"),
+                ("POST", devs, {**device, "slaveId": 256},
+                 "Input value failed: slaveId must be an integer 0..255", "/slaveId",
+                 "slaveId must be an integer 0..255"),
+                ("POST", devs, {**device, "name": "pump"}, "name exists already", "/name", None),
+                ("POST", cmds, {**command, "name": "regs"}, "name exists already", "/name", None),
+                ("POST", tags, {**tag, "name": "a"}, "name exists already", "/name", None),
+                ("POST", devs, {**device, "slaveId": 1, "slaveIpaddr": "127.0.0.1"},
+                 "slaveId exists already", "/slaveId", None),
+                ("POST", devs, {**device, "masterTcpIfaceId": 2}, "Parent's data should exist",
+                 "/masterTcpIfaceId", None),
+                ("POST", cmds, {**command, "remoteDevId": 4000}, "Parent's data should exist",
+                 "/remoteDevId", None),
+                ("POST", tags, {**tag, "mcmdId": 4000}, "Parent's data should exist", "/mcmdId",
+                 None),
+                ("POST", tags, {**tag, "dataType": "raw"}, "dataSize should exist", "/dataSize",
+                 None),
+                ("PUT", level, {}, "get 'level' parameter failed", "/logLevel", None),
+                ("PUT", level, {"logLevel": "LOUD"},
+                 "invalid 'level' parameter value in level options "
+                 "[ALL, TRACE, DEBUG, INFO, WARN, ERROR, FATAL, OFF]", "/logLevel", None)):
+            with self.subTest(method=method, path=path, body=body):
+                error = self.refused(method, path, body)
+                self.assertEqual(error["message"], message)
+                self.assertNotIn("code", error)
+                self.assertEqual(error["details"][0]["pointer"], pointer)
+                if detail:
+                    self.assertEqual(error["details"][0]["message"], detail)
+        for path in (devs, cmds, tags, "/config/master-tcp-ifaces", "/config/tcp-masters"):
+            with self.subTest(path):
+                self.assertEqual(self.refused("GET", path + "/4000", None, 404),
+                                 {"message": "Member not exists"})
+
+    def test_the_limits_of_the_original_are_refused_with_its_codes(self):
+        self.addCleanup(self.admin.delete, M + "/config/remote-devs")
+        device = lambda i: {"masterTcpIfaceId": 1, "name": f"d{i}", "slaveId": i}
+        self.assert_ok(self.admin.post(M + "/config/remote-devs", [device(i) for i in range(32)]))
+        self.assertEqual(self.refused("POST", "/config/remote-devs", device(32)), {
+            "code": -1, "message": "Exceed the limit of 32 remote devices"})
+        dev = self.admin.get(M + "/config/remote-devs").data[0]["remoteDevId"]
+        command = lambda i: {"remoteDevId": dev, "name": f"c{i}", "readQuantity": 125}
+        for first, last in ((0, 1000), (1000, 2000), (2000, 2048)):
+            made = self.assert_ok(self.admin.post(M + "/config/mcmds", [
+                command(i) for i in range(first, last)]))
+        self.assertEqual(self.refused("POST", "/config/mcmds", command("last")), {
+            "code": -113, "message": "Exceed the limit of 2048 commands per tcp port",
+            "i18n": {"message": {"key": "MODBUS_MASTER_EVENT_COMMAND_LIMIT_FAIL",
+                                 "variables": {"quan": 2048, "mode": "tcp"}}}})
+        parent = made.data[0]["mcmdId"]
+        tag = lambda i: {"mcmdId": parent, "name": f"t{i}", "dataType": "uint16"}
+        for begin, end in ((0, 1000), (1000, 2000), (2000, 2048)):
+            self.assert_ok(self.admin.post(M + "/config/tags", [tag(i) for i in
+                                                                range(begin, end)]))
+        self.assertEqual(self.refused("POST", "/config/tags", tag("last")), {
+            "code": -115, "message": "Exceed the limit of 2048 total tag quantity",
+            "i18n": {"message": {"key": "MODBUS_MASTER_EVENT_TAG_LIMIT_FAIL",
+                                 "variables": {"quan": 2048, "type": "total"}}}})
 
 
 if __name__ == "__main__":
