@@ -1153,13 +1153,25 @@ config_load_dev(struct api_arena *a, struct store_txn *txn, uint32_t dev,
 }
 
 int
+config_load_params(struct api_arena *a, struct store_txn *txn, struct master_param *ret_params)
+{
+    struct config_key key = config_key_one(ONE_PARAMS);
+    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_param_desc,
+                          ret_params);
+    return r == STORE_NOT_FOUND ? -EPROTO : r;
+}
+
+int
 config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_config *ret_iface)
 {
     struct config_key key = config_key_one(ONE_IFACE), master_key = config_key_one(ONE_MASTER);
     struct master_tcp_iface iface = { 0 };
     struct tcp_master master = { 0 };
+    struct master_param params = { 0 };
     int r =
         api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_tcp_iface_desc, &iface);
+    if (r == 0)
+        r = config_load_params(a, txn, &params);
     if (r == 0)
         r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size,
                           &tcp_master_desc, &master);
@@ -1169,8 +1181,8 @@ config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_co
         .retry_count = (uint32_t)iface.retry_count,
         .timeout_ms = (uint32_t)iface.response_tout,
         .initial_delay_ms = (uint32_t)iface.initial_delay,
-        .dev_fail_event = true,
-        .cmd_fail_event = true,
+        .dev_fail_event = params.enable_dev_fail_event != 0,
+        .cmd_fail_event = params.enable_cmd_fail_event != 0,
     };
     return str_copy(ret_iface->provider, sizeof(ret_iface->provider), master.name);
 }
@@ -1207,9 +1219,13 @@ config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
                       master_key = config_key_one(ONE_SER_MASTER);
     struct master_ser_iface iface = { 0 };
     struct ser_master master = { 0 };
+    struct master_param params = { 0 };
     int r =
         api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_ser_iface_desc, &iface);
     if (r != 0)
+        return r;
+    r = config_load_params(a, txn, &params);
+    if (r < 0)
         return r;
     r = api_store_get(a, txn, DB_ONE_RUN, master_key.bytes, master_key.size, &ser_master_desc,
                       &master);
@@ -1219,7 +1235,9 @@ config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
         .id = id,
         .iface = { .retry_count = (uint32_t)iface.retry_count,
                    .timeout_ms = (uint32_t)iface.response_tout,
-                   .initial_delay_ms = (uint32_t)iface.initial_delay },
+                   .initial_delay_ms = (uint32_t)iface.initial_delay,
+                   .dev_fail_event = params.enable_dev_fail_event != 0,
+                   .cmd_fail_event = params.enable_cmd_fail_event != 0 },
         .line = { .ascii = iface.format == 1,
                   .frame_interval_ms = (uint32_t)iface.frame_interval,
                   .char_interval_ms = (uint32_t)iface.char_interval },
@@ -1230,13 +1248,4 @@ config_load_port(struct api_arena *a, struct store_txn *txn, uint32_t id,
                        port->device); /* the same size */
     }
     return str_copy(ret_port->iface.provider, sizeof(ret_port->iface.provider), master.name);
-}
-
-int
-config_load_params(struct api_arena *a, struct store_txn *txn, struct master_param *ret_params)
-{
-    struct config_key key = config_key_one(ONE_PARAMS);
-    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_param_desc,
-                          ret_params);
-    return r == STORE_NOT_FOUND ? -EPROTO : r;
 }

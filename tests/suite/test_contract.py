@@ -39,7 +39,7 @@ RULES = [
     ("post.*|put.*|patch.*", "/(masterTcpIface|masterSerIface|tcpMaster|serMaster|remoteDev|mcmd)Id",
      "no such parent"),
     ("(put|patch)MasterSerIface", "/portValue", "that of another interface"),
-    ("(post|put|patch)Mcmds?", "/(fp|st)Func", "1 and 2 are not offered"),
+    ("(post|put|patch)Mcmds?", "/(fp|st)(Func|Data)", "as much data as the command has"),
     ("(post|put|patch)Mcmds?", "/(read|write)(Address|Quantity)", "past 65535 or the function's limit"),
     ("(post|put|patch)Mcmds?", "/func", "a limit of the function"),
     ("(post|put|patch)Mcmds?", "/dataType", "goes with autoCreate=tags"),
