@@ -151,6 +151,8 @@ modbusd_stop(void *self, struct svc *svc)
     d->engine = NULL;
     modbusd_events_free(d);
     traffic_done(&d->traffic);
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        traffic_done(&d->ser_traffic[i]);
     free(d->stale);
     d->stale = NULL;
 }
@@ -170,7 +172,7 @@ int
 main(int argc, char **argv)
 {
     static const struct svc_option options[] = {
-        { "original-limits", "1: at most 32 TCP devices, 2048 commands and 2048 tags, as the "
+        { "original-limits", "1: at most 32 TCP and 31 serial devices, 2048 commands and 2048 tags, as the "
                              "original has it (default 0: 1000, 20000, 100000)",
           set_original_limits },
         { NULL, NULL, NULL },

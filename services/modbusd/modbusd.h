@@ -30,6 +30,7 @@ enum {
     MODBUSD_CMDS_MAX = 20000,
     MODBUSD_TAGS_MAX = 100000,
     MODBUSD_ORIGINAL_DEVS_MAX = 32, /* over TCP */
+    MODBUSD_ORIGINAL_SER_DEVS_MAX = 31,
     MODBUSD_ORIGINAL_CMDS_MAX = 2048,
     MODBUSD_ORIGINAL_TAGS_MAX = 2048,
     MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
@@ -53,6 +54,7 @@ struct modbusd {
     bool stopped;     /* by control/daemon/stop */
     bool restarting;  /* started again as soon as it has stopped */
     struct traffic traffic; /* of all TCP connections */
+    struct traffic ser_traffic[SERIAL_PORTS_MAX];
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
     struct events *events;

@@ -76,8 +76,6 @@ static uint64_t
 original_max(enum config_db db)
 {
     switch (db) {
-    case DB_DEV:
-        return MODBUSD_ORIGINAL_DEVS_MAX;
     case DB_CMD:
         return MODBUSD_ORIGINAL_CMDS_MAX;
     case DB_TAG:
@@ -99,6 +97,34 @@ op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, s
     if (d->original_limits && original_max(db) < max)
         max = original_max(db);
     return there + n > max ? limit_reached(call, db, max) : API_OK;
+}
+
+enum api_status
+op_check_original_devs(struct api_call *call, struct store_txn *txn)
+{
+    const struct modbusd *d = call->svc->self;
+    struct store_iter it;
+    unsigned n_tcp = 0, n_serial = 0;
+    if (!d->original_limits)
+        return API_OK;
+    int r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
+    if (r < 0)
+        return op_store_error(call, r);
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        struct remote_dev dev;
+        r = api_store_value(api_call_arena(call), it.value, it.size, &remote_dev_desc, &dev);
+        if (r < 0)
+            break;
+        *(dev.has_master_ser_iface_id ? &n_serial : &n_tcp) += 1;
+    }
+    store_iter_done(&it);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (n_tcp > MODBUSD_ORIGINAL_DEVS_MAX)
+        return limit_reached(call, DB_DEV, MODBUSD_ORIGINAL_DEVS_MAX);
+    return n_serial > MODBUSD_ORIGINAL_SER_DEVS_MAX
+               ? limit_reached(call, DB_DEV, MODBUSD_ORIGINAL_SER_DEVS_MAX)
+               : API_OK;
 }
 
 enum api_status

@@ -20,6 +20,9 @@ enum api_status op_store_error(struct api_call *call, int r);
 enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db,
                               size_t n, uint64_t max);
 
+/* Where the original's limits hold: refuses more devices, over TCP or serial, than it has. */
+enum api_status op_check_original_devs(struct api_call *call, struct store_txn *txn);
+
 /* {"data":<the staged record>} of 'key'. */
 enum api_status op_reply_one(struct api_call *call, const struct config_key *key);
 /* {"count":n,"data":[…]} of all records of 'kind'. */

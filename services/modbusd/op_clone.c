@@ -124,6 +124,8 @@ modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
     enum api_status status = check_room(call, txn, n_cmds, n_tags);
     if (status == API_OK)
         status = clone_dev(call, txn, body, &from, &to);
+    if (status == API_OK)
+        status = op_check_original_devs(call, txn);
     if (status != API_OK)
         return status;
     r = clone_below(txn, config_key_id(&to), cmds, n_cmds, tags, n_tags);

@@ -101,13 +101,14 @@ enum api_status
 modbusd_get_master_service_info(struct modbusd *self, struct api_call *call,
                                 struct service_info *reply)
 {
-    struct service_instance *tcp = api_alloc(call, sizeof(*tcp));
-    if (!tcp)
+    struct service_instance *all = api_alloc(call, 2 * sizeof(*all));
+    if (!all)
         return API_TOO_LARGE;
-    tcp->has_tcp_master_id = true;
-    tcp->tcp_master_id = MODBUSD_MASTER_ID;
-    tcp->service_status = status_of(self, self->tcp_off);
-    reply->service_info = tcp;
-    reply->n_service_info = 1;
+    all[0].has_tcp_master_id = all[1].has_ser_master_id = true;
+    all[0].tcp_master_id = all[1].ser_master_id = MODBUSD_MASTER_ID;
+    all[0].service_status = status_of(self, self->tcp_off);
+    all[1].service_status = status_of(self, self->ser_off);
+    reply->service_info = all;
+    reply->n_service_info = 2;
     return API_OK;
 }

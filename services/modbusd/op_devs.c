@@ -21,7 +21,10 @@ static enum api_status
 check_tcp(struct api_call *call, const char *at, const struct remote_dev *dev)
 {
     struct mb_address address;
-    if (!dev->has_master_tcp_iface_id || dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
+    if (!dev->has_master_tcp_iface_id)
+        return api_fail(call, API_INVALID, below(call, at, "masterTcpIfaceId"),
+                        "masterTcpIfaceId should exist");
+    if (dev->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return no_parent(call, at, "masterTcpIfaceId");
     if (mb_address_parse(dev->slave_ipaddr, (uint16_t)dev->slave_tcp_port, &address) < 0)
         return api_fail(call, API_INVALID, below(call, at, "slaveIpaddr"),
@@ -132,6 +135,8 @@ modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
         keys[i] = config_key_dev(id);
         status = op_save_dev(call, txn, op_pointer(call, i, NULL), &keys[i], body[i]);
     }
+    if (status == API_OK)
+        status = op_check_original_devs(call, txn);
     return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 

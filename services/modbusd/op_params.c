@@ -81,6 +81,9 @@ op_write_tree(struct store_txn *txn, struct buf *b)
     buf_puts(b, ",\"tcpMasters\":{\"data\":");
     if (r == 0)
         r = write_list(txn, ONE_MASTER, b);
+    buf_puts(b, "},\"serMasters\":{\"data\":");
+    if (r == 0)
+        r = write_list(txn, ONE_SER_MASTER, b);
     buf_puts(b, "}}");
     return r;
 }
@@ -109,31 +112,85 @@ struct totals {
     uint64_t devs, enabled, cmds, tags;
 };
 
+/* Where a device is: 0 the TCP interface, else its serial interface. */
+struct seat {
+    uint32_t dev, iface;
+};
+
+struct overview {
+    struct totals totals[1 + SERIAL_PORTS_MAX];
+    struct seat seats[MODBUSD_DEVS_MAX]; /* in order of their devices */
+    size_t n_seats;
+};
+
+/* One device: writes its name. */
+static int
+count_dev(struct api_call *call, const struct store_iter *it, struct overview *o, struct buf *b)
+{
+    struct remote_dev dev;
+    int r = api_store_value(api_call_arena(call), it->value, it->size, &remote_dev_desc, &dev);
+    if (r < 0 || it->key_size != 4 || o->n_seats == MODBUSD_DEVS_MAX)
+        return r < 0 ? r : -EPROTO;
+    uint32_t iface = dev.has_master_ser_iface_id ? (uint32_t)dev.master_ser_iface_id : 0;
+    if (iface > SERIAL_PORTS_MAX)
+        return -EPROTO;
+    jw_str(b, dev.name);
+    o->totals[iface].devs++;
+    o->totals[iface].enabled += dev.enable != 0;
+    o->seats[o->n_seats++] = (struct seat){ get_u32(it->key), iface };
+    return 0;
+}
+
 /* Counts the devices, and writes their names as a list. */
 static int
-write_names(struct api_call *call, struct store_txn *txn, struct buf *b, struct totals *t)
+write_names(struct api_call *call, struct store_txn *txn, struct overview *o, struct buf *b)
 {
     struct store_iter it;
     int r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
     if (r < 0)
         return r;
     jw_open(b, '[');
-    while ((r = store_iter_next(&it)) == STORE_OK) {
-        struct remote_dev dev;
-        r = api_store_value(api_call_arena(call), it.value, it.size, &remote_dev_desc, &dev);
-        if (r < 0)
+    while ((r = store_iter_next(&it)) == STORE_OK)
+        if ((r = count_dev(call, &it, o, b)) < 0)
             break;
-        jw_str(b, dev.name);
-        t->devs++;
-        t->enabled += dev.enable != 0;
-    }
     store_iter_done(&it);
     jw_close(b, ']');
     return r < 0 ? r : 0;
 }
 
+/* Commands or tags: the table is in order of the devices they belong to, as the seats are. */
+static int
+count_below(struct store_txn *txn, struct overview *o, enum config_db db)
+{
+    struct store_iter it;
+    size_t at = 0;
+    int r = store_iter_init(&it, txn, db, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK && it.key_size >= 4) {
+        uint32_t dev = get_u32(it.key);
+        while (at < o->n_seats && o->seats[at].dev < dev)
+            at++;
+        if (at == o->n_seats || o->seats[at].dev != dev)
+            continue;
+        struct totals *t = &o->totals[o->seats[at].iface];
+        *(db == DB_CMD ? &t->cmds : &t->tags) += 1;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
+}
+
 static void
-write_tcp(struct buf *b, const struct master_param *params, const struct totals *t)
+write_totals(struct buf *b, const struct totals *t)
+{
+    jw_ku64(b, "devCount", t->devs);
+    jw_ku64(b, "cmdCount", t->cmds);
+    jw_ku64(b, "tagCount", t->tags);
+    jw_ku64(b, "enableDevCount", t->enabled);
+}
+
+static void
+write_tcp(struct buf *b, const struct master_param *params, const struct overview *o)
 {
     jw_name(b, "tcp");
     jw_open(b, '{');
@@ -142,13 +199,70 @@ write_tcp(struct buf *b, const struct master_param *params, const struct totals 
     jw_open(b, '[');
     jw_open(b, '{');
     jw_ku64(b, "masterTcpIfaceId", MODBUSD_IFACE_ID);
-    jw_ku64(b, "devCount", t->devs);
-    jw_ku64(b, "cmdCount", t->cmds);
-    jw_ku64(b, "tagCount", t->tags);
-    jw_ku64(b, "enableDevCount", t->enabled);
+    write_totals(b, &o->totals[0]);
     jw_close(b, '}');
     jw_close(b, ']');
     jw_close(b, '}');
+}
+
+static int
+write_ser_ifaces(struct api_call *call, struct store_txn *txn, const struct overview *o,
+                 struct buf *b)
+{
+    for (uint32_t id = 1; id <= SERIAL_PORTS_MAX; id++) {
+        struct master_ser_iface iface;
+        struct config_key key = config_key_ser_iface(id);
+        int r = config_get(api_call_arena(call), txn, &key, &iface);
+        if (r < 0)
+            return r;
+        if (r != STORE_OK)
+            continue;
+        jw_open(b, '{');
+        jw_ku64(b, "masterSerIfaceId", id);
+        jw_kstr(b, "portName", api_printf(call, "PORT %u", id));
+        jw_ku64(b, "portNumber", id);
+        jw_ki64(b, "format", iface.format);
+        write_totals(b, &o->totals[id]);
+        jw_close(b, '}');
+    }
+    return 0;
+}
+
+/* The list has that name in the original's schema, and the sensible one in its example. */
+static int
+write_serial(struct api_call *call, struct store_txn *txn, const struct master_param *params,
+             const struct overview *o, struct buf *b)
+{
+    static const char *const names[] = { "masterTcpIfaces", "masterSerIfaces" };
+    int r = 0;
+    jw_name(b, "serial");
+    jw_open(b, '{');
+    jw_ki64(b, "enable", params->enable_ser_masters);
+    for (size_t i = 0; i < ARRAY_LEN(names) && r == 0; i++) {
+        jw_name(b, names[i]);
+        jw_open(b, '[');
+        r = write_ser_ifaces(call, txn, o, b);
+        jw_close(b, ']');
+    }
+    jw_close(b, '}');
+    return r;
+}
+
+static int
+write_overview(struct api_call *call, struct store_txn *txn, const struct master_param *params,
+               struct overview *o, struct buf *b)
+{
+    jw_kstr(b, "version", API_VERSION);
+    jw_ki64(b, "enableDevFailEvent", params->enable_dev_fail_event);
+    jw_ki64(b, "enableCmdFailEvent", params->enable_cmd_fail_event);
+    jw_name(b, "remoteDevsName");
+    int r = write_names(call, txn, o, b);
+    if (r == 0)
+        r = count_below(txn, o, DB_CMD);
+    if (r == 0)
+        r = count_below(txn, o, DB_TAG);
+    write_tcp(b, params, o);
+    return r == 0 ? write_serial(call, txn, params, o, b) : r;
 }
 
 enum api_status
@@ -156,24 +270,15 @@ modbusd_get_master_overview(struct modbusd *self, struct api_call *call)
 {
     (void)self;
     struct master_param params = { 0 };
-    struct totals t = { 0 };
+    struct overview *o = api_alloc(call, sizeof(*o));
     struct store_txn *txn = api_view(call);
-    enum api_status status = get_params(call, txn, &params);
+    enum api_status status = o ? get_params(call, txn, &params) : API_TOO_LARGE;
     if (status != API_OK)
         return status;
     struct buf b;
     buf_init(&b, OVERVIEW_MAX);
     buf_puts(&b, "{\"data\":{");
-    jw_kstr(&b, "version", API_VERSION);
-    jw_ki64(&b, "enableDevFailEvent", params.enable_dev_fail_event);
-    jw_ki64(&b, "enableCmdFailEvent", params.enable_cmd_fail_event);
-    jw_name(&b, "remoteDevsName");
-    int r = write_names(call, txn, &b, &t);
-    if (r == 0)
-        r = store_count(txn, DB_CMD, &t.cmds);
-    if (r == 0)
-        r = store_count(txn, DB_TAG, &t.tags);
-    write_tcp(&b, &params, &t);
+    int r = write_overview(call, txn, &params, o, &b);
     buf_puts(&b, "}}");
     if (r == 0)
         return modbusd_reply(call, &b);

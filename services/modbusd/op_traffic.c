@@ -12,28 +12,30 @@ enum { LOG_MAX = 16 << 20, TEXT_MAX = 4096 };
 
 /* ---- start and stop ---- */
 
-/* Frames of one running device. */
+/* Frames of one running device, on that serial interface; 0: over TCP. */
 static enum api_status
-filter_for(struct api_call *call, int64_t id, struct traffic_filter *ret_filter)
+filter_for(struct api_call *call, int64_t id, uint32_t serial, struct traffic_filter *ret_filter)
 {
     struct remote_dev dev;
-    struct mb_address address;
+    struct mb_address address = { .text = "" };
     struct config_key key = config_key_dev((uint32_t)id);
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;
     int r = api_store_get(api_call_arena(call), txn, DB_DEV_RUN, key.bytes, key.size,
                           &remote_dev_desc, &dev);
-    if (r == STORE_NOT_FOUND)
-        return api_fail(call, API_INVALID, "/remoteDevId", "Fail to find remoteDevId");
-    if (r == 0)
-        r = mb_address_parse(dev.slave_ipaddr, (uint16_t)dev.slave_tcp_port, &address);
     if (r < 0)
         return op_store_error(call, r);
+    if (r == STORE_NOT_FOUND ||
+        (dev.has_master_ser_iface_id ? dev.master_ser_iface_id : 0) != serial)
+        return api_fail(call, API_INVALID, "/remoteDevId", "Fail to find remoteDevId");
+    if (!serial)
+        r = mb_address_parse(dev.slave_ipaddr, (uint16_t)dev.slave_tcp_port, &address);
     *ret_filter = (struct traffic_filter){ .on = true,
                                            .port = address.port,
                                            .unit = (uint8_t)dev.slave_id };
-    r = str_copy(ret_filter->peer, sizeof(ret_filter->peer), address.text);
+    if (r == 0)
+        r = str_copy(ret_filter->peer, sizeof(ret_filter->peer), address.text);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }
 
@@ -55,7 +57,8 @@ carry_out(void *self, void *arg)
 
 /* Started and stopped together with its record in the audit log. */
 static enum api_status
-capture(struct api_call *call, struct traffic *t, const struct traffic_action *body)
+capture(struct api_call *call, struct traffic *t, uint32_t serial,
+        const struct traffic_action *body)
 {
     struct order *o = api_alloc(call, sizeof(*o));
     if (!o)
@@ -64,7 +67,7 @@ capture(struct api_call *call, struct traffic *t, const struct traffic_action *b
                          .start = body->action == TRAFFIC_ACTION_ACTION_START,
                          .rolling = body->record_mode == 1 };
     if (body->has_remote_dev_id) {
-        enum api_status status = filter_for(call, body->remote_dev_id, &o->filter);
+        enum api_status status = filter_for(call, body->remote_dev_id, serial, &o->filter);
         if (status != API_OK)
             return status;
     }
@@ -81,7 +84,37 @@ modbusd_capture_master_tcp_traffic(struct modbusd *self, struct api_call *call,
 {
     if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return op_not_found(call);
-    return capture(call, &self->traffic, body);
+    return capture(call, &self->traffic, 0, body);
+}
+
+/* The log of a serial interface that there is; otherwise refused. */
+static enum api_status
+find_serial(struct modbusd *d, struct api_call *call, int64_t id, struct traffic **ret_traffic)
+{
+    struct master_ser_iface iface;
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    if (id < 1 || id > SERIAL_PORTS_MAX)
+        return op_not_found(call);
+    struct config_key key = config_key_ser_iface((uint32_t)id);
+    int r = config_get(api_call_arena(call), txn, &key, &iface);
+    if (r != 0)
+        return r < 0 ? op_store_error(call, r) : op_not_found(call);
+    *ret_traffic = &d->ser_traffic[id - 1];
+    return API_OK;
+}
+
+enum api_status
+modbusd_capture_master_serial_traffic(
+    struct modbusd *self, struct api_call *call,
+    const struct modbusd_capture_master_serial_traffic_path *path,
+    const struct traffic_action *body)
+{
+    struct traffic *t;
+    enum api_status status = find_serial(self, call, path->master_ser_iface_id, &t);
+    return status == API_OK ? capture(call, t, (uint32_t)path->master_ser_iface_id, body)
+                            : status;
 }
 
 /* ---- reading ---- */
@@ -95,9 +128,14 @@ static const char *const errors[] = {
     [TRAFFIC_OTHER_SERVER] = "Server ID Not Matched",
 };
 
+/* 'serial': the interface of a serial port; 0: TCP. */
 static void
-write_peer(struct buf *b, const struct traffic_entry *e)
+write_peer(struct buf *b, const struct traffic_entry *e, uint32_t serial)
 {
+    if (serial) {
+        jw_ku64(b, "serialPort", serial - 1);
+        return;
+    }
     char text[TRAFFIC_PEER_SIZE + 16];
     bool v6 = strchr(e->peer, ':') != NULL;
     (void)snprintf(text, sizeof(text), v6 ? "[%s]:%u" : "%s:%u", e->peer, e->port); /* fits */
@@ -126,7 +164,8 @@ write_content(struct buf *b, const struct traffic_entry *e, struct buf *text)
 }
 
 static void
-write_entry(struct buf *b, uint64_t number, const struct traffic_entry *e, struct buf *text)
+write_entry(struct buf *b, uint64_t number, const struct traffic_entry *e, uint32_t serial,
+            struct buf *text)
 {
     char time[CLOCK_TEXT_SIZE];
     const char *kind = e->request ? "Request" : "Response";
@@ -135,7 +174,7 @@ write_entry(struct buf *b, uint64_t number, const struct traffic_entry *e, struc
     jw_ku64(b, "seq", number);
     jw_kstr(b, "role", e->role == TRAFFIC_MASTER ? "Master" : "Slave");
     jw_kstr(b, "packetType", kind);
-    write_peer(b, e);
+    write_peer(b, e, serial);
     write_content(b, e, text);
     jw_kstr(b, "time", time);
     jw_kstr(b, "status", e->sent ? "WRITE" : "READ");
@@ -147,18 +186,19 @@ write_entry(struct buf *b, uint64_t number, const struct traffic_entry *e, struc
 }
 
 static enum api_status
-reply(struct api_call *call, const struct traffic *t, uint64_t after)
+reply(struct api_call *call, const struct traffic *t, uint32_t serial, uint64_t after)
 {
+    const char *kind = serial ? "serial" : "tcp";
     struct buf b, text;
     uint64_t oldest = traffic_oldest(t), first = after >= oldest ? after + 1 : oldest;
     buf_init(&b, LOG_MAX);
     buf_init(&text, TEXT_MAX);
-    buf_puts(&b, "{\"data\":{\"tcp\":[");
+    buf_printf(&b, "{\"data\":{\"%s\":[", kind);
     for (uint64_t i = first; i <= t->last; i++)
-        write_entry(&b, i, traffic_entry(t, i), &text);
+        write_entry(&b, i, traffic_entry(t, i), serial, &text);
     buf_puts(&b, "]");
-    jw_ku64(&b, "tcpCount", first <= t->last ? t->last - first + 1 : 0);
-    jw_ku64(&b, "tcpAction", t->on);
+    jw_ku64(&b, serial ? "serialCount" : "tcpCount", first <= t->last ? t->last - first + 1 : 0);
+    jw_ku64(&b, serial ? "serialAction" : "tcpAction", t->on);
     jw_ku64(&b, "recordMode", t->rolling);
     jw_ku64(&b, "last", t->last);
     jw_ku64(&b, "lost", after + 1 < oldest ? oldest - after - 1 : 0);
@@ -174,5 +214,17 @@ modbusd_get_master_tcp_traffic(struct modbusd *self, struct api_call *call,
 {
     if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return op_not_found(call);
-    return reply(call, &self->traffic, query->has_after ? (uint64_t)query->after : 0);
+    return reply(call, &self->traffic, 0, query->has_after ? (uint64_t)query->after : 0);
+}
+
+enum api_status
+modbusd_get_master_serial_traffic(struct modbusd *self, struct api_call *call,
+                                  const struct modbusd_get_master_serial_traffic_path *path,
+                                  const struct modbusd_get_master_serial_traffic_query *query)
+{
+    struct traffic *t;
+    enum api_status status = find_serial(self, call, path->master_ser_iface_id, &t);
+    return status == API_OK ? reply(call, t, (uint32_t)path->master_ser_iface_id,
+                                    query->has_after ? (uint64_t)query->after : 0)
+                            : status;
 }

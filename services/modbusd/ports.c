@@ -41,6 +41,7 @@ modbusd_load_ports(struct modbusd *d, struct store_txn *txn)
                     id);
         else if (r == 0)
             r = mb_engine_set_port(d->engine, &cfg);
+        mb_engine_set_traffic(d->engine, id, &d->ser_traffic[id - 1]);
         if (r < 0 && r != -EPROTO)
             return r;
     }

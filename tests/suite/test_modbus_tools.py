@@ -101,6 +101,7 @@ class Tools(Suite):
         tree = self.get("/config")
         self.assertEqual(tree["masterParams"], self.get("/config/master-params"))
         self.assertEqual(tree["tcpMasters"]["data"], self.get("/config/tcp-masters"))
+        self.assertEqual(tree["serMasters"]["data"], self.get("/config/ser-masters"))
         device = tree["tcpMasters"]["data"][0]["masterTcpIfaces"][0]["remoteDevs"][0]
         self.assertEqual([t["name"] for t in device["mcmds"][0]["tags"]], ["a", "b"])
 
@@ -111,6 +112,8 @@ class Tools(Suite):
         self.assertEqual(got["tcp"], {"enable": 1, "masterTcpIfaces": [{
             "masterTcpIfaceId": 1, "devCount": 2, "cmdCount": 3, "tagCount": 3,
             "enableDevCount": 1}]})
+        self.assertEqual(got["serial"], {"enable": 1, "masterTcpIfaces": [],
+                                         "masterSerIfaces": []})
         self.assertTrue(got["version"])
         self.done("DELETE", f"/config/remote-devs/{made['device']}", status=204)
 
@@ -308,6 +311,9 @@ class Tools(Suite):
             self.assert_refused(self.admin.post(path + "1", body), 400, pointer)
         self.assert_refused(self.admin.post(path + "2", {}), 404)
         self.assert_refused(self.admin.get(path + "2"), 404)
+        serial = M + "/traffic-log/master-ser-interfaces/1"  # there is none without iod
+        self.assert_refused(self.admin.get(serial), 404)
+        self.assert_refused(self.admin.post(serial, {}), 404)
 
 
 class OriginalWords(Suite):
