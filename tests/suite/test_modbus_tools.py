@@ -2,6 +2,8 @@
 start and stop, the traffic log; and the original's limits and words of refusal."""
 from harness import Suite, wait_for
 from hostile_modbus import Hostile
+from hostile_serial import HostileSerial
+from test_modbus_serial import Serial
 
 TEST_SECONDS = 60
 TIMEOUT_MS = 300
@@ -314,6 +316,91 @@ class Tools(Suite):
         serial = M + "/traffic-log/master-ser-interfaces/1"  # there is none without iod
         self.assert_refused(self.admin.get(serial), 404)
         self.assert_refused(self.admin.post(serial, {}), 404)
+
+
+class SerialTools(Serial):
+    """The same for a serial line."""
+
+    @classmethod
+    def prepare(cls):
+        super().prepare()
+        cls.device = HostileSerial(cls.far_end(1), False)
+        cls.set_line(1, retryCount=0, responseTout=TIMEOUT_MS)
+        cls.pump = cls.add_serial(1, "pump", [("regs", 3, 10, 2, 100, [("a", "uint16", 0)])], 7)
+        cls.apply()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.device.stop()
+        super().tearDownClass()
+
+    def setUp(self):
+        self.device.unit_mode = {}
+        self.wait_quality("pump", "a", "good")
+
+    def capture(self, **members):
+        path = M + "/traffic-log/master-ser-interfaces/1"
+        self.assert_ok(self.admin.post(path, {"recordMode": 1, **members}), 201)
+        self.addCleanup(self.admin.post, path, {"action": "stop"})
+
+        def frame(what, condition):
+            return wait_for(what, lambda: next(
+                (f for f in self.admin.get(path).data["serial"] if condition(f)), None))
+        return frame
+
+    def test_the_traffic_log_shows_the_frames_of_a_line(self):
+        frame = self.capture(remoteDevId=self.pump["device"])
+        request = frame("a request", lambda f: f["status"] == "WRITE")
+        self.assertRegex(request["data"], "^07" "03" "000a" "0002" "[0-9a-f]{4}$")
+        self.assertEqual((request["serialPort"], request["slaveId"], request["functionCode"],
+                          request["decoded"]), (0, 7, 3, "read holding registers 10..11"))
+        answer = frame("an answer", lambda f: f["status"] == "READ")
+        self.assertRegex(answer["data"], "^07" "03" "04" "000a" "000b" "[0-9a-f]{4}$")
+        self.assertEqual((answer["packetType"], answer["errorReason"]), ("Response", ""))
+
+    def test_the_traffic_log_tells_a_wrong_checksum(self):
+        self.device.unit_mode = {7: "crc"}
+        frame = self.capture()
+        frame("a bad frame", lambda f: f["errorReason"] == "Invalid"
+              and f["dataInvalidReason"] == 1)
+
+    def test_serial_masters_are_switched_off_by_themselves(self):
+        params = M + "/config/master-params"
+        self.assert_ok(self.admin.patch(params, {"enableSerMasters": 0}))
+        self.apply()
+        self.wait_quality("pump", "a", "config")
+        asked = self.device.requests[7]
+        info = self.admin.get(M + "/diagnose/service-info").data["serviceInfo"]
+        self.assertEqual([i["serviceStatus"] for i in info], ["RUNNING", "NOT_INITIALIZED"])
+        self.assertEqual(self.device.requests[7], asked)
+        self.assert_ok(self.admin.put(params, {}))
+        self.apply()
+        self.wait_quality("pump", "a", "good")
+
+    def test_the_overview_counts_by_interface(self):
+        got = self.admin.get(M + "/status/config/master-overview").data
+        one = got["serial"]["masterSerIfaces"][0]
+        self.assertEqual(one, {"masterSerIfaceId": 1, "portName": "PORT 1", "portNumber": 1,
+                               "format": 0, "devCount": 1, "cmdCount": 1, "tagCount": 1,
+                               "enableDevCount": 1})
+        self.assertEqual(got["tcp"]["masterTcpIfaces"][0]["devCount"], 0)
+        self.assertEqual(got["serial"]["masterTcpIfaces"], got["serial"]["masterSerIfaces"])
+
+    def test_a_clone_stays_on_its_line(self):
+        clone = lambda **dest: self.admin.put(M + "/control/config/clone", {
+            "resource": "remote-devs", "src": {"remoteDevId": self.pump["device"]}, "dest": dest})
+        self.assert_refused(clone(name="pump2"), 400, "/dest/slaveId")
+        made = self.assert_ok(clone(name="pump2", slaveId=8)).data
+        self.assertEqual((made["masterSerIfaceId"], made["slaveId"]), (1, 8))
+        self.assert_ok(self.admin.put(M + "/control/config/undo"))
+
+    def test_factory_settings_reset_the_line(self):
+        self.assert_ok(self.admin.put(M + "/control/config/factory-default"))
+        self.assertEqual(self.admin.get(M + "/config/master-ser-ifaces/1").data["responseTout"],
+                         1000)
+        self.assert_ok(self.admin.put(M + "/control/config/undo"))
+        self.assertEqual(self.admin.get(M + "/config/master-ser-ifaces/1").data["responseTout"],
+                         TIMEOUT_MS)
 
 
 class OriginalWords(Suite):
