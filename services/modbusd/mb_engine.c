@@ -453,7 +453,8 @@ send_next_direct(struct mb_link *l)
     bool silent = silent_in_flight(l);
     for (struct mb_direct **at = &l->directs; *at; at = &(*at)->next) {
         struct mb_direct *q = *at;
-        if (dev_is_busy(q->op.dev) || (silent && q->op.dev->silent))
+        /* What fault protection has sent must not come after what is written now. */
+        if (dev_is_busy(q->op.dev) || q->op.cmd->fault.sent || (silent && q->op.dev->silent))
             continue;
         *at = q->next;
         if (!q->next)

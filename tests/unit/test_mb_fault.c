@@ -53,6 +53,7 @@ static struct {
         unsigned n_left_out;
     } events[EVENTS_MAX];
     unsigned n_events;
+    unsigned limit; /* requests in flight */
 } w;
 
 static void
@@ -123,6 +124,7 @@ set_up(void **state)
     struct mb_engine_hooks hooks = { on_sample, on_changed, on_event, NULL };
     memset(&w, 0, sizeof(w));
     clock_us = SECOND;
+    w.limit = 1;
     if (loop_new(&w.loop) < 0 || fake_open(&w.fake, w.loop, answer, NULL) < 0 ||
         mb_engine_new(w.loop, &hooks, &w.engine) < 0)
         return -1;
@@ -187,7 +189,7 @@ set_device(const struct mb_cmd_config *cmds, size_t n, bool enable)
                                  .unit = 1,
                                  .addr = "127.0.0.1",
                                  .port = w.fake.port,
-                                 .limit = 1,
+                                 .limit = w.limit,
                                  .cmds = cmds,
                                  .n_cmds = n };
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
@@ -342,6 +344,30 @@ a_write_that_comes_meanwhile_takes_their_place(void **state)
     assert_int_equal(w.n_writes, n);
     run_for(SECOND);
     assert_wrote(n + 1, "\x10\0\x09\0\2\4\0\0\0\0", 10);
+}
+
+static void
+a_write_waits_for_fault_data_under_way(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c = command(1, 16, 9);
+    struct tag_value v = { .type = TAG_UINT16, .u = 8 };
+    c.fault_func = MB_ZERO;
+    w.limit = 2;
+    set_device(&c, 1, true);
+    assert_int_equal(write_tag(1, 7), MB_DIRECT_OK);
+    w.mute = true;
+    while (w.n_writes < 2)
+        run_for(STEP_US);
+    w.mute = false;
+    assert_true(
+        mb_engine_write(w.engine, 1, &v, clock_us + SECOND, on_direct, NULL, &w.result));
+    run_for(150000);
+    assert_wrote(2, "\x10\0\x09\0\2\4\0\0\0\0", 10);
+    run_for(4 * SECOND);
+    assert_memory_equal(w.wrote, "\x10\0\x09\0\1\2\0\x08", 8);
+    assert_int_equal(w.last[1].value.u, 8);
+    assert_int_equal(w.last[1].quality, TAG_GOOD);
 }
 
 static void
@@ -596,6 +622,7 @@ main(void)
         T(a_cyclic_command_repeats_them_until_somebody_writes),
         T(a_device_that_is_away_gets_them_when_it_is_back),
         T(a_write_that_comes_meanwhile_takes_their_place),
+        T(a_write_waits_for_fault_data_under_way),
         T(every_function_that_writes_is_protected),
         T(a_change_of_the_configuration_keeps_the_time),
         T(a_tag_without_an_answer_shows_its_status_term),
