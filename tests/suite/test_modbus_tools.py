@@ -425,7 +425,7 @@ class OriginalWords(Suite):
                 ("POST", devs, {**device, "colour": 1}, "No such column: colour", "/colour", None),
                 ("PUT", "/config/master-params", {"enableAll": 1}, "No such column: enableAll",
                  "/enableAll", None),
-                ("POST", devs, {"name": "new"}, "Parent's data should exist",
+                ("POST", devs, {"name": "new"}, "masterTcpIfaceId should exist",
                  "/masterTcpIfaceId", None),
                 ("POST", cmds, [{"name": "x"}], "remoteDevId should exist", "/0/remoteDevId",
                  "remoteDevId is required"),
