@@ -64,8 +64,8 @@ limit_reached(struct api_call *call, enum config_db db, uint64_t max)
         api_fail_code(call, TAGS, api_printf(call, i18n, "TAG", max, "type", "total"));
         break;
     default:
-        (void)api_fail(call, API_INVALID, NULL, "Exceed the limit of %" PRIu64 " remote devices",
-                       max);
+        (void)api_fail(call, API_INVALID, NULL,
+                       "Exceed the limit of %" PRIu64 " remote devices", max);
         api_fail_code(call, OTHER, NULL);
         break;
     }

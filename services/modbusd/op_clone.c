@@ -37,8 +37,7 @@ clone_dev(struct api_call *call, struct store_txn *txn, const struct clone_body 
 
 /* The names that a command and a tag need to be unique for are those of the new device. */
 static int
-clone_cmd(struct store_txn *txn, const struct config_key *from, uint32_t dev,
-          uint32_t *ret_id)
+clone_cmd(struct store_txn *txn, const struct config_key *from, uint32_t dev, uint32_t *ret_id)
 {
     CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(RECORD_ARENA_MAX);
     struct mcmd cmd;

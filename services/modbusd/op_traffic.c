@@ -14,7 +14,8 @@ enum { LOG_MAX = 16 << 20, TEXT_MAX = 4096 };
 
 /* Frames of one running device, on that serial interface; 0: over TCP. */
 static enum api_status
-filter_for(struct api_call *call, int64_t id, uint32_t serial, struct traffic_filter *ret_filter)
+filter_for(struct api_call *call, int64_t id, uint32_t serial,
+           struct traffic_filter *ret_filter)
 {
     struct remote_dev dev;
     struct mb_address address = { .text = "" };
@@ -197,7 +198,8 @@ reply(struct api_call *call, const struct traffic *t, uint32_t serial, uint64_t 
     for (uint64_t i = first; i <= t->last; i++)
         write_entry(&b, i, traffic_entry(t, i), serial, &text);
     buf_puts(&b, "]");
-    jw_ku64(&b, serial ? "serialCount" : "tcpCount", first <= t->last ? t->last - first + 1 : 0);
+    jw_ku64(&b, serial ? "serialCount" : "tcpCount",
+            first <= t->last ? t->last - first + 1 : 0);
     jw_ku64(&b, serial ? "serialAction" : "tcpAction", t->on);
     jw_ku64(&b, "recordMode", t->rolling);
     jw_ku64(&b, "last", t->last);

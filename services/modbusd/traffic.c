@@ -210,7 +210,8 @@ static void
 put_request(struct buf *b, unsigned func, const uint8_t *p, size_t n)
 {
     if (func == MB_WRITE_COIL || func == MB_WRITE_REG) {
-        buf_printf(b, " %u: %u", get_u16(p), func == MB_WRITE_COIL ? p[2] != 0 : get_u16(p + 2));
+        buf_printf(b, " %u: %u", get_u16(p),
+                   func == MB_WRITE_COIL ? p[2] != 0 : get_u16(p + 2));
         return;
     }
     put_range(b, p);

@@ -16,7 +16,7 @@
 
 enum {
     TRAFFIC_ENTRIES_MAX = 2000, /* some 1.2 MiB, from the first start on */
-    TRAFFIC_PEER_SIZE = 46, /* an IPv6 address as text */
+    TRAFFIC_PEER_SIZE = 46,     /* an IPv6 address as text */
 };
 
 enum traffic_framing { TRAFFIC_TCP, TRAFFIC_RTU, TRAFFIC_ASCII };

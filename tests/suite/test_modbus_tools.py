@@ -266,8 +266,7 @@ class Tools(Suite):
     def test_the_traffic_log_is_followed_by_number(self):
         self.capture()
         self.addCleanup(self.capture, "stop")
-        self.wait_frame("an answer", packetType="Response")
-        seen = self.log()
+        seen = wait_for("twenty frames", lambda: (lambda log: log["last"] >= 20 and log)(self.log()))
         def more():
             return self.log(seen["last"])["tcp"]
         self.assertEqual(wait_for("more", more)[0]["seq"], seen["last"] + 1)

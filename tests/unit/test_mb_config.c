@@ -381,6 +381,7 @@ a_serial_interface_is_made_once_and_is_no_change(void **state)
     (void)state;
     put_plant();
     (void)apply();
+    assert_int_equal(config_ensure_defaults(arena, txn), 0);
     assert_int_equal(config_ensure_ser_iface(arena, txn, 1), 0);
     assert_int_equal(touched(), 0);
     assert_int_equal(config_get(arena, txn, &key, &iface), 0);
@@ -405,6 +406,7 @@ the_engine_gets_a_serial_interface_with_its_port(void **state)
     };
     (void)state;
     put_plant();
+    assert_int_equal(config_ensure_defaults(arena, txn), 0);
     assert_int_equal(config_ensure_ser_iface(arena, txn, 1), 0);
     put_serial_dev(7, "drive", 2, 9);
     (void)apply();

@@ -133,7 +133,9 @@ the_pdu_is_found_in_each_framing(void **state)
     assert_int_equal(traffic_pdu(TRAFFIC_TCP, bytes, n[0], &unit, found), sizeof(pdu));
     assert_memory_equal(found, pdu, sizeof(pdu));
     assert_int_equal(unit, 17);
-    const struct mb_framing *framings[] = { [TRAFFIC_RTU] = &mb_rtu, [TRAFFIC_ASCII] = &mb_ascii };
+    const struct mb_framing *framings[] = {
+        [TRAFFIC_RTU] = &mb_rtu, [TRAFFIC_ASCII] = &mb_ascii
+    };
     for (int i = TRAFFIC_RTU; i <= TRAFFIC_ASCII; i++) {
         size_t size = framings[i]->encode((uint8_t)(17 + i), pdu, sizeof(pdu), bytes);
         memset(found, 0, sizeof(found));
@@ -191,7 +193,9 @@ frames_are_put_into_words(void **state)
         { true, { 16, 0, 7, 0, 1, 2, 0, 9 }, 8, "write registers 7: 9" },
         { false, { 16, 0, 7, 0, 2 }, 5, "write registers 7..8" },
         { true, { 15, 0, 0, 0, 8, 1, 1 }, 7, "write coils 0..7: 10000000" },
-        { true, { 23, 0, 1, 0, 2, 0, 5, 0, 1, 2, 0, 3 }, 12,
+        { true,
+          { 23, 0, 1, 0, 2, 0, 5, 0, 1, 2, 0, 3 },
+          12,
           "read and write registers 1..2, write 5: 3" },
         { false, { 0x83, 2 }, 2, "read holding registers: exception 2, illegal data address" },
         { true, { 43, 14, 1, 0 }, 4, "" },
@@ -215,7 +219,8 @@ of_many_values_the_first_are_shown(void **state)
     struct buf b;
     buf_init(&b, 4096);
     traffic_put_text(&b, false, pdu, 252);
-    assert_int_equal(b.len, strlen("read holding registers:") + 32 * strlen(" 0") + strlen(" …"));
+    assert_int_equal(b.len,
+                     strlen("read holding registers:") + 32 * strlen(" 0") + strlen(" …"));
     buf_reset(&b);
     pdu[0] = 1;
     traffic_put_text(&b, false, pdu, 252);
@@ -228,14 +233,10 @@ main(void)
 {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T(nothing_is_kept_while_it_is_off),
-        T(a_full_log_stops_and_keeps_the_first),
-        T(a_rolling_log_keeps_the_last),
-        T(a_filter_lets_in_one_unit_of_one_peer),
-        T(too_many_bytes_are_cut_off),
-        T(the_pdu_is_found_in_each_framing),
-        T(a_fault_says_what_does_not_fit),
-        T(frames_are_put_into_words),
+        T(nothing_is_kept_while_it_is_off),    T(a_full_log_stops_and_keeps_the_first),
+        T(a_rolling_log_keeps_the_last),       T(a_filter_lets_in_one_unit_of_one_peer),
+        T(too_many_bytes_are_cut_off),         T(the_pdu_is_found_in_each_framing),
+        T(a_fault_says_what_does_not_fit),     T(frames_are_put_into_words),
         T(of_many_values_the_first_are_shown),
     };
 #undef T
