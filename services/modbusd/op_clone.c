@@ -109,8 +109,8 @@ modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
 {
     (void)self;
     struct config_key from = config_key_dev((uint32_t)body->src.remote_dev_id), to;
-    struct config_key *cmds, *tags;
-    size_t n_cmds, n_tags;
+    struct config_key *cmds = NULL, *tags = NULL;
+    size_t n_cmds = 0, n_tags = 0;
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;

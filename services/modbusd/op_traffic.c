@@ -88,22 +88,23 @@ modbusd_capture_master_tcp_traffic(struct modbusd *self, struct api_call *call,
     return capture(call, &self->traffic, 0, body);
 }
 
-/* The log of a serial interface that there is; otherwise refused. */
-static enum api_status
-find_serial(struct modbusd *d, struct api_call *call, int64_t id, struct traffic **ret_traffic)
+/* The log of a serial interface that there is; NULL: refused with *ret_status. */
+static struct traffic *
+find_serial(struct modbusd *d, struct api_call *call, int64_t id, enum api_status *ret_status)
 {
     struct master_ser_iface iface;
     struct store_txn *txn = api_view(call);
+    *ret_status = API_INTERNAL;
     if (!txn)
-        return API_INTERNAL;
+        return NULL;
+    *ret_status = op_not_found(call);
     if (id < 1 || id > SERIAL_PORTS_MAX)
-        return op_not_found(call);
+        return NULL;
     struct config_key key = config_key_ser_iface((uint32_t)id);
     int r = config_get(api_call_arena(call), txn, &key, &iface);
-    if (r != 0)
-        return r < 0 ? op_store_error(call, r) : op_not_found(call);
-    *ret_traffic = &d->ser_traffic[id - 1];
-    return API_OK;
+    if (r < 0)
+        *ret_status = op_store_error(call, r);
+    return r == STORE_OK ? &d->ser_traffic[id - 1] : NULL;
 }
 
 enum api_status
@@ -112,10 +113,9 @@ modbusd_capture_master_serial_traffic(
     const struct modbusd_capture_master_serial_traffic_path *path,
     const struct traffic_action *body)
 {
-    struct traffic *t;
-    enum api_status status = find_serial(self, call, path->master_ser_iface_id, &t);
-    return status == API_OK ? capture(call, t, (uint32_t)path->master_ser_iface_id, body)
-                            : status;
+    enum api_status status;
+    struct traffic *t = find_serial(self, call, path->master_ser_iface_id, &status);
+    return t ? capture(call, t, (uint32_t)path->master_ser_iface_id, body) : status;
 }
 
 /* ---- reading ---- */
@@ -224,9 +224,9 @@ modbusd_get_master_serial_traffic(struct modbusd *self, struct api_call *call,
                                   const struct modbusd_get_master_serial_traffic_path *path,
                                   const struct modbusd_get_master_serial_traffic_query *query)
 {
-    struct traffic *t;
-    enum api_status status = find_serial(self, call, path->master_ser_iface_id, &t);
-    return status == API_OK ? reply(call, t, (uint32_t)path->master_ser_iface_id,
-                                    query->has_after ? (uint64_t)query->after : 0)
-                            : status;
+    enum api_status status;
+    const struct traffic *t = find_serial(self, call, path->master_ser_iface_id, &status);
+    return t ? reply(call, t, (uint32_t)path->master_ser_iface_id,
+                     query->has_after ? (uint64_t)query->after : 0)
+             : status;
 }
