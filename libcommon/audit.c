@@ -6,6 +6,7 @@
 #include "libcommon/audit.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -39,18 +40,18 @@ struct audit_outbox {
     unsigned db;
     uint8_t id[ID_SIZE]; /* whose numbers these are, for auditd */
     struct bus_peer *auditd;
-    uint64_t next;    /* number of the next record */
-    uint64_t acked;   /* newest that auditd has */
-    uint64_t sent;    /* newest that it can have */
-    uint64_t may_send; /* newest that may be sent: see load */
+    _Atomic uint64_t next;  /* number of the next record: of who writes to the store */
+    _Atomic uint64_t acked; /* newest that auditd has: of the loop */
+    uint64_t sent;          /* newest that it can have */
+    uint64_t may_send;      /* newest that may be sent: see load */
     bool sending;
     uint64_t retry_us;
     struct loop_timer retry;
 };
 
-static struct metric_counter backlog = {
-    .name = "fieldgate_audit_outbox_records", .help = "Records auditd does not have yet", .gauge = true
-};
+static struct metric_counter backlog = { .name = "fieldgate_audit_outbox_records",
+                                         .help = "Records auditd does not have yet",
+                                         .gauge = true };
 
 static void send_more(struct audit_outbox *o);
 
@@ -80,7 +81,8 @@ walk(const struct audit_outbox *o, struct store_txn *txn, uint64_t from, bool ba
     uint8_t key[8];
     if (from == 0)
         from = backwards ? UINT64_MAX : 1;
-    return store_iter_init(ret_it, txn, o->db, store_key_u64(key, from), sizeof(key), backwards);
+    return store_iter_init(ret_it, txn, o->db, store_key_u64(key, from), sizeof(key),
+                           backwards);
 }
 
 /*
@@ -252,6 +254,8 @@ purge_alone(struct audit_outbox *o)
     if (r < 0 || n < audit_backlog(o) + PURGE_ALONE + KEPT_ROWS)
         return;
     store_abort(MOVE_PTR(txn));
+    if (store_is_writing(o->svc->store)) /* nothing to wait for */
+        return;
     if (store_begin(o->svc->store, &txn) == 0 && purge(o, txn, PURGE_ALONE) == 0)
         (void)store_commit(MOVE_PTR(txn)); /* else they are deleted with a later write */
 }
@@ -259,7 +263,8 @@ purge_alone(struct audit_outbox *o)
 static void
 retry_later(struct audit_outbox *o)
 {
-    (void)loop_timer_set(o->svc->loop, &o->retry, clock_mono_us() + o->retry_us); /* else: next kick */
+    (void)loop_timer_set(o->svc->loop, &o->retry,
+                         clock_mono_us() + o->retry_us); /* else: next kick */
     o->retry_us = o->retry_us * 2 > RETRY_MAX_US ? RETRY_MAX_US : o->retry_us * 2;
 }
 
@@ -369,11 +374,14 @@ send_more(struct audit_outbox *o)
 {
     if (o->sending || !o->auditd || audit_backlog(o) == 0)
         return;
+    /* In this order: what another thread writes now may get a number below 'end'. */
+    uint64_t end = o->next;
+    bool is_settled = !store_is_writing(o->svc->store);
     struct buf b;
     buf_init(&b, BUS_MESSAGE_MAX - 4096);
     int n = gather(o, &b);
-    if (n == 0) /* numbers were skipped by transactions that were taken back */
-        o->acked = o->next - 1;
+    if (n == 0 && is_settled) /* numbers were skipped by transactions that were taken back */
+        o->acked = end - 1;
     if (n > 0) {
         struct bus_request rq = {
             .kind = BUS_KIND_INTERNAL,

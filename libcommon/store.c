@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
@@ -66,13 +67,16 @@ struct store {
     MDB_dbi dbis[STORE_DB_MAX]; /* the caller's tables, then ours */
     uint8_t uuid[UUID_SIZE];
 
+    pthread_mutex_t lock;   /* of all below; never held while a transaction works */
+    pthread_cond_t written; /* 'writing' ended */
     struct store_txn *pool;
     struct store_txn *reading; /* views that are open */
     bool writing;
+    pthread_t writer_thread; /* while 'writing' */
     struct store_txn writer;
-    bool grow;        /* a transaction found the map full */
-    bool reopen;      /* LMDB gave up on this opening of the environment */
-    size_t map_limit; /* a map of this size was refused; 0: none was */
+    bool grow;             /* a transaction found the map full */
+    bool reopen;           /* LMDB gave up on this opening of the environment */
+    size_t map_limit;      /* a map of this size was refused; 0: none was */
     uint64_t map_retry_us; /* when it is tried again */
 
     struct store_stats stats;
@@ -112,10 +116,12 @@ txn_error(struct store_txn *txn, int code)
     int r = map_error(code);
     if (r == 0)
         return 0;
-    if (code == MDB_MAP_FULL)
-        txn->store->grow = true;
-    if (code == MDB_PANIC)
-        txn->store->reopen = true;
+    if (code == MDB_MAP_FULL || code == MDB_PANIC) {
+        pthread_mutex_lock(&txn->store->lock);
+        txn->store->grow |= code == MDB_MAP_FULL;
+        txn->store->reopen |= code == MDB_PANIC;
+        pthread_mutex_unlock(&txn->store->lock);
+    }
     if (txn->writing && txn->err == 0 && code != MDB_KEYEXIST && code != MDB_BAD_VALSIZE)
         txn->err = r;
     return txn->err != 0 ? txn->err : r;
@@ -408,6 +414,8 @@ store_open(const char *dir, const char *const *dbs, size_t n_dbs, uint32_t schem
         return -ENOMEM;
     s->lock_fd = -1;
     s->n_dbs = n_dbs;
+    pthread_mutex_init(&s->lock, NULL); /* neither fails with default attributes */
+    pthread_cond_init(&s->written, NULL);
     s->dir = strdup(dir);
     s->names = calloc(n_dbs + 1, sizeof(*s->names));
     int r = s->dir == NULL || s->names == NULL ? -ENOMEM : 0;
@@ -446,6 +454,8 @@ store_close(struct store *s)
         (void)close(s->lock_fd); /* gives up the lock */
     for (size_t i = 0; s->names != NULL && i < s->n_dbs; i++)
         free(s->names[i]);
+    pthread_cond_destroy(&s->written);
+    pthread_mutex_destroy(&s->lock);
     free(s->names);
     free(s->dir);
     free(s);
@@ -493,7 +503,8 @@ try_write(struct store *s)
 }
 
 /*
- * Begins, after opening the environment again where LMDB has given up on it.
+ * With the lock held. Begins, after opening the environment again where LMDB
+ * has given up on it.
  * A view goes to *ret_txn, the writing transaction (NULL) is s->writer.
  */
 static int
@@ -523,26 +534,60 @@ int
 store_read(struct store *s, struct store_txn **ret_txn)
 {
     struct store_txn *txn = NULL;
+    pthread_mutex_lock(&s->lock);
     int r = begin(s, &txn);
-    if (r < 0)
-        return r;
-    MUST(txn != NULL); /* an analyzer cannot know that no fault is 0 in map_error */
-    txn->next = s->reading;
-    s->reading = txn;
-    *ret_txn = txn;
-    return 0;
+    if (r == 0) {
+        MUST(txn != NULL); /* an analyzer cannot know that no fault is 0 in map_error */
+        txn->next = s->reading;
+        s->reading = txn;
+        *ret_txn = txn;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return r;
 }
 
 int
 store_begin(struct store *s, struct store_txn **ret_txn)
 {
-    MUST(!s->writing);
+    pthread_mutex_lock(&s->lock);
+    while (s->writing) {
+        MUST(!pthread_equal(s->writer_thread, pthread_self()));
+        pthread_cond_wait(&s->written, &s->lock);
+    }
     int r = begin(s, NULL);
-    if (r < 0)
-        return r;
-    s->writing = true;
-    *ret_txn = &s->writer;
-    return 0;
+    if (r == 0) {
+        s->writing = true;
+        s->writer_thread = pthread_self();
+        *ret_txn = &s->writer;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return r;
+}
+
+bool
+store_is_writing(struct store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool writing = s->writing;
+    pthread_mutex_unlock(&s->lock);
+    return writing;
+}
+
+/* The writing transaction is over; 'code' is what LMDB said of its commit. */
+static void
+end_writing(struct store *s, int code, bool committed, uint64_t took_us)
+{
+    pthread_mutex_lock(&s->lock);
+    s->writing = false;
+    s->grow |= code == MDB_MAP_FULL;
+    if (committed) {
+        s->stats.commits++;
+        s->stats.commit_us_sum += took_us;
+    } else if (code != 0) {
+        s->stats.failed_commits++;
+    }
+    pthread_cond_broadcast(&s->written);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void
@@ -581,28 +626,20 @@ store_commit(struct store_txn *txn)
 {
     struct store *s = txn->store;
     MUST(txn->writing);
+    end_walks(txn);
     if (txn->err != 0) {
         int r = txn->err;
-        store_abort(txn);
-        s->stats.failed_commits++;
+        mdb_txn_abort(txn->txn);
+        end_writing(s, -r, false, 0);
         return r;
     }
 
-    end_walks(txn);
     uint64_t start_us = clock_mono_us();
     int code = mdb_txn_commit(txn->txn);
     uint64_t took_us = clock_mono_us() - start_us;
-    s->writing = false;
-    if (code != 0) {
-        s->stats.failed_commits++;
-        s->grow |= code == MDB_MAP_FULL;
-        if (code == EIO && disk_is_full(s))
-            code = ENOSPC;
-        return map_error(code);
-    }
-    s->stats.commits++;
-    s->stats.commit_us_sum += took_us;
-    return 0;
+    int error = code == EIO && disk_is_full(s) ? ENOSPC : code;
+    end_writing(s, code, code == 0, took_us);
+    return map_error(error);
 }
 
 void
@@ -614,16 +651,18 @@ store_abort(struct store_txn *txn)
     end_walks(txn);
     if (txn->writing) {
         mdb_txn_abort(txn->txn);
-        s->writing = false;
+        end_writing(s, 0, false, 0);
         return;
     }
+    mdb_txn_reset(txn->txn);
+    pthread_mutex_lock(&s->lock);
     struct store_txn **at = &s->reading;
     while (*at != txn)
         at = &(*at)->next;
     *at = txn->next;
-    mdb_txn_reset(txn->txn);
     txn->next = s->pool;
     s->pool = txn;
+    pthread_mutex_unlock(&s->lock);
 }
 
 void
@@ -842,10 +881,11 @@ store_iter_done(struct store_iter *it)
 /* ---- statistics ---- */
 
 void
-store_get_stats(const struct store *s, struct store_stats *ret_stats)
+store_get_stats(struct store *s, struct store_stats *ret_stats)
 {
+    pthread_mutex_lock(&s->lock);
     *ret_stats = s->stats;
-    if (s->reopen)
-        return;
-    ret_stats->used_bytes = env_used_bytes(s->env);
+    if (!s->reopen)
+        ret_stats->used_bytes = env_used_bytes(s->env);
+    pthread_mutex_unlock(&s->lock);
 }

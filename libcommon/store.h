@@ -2,9 +2,9 @@
  * State that survives: one LMDB environment per daemon behind a small
  * interface. An answered commit is on disk. The map grows by itself between
  * transactions; one write transaction may add at most STORE_TXN_MAX bytes.
- * A store belongs to the loop, whichever thread runs it at the moment
- * (loop_borrow): a writing transaction ends where it began, before the loop
- * goes on.
+ * Any thread may use a store; a transaction, its values and its walks are for
+ * the thread that began it. On the loop, whichever thread runs it at the
+ * moment (loop_borrow), a writing transaction ends before the loop goes on.
  */
 #ifndef FIELDGATE_STORE_H
 #define FIELDGATE_STORE_H
@@ -38,8 +38,13 @@ const uint8_t *store_uuid(const struct store *s);
 
 /* A reading view; several may be open. 0 or -errno. End with store_abort. */
 int store_read(struct store *s, struct store_txn **ret_txn);
-/* The writing transaction; one at a time (a second is a programmer's error). */
+/*
+ * The writing transaction. One at a time: waits while another thread has it
+ * (a second of the same thread is a programmer's error).
+ */
 int store_begin(struct store *s, struct store_txn **ret_txn);
+/* Is there one at this moment, of any thread? */
+bool store_is_writing(struct store *s);
 /*
  * Makes it durable; consumes txn whatever it returns. 0 or -errno: -ENOSPC
  * (disk full), -EIO, …; then nothing of it is seen. Only after an -EIO of the
@@ -111,6 +116,6 @@ store_u64_key(const void *key)
 struct store_stats {
     uint64_t commits, commit_us_sum, used_bytes, failed_commits;
 };
-void store_get_stats(const struct store *s, struct store_stats *ret_stats);
+void store_get_stats(struct store *s, struct store_stats *ret_stats);
 
 #endif
