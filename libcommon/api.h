@@ -137,7 +137,8 @@ struct api_op {
     bool partial; /* PATCH: body checked, no defaults, no 'required'; see api_merge */
     bool many;    /* body is one object or a list of them */
     bool defer;   /* handler may return API_PENDING */
-    bool form;    /* multipart/form-data is accepted: see api_form_file */
+    bool form;    /* multipart/form-data is accepted: see api_form_part */
+    bool worker;  /* handler runs in a thread of its own: see below */
     uint16_t success;   /* HTTP status of success */
     uint32_t timeout_ms;
     uint32_t items_max;  /* of a list, with 'many' */
@@ -149,6 +150,13 @@ struct api_op {
 
 /* ---- a call ---- */
 
+/*
+ * A handler runs on the loop, which must not be held. One of an operation with
+ * x-worker runs in a thread of its own instead, one such at a time, with its
+ * transaction and its commit. It uses its call and the store and nothing else
+ * of the daemon; what is to be done there it leaves to api_after_commit, whose
+ * functions run on the loop. Other changes wait until it has ended.
+ */
 struct api_call {
     const struct api_op *op;
     struct svc *svc;
@@ -180,6 +188,21 @@ enum api_status api_fail(struct api_call *call, enum api_status status, const ch
  * that name.
  */
 void api_fail_code(struct api_call *call, int code, const char *i18n);
+/*
+ * Several reasons for one refusal: each is added with its place, then api_fail
+ * refuses as usual. 'line' and 'column' count from 1 in an uploaded file (a
+ * column is a cell); 0: not known. 'message' NULL: that of the last api_fail. False when no
+ * more are taken.
+ */
+enum { API_REASONS_MAX = 100 };
+bool api_fail_at(struct api_call *call, const char *pointer, uint64_t line, uint64_t column,
+                 const char *message);
+/*
+ * Takes back what api_fail noted, for who adds it to several reasons. The
+ * texts live as long as the call; the pointer may be NULL.
+ */
+void api_take_failure(struct api_call *call, const char **ret_pointer,
+                      const char **ret_message);
 /* For -errno of store and system: ENOSPC becomes 507, E2BIG 413, the rest 500; logs err. */
 enum api_status api_fail_errno(struct api_call *call, int error, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
@@ -290,6 +313,11 @@ void api_note_unsure(struct api_call *call);
 /* multipart: 0 and the part's bytes, or -ENOENT. Bytes live as long as the call. */
 int api_form_part(const struct api_call *call, const char *name, const char **ret_file_name,
                   const char **ret_bytes, size_t *ret_n);
+/*
+ * The bytes of a part, to be changed in place, with one more behind them that may be written.
+ * NULL: there is none.
+ */
+char *api_form_edit(struct api_call *call, const char *name, size_t *ret_n);
 /* Overwrites the bytes of a part that holds a secret, once they are not needed any more. */
 void api_form_wipe(struct api_call *call, const char *name);
 
@@ -315,6 +343,8 @@ struct api_arena; /* memory with one life */
 struct api_arena *api_arena_new(size_t max);
 void api_arena_free(struct api_arena *a); /* NULL does nothing */
 void api_arena_freep(struct api_arena **a);
+/* Empties it; keeps one small chunk. */
+void api_arena_reset(struct api_arena *a);
 void *api_arena_alloc(struct api_arena *a, size_t size);
 char *api_arena_strdup(struct api_arena *a, const char *text);
 struct api_arena *api_call_arena(struct api_call *call);

@@ -39,6 +39,7 @@ struct api_server {
     struct api_streams *streams;
     struct api_pipes *pipes;
     struct api_notes *notes;
+    struct api_turns *turns;
 };
 
 static struct metric_counter requests_ok = {
@@ -229,6 +230,44 @@ fail_as_modbus(struct api_call *call, const struct api_fault *f)
     if (f->kind != API_FAULT_UNKNOWN)
         p->detail = api_arena_strdup(p->arena, f->message);
     return API_INVALID;
+}
+
+struct api_reason {
+    struct api_reason *next;
+    uint64_t line, column;
+    const char *pointer, *message;
+};
+
+bool
+api_fail_at(struct api_call *call, const char *pointer, uint64_t line, uint64_t column,
+            const char *message)
+{
+    struct api_call_private *p = api_private(call);
+    struct api_reason *r =
+        p->n_reasons < API_REASONS_MAX ? api_arena_alloc(p->arena, sizeof(*r)) : NULL;
+    if (!r)
+        return false;
+    *r = (struct api_reason){ .line = line,
+                              .column = column,
+                              .pointer = api_arena_strdup(p->arena, pointer),
+                              .message = message ? api_arena_strdup(p->arena, message)
+                                                 : p->message };
+    if (!p->reasons)
+        p->last_reason = &p->reasons;
+    *p->last_reason = r;
+    p->last_reason = &r->next;
+    p->n_reasons++;
+    return true;
+}
+
+void
+api_take_failure(struct api_call *call, const char **ret_pointer, const char **ret_message)
+{
+    struct api_call_private *p = api_private(call);
+    *ret_pointer = p->pointer;
+    *ret_message = p->message ? p->message : "refused";
+    p->status = API_PENDING; /* none */
+    p->pointer = p->message = NULL;
 }
 
 static enum api_status
@@ -505,6 +544,36 @@ keep_refusal_record(struct api_call_private *p)
 /* ---- the end of a call ---- */
 
 static void
+write_reason(struct buf *b, const struct api_reason *r)
+{
+    jw_open(b, '{');
+    jw_kstr(b, "pointer", r->pointer);
+    if (r->line)
+        jw_ku64(b, "line", r->line);
+    if (r->column)
+        jw_ku64(b, "column", r->column);
+    jw_kstr(b, "message", r->message);
+    jw_close(b, '}');
+}
+
+static void
+write_reasons(struct api_call_private *p)
+{
+    const struct api_reason one = { .pointer = p->pointer,
+                                    .message = p->detail ? p->detail : p->message };
+    const struct api_reason *r = p->reasons;
+    if (!r && p->pointer && p->pointer[0])
+        r = &one;
+    if (!r)
+        return;
+    jw_name(&p->out, "details");
+    jw_open(&p->out, '[');
+    for (; r; r = r->next)
+        write_reason(&p->out, r);
+    jw_close(&p->out, ']');
+}
+
+static void
 write_error(struct api_call_private *p, enum api_status status)
 {
     struct buf *b = &p->out;
@@ -522,12 +591,8 @@ write_error(struct api_call_private *p, enum api_status status)
         text = prefixed ? prefixed : text;
     }
     jw_kstr(b, "message", text);
-    if (ours && p->pointer && p->pointer[0]) {
-        buf_puts(b, ",\"details\":[{");
-        jw_kstr(b, "pointer", p->pointer);
-        jw_kstr(b, "message", p->detail ? p->detail : p->message);
-        buf_puts(b, "}]");
-    }
+    if (ours)
+        write_reasons(p);
     if (ours && p->i18n) {
         buf_puts(b, ",\"i18n\":");
         buf_puts(b, p->i18n);
@@ -582,7 +647,10 @@ make_success(struct api_call_private *p, enum api_status status)
     enum api_reply_kind kind = (enum api_reply_kind)p->call.op->reply_kind;
     if (kind == API_REPLY_OWN ? p->body_kind != BUS_BODY_JSON : kind == API_REPLY_EMPTY)
         return status;
-    return api_spool_reply(p, p->out.data + p->begin, p->out.len - p->begin, status);
+    status = api_spool_reply(p, p->out.data + p->begin, p->out.len - p->begin, status);
+    if (p->spool_name) /* megabytes, maybe: given back here rather than on the loop */
+        buf_done(&p->out);
+    return status;
 }
 
 static void
@@ -646,7 +714,6 @@ answer(struct api_call_private *p, enum api_status status)
 static void
 settle_refused(struct api_call_private *p)
 {
-    store_abort(MOVE_PTR(p->wtxn));
     keep_refusal_record(p);
     if (!p->note)
         return;
@@ -668,13 +735,13 @@ settle_refused(struct api_call_private *p)
     api_note_done(p, r == 0);
 }
 
-/* Commits or takes back; returns what the client is told. */
+/* Commits or takes back; returns what the client is told. In the thread that has the call. */
 static enum api_status
 settle(struct api_call_private *p, enum api_status status)
 {
     store_abort(MOVE_PTR(p->rtxn));
     if ((int)status >= 400) {
-        settle_refused(p);
+        store_abort(MOVE_PTR(p->wtxn));
         return status;
     }
     int r = put_change_record(p, "");
@@ -690,20 +757,14 @@ settle(struct api_call_private *p, enum api_status status)
     if (r < 0)
         return api_fail_errno(&p->call, r, "%s",
                               noted ? "it was done, but its record must wait" : "cannot save");
-    if (p->call.svc->outbox)
-        audit_kick(p->call.svc->outbox);
+    p->has_written = true;
     return status;
 }
 
-static void
-complete(struct api_call_private *p, enum api_status status)
+/* What the handler returned becomes what the client is told. In the thread that has the call. */
+static enum api_status
+conclude(struct api_call_private *p, enum api_status status)
 {
-    if (status == API_PENDING) {
-        MUST(p->call.op->defer && !p->wtxn);
-        store_abort(MOVE_PTR(p->rtxn));
-        p->pending = true;
-        return;
-    }
     /* A handler that returned API_OK after api_fail (a NULL api_txn, say) has failed. */
     if ((int)status < 400 && p->status != API_PENDING)
         status = p->status;
@@ -711,7 +772,16 @@ complete(struct api_call_private *p, enum api_status status)
         status = make_success(p, status);
         p->note_unsure |= (int)status >= 400; /* what was noted has happened */
     }
-    status = settle(p, status);
+    return settle(p, status);
+}
+
+void
+api_call_deliver(struct api_call_private *p, enum api_status status)
+{
+    if (p->has_written && p->call.svc->outbox)
+        audit_kick(p->call.svc->outbox);
+    if ((int)status >= 400 && !p->committed)
+        settle_refused(p);
     if ((int)status < 400) {
         if (status == API_OK)
             status = (enum api_status)p->call.op->success;
@@ -726,6 +796,31 @@ complete(struct api_call_private *p, enum api_status status)
             return;
     }
     answer(p, status);
+}
+
+static void
+complete(struct api_call_private *p, enum api_status status)
+{
+    if (status == API_PENDING) {
+        MUST(p->call.op->defer && !p->wtxn);
+        store_abort(MOVE_PTR(p->rtxn));
+        p->pending = true;
+        return;
+    }
+    api_call_deliver(p, conclude(p, status));
+}
+
+void
+api_call_run(struct api_call_private *p)
+{
+    complete(p, p->call.op->fn(p->call.svc->self, &p->call));
+}
+
+void
+api_call_resume(struct api_call_private *p)
+{
+    p->resumed = false;
+    complete(p, p->final);
 }
 
 void
@@ -753,7 +848,10 @@ api_finish(struct api_call *call, enum api_status status)
         answer(p, status);
     } else {
         p->pending = false;
-        complete(p, status);
+        p->resumed = true;
+        p->final = status;
+        if (!api_turns_take(p->server->turns, p))
+            api_call_resume(p);
     }
     log_set_request(0);
 }
@@ -841,17 +939,22 @@ decode_many(struct api_call *call, const cJSON *list)
 }
 
 static enum api_status
+load_form(struct api_call *call)
+{
+    int r = api_form_load(api_private(call));
+    if (r == -EINVAL || r == -E2BIG)
+        return api_fail(call, API_INVALID, NULL, "the form cannot be read");
+    return r < 0 ? api_fail_errno(call, r, "cannot read the form") : API_OK;
+}
+
+static enum api_status
 decode_body(struct api_call *call)
 {
     struct api_call_private *p = api_private(call);
     const struct api_op *op = call->op;
     const struct bus_request *rq = call->request;
-    if (op->form && rq->body_kind == BUS_BODY_FILE) {
-        int r = api_form_load(p);
-        if (r == -EINVAL || r == -E2BIG)
-            return api_fail(call, API_INVALID, NULL, "the form cannot be read");
-        return r < 0 ? api_fail_errno(call, r, "cannot read the form") : API_OK;
-    }
+    if (op->form && rq->body_kind == BUS_BODY_FILE)
+        return op->worker ? API_OK : load_form(call); /* there, because it may be large */
     if (!op->body_desc)
         return API_OK;
     if (rq->body_kind != BUS_BODY_JSON)
@@ -935,10 +1038,23 @@ api_serve(struct api_server *s, struct bus_incoming *in)
     p->call.who = &rq->who;
     log_set_request(rq->id);
     enum api_status status = prepare(&p->call);
-    if (status == API_OK)
-        status = op->fn(s->svc->self, &p->call);
-    complete(p, status);
+    if (status != API_OK)
+        complete(p, status);
+    else if (!api_turns_take(s->turns, p))
+        api_call_run(p);
     log_set_request(0);
+}
+
+enum api_status
+api_call_work(struct api_call_private *p)
+{
+    const struct api_op *op = p->call.op;
+    bool has_form = op->form && p->call.request->body_kind == BUS_BODY_FILE;
+    enum api_status status = has_form ? load_form(&p->call) : API_OK;
+    if (status == API_OK)
+        status = op->fn(p->call.svc->self, &p->call);
+    MUST(status != API_PENDING);
+    return conclude(p, status);
 }
 
 int
@@ -956,7 +1072,9 @@ api_server_new(struct svc *svc, const struct api_op *ops, size_t n_ops,
         s->streams = api_streams_new(svc);
     if (s)
         s->pipes = api_pipes_new(svc);
-    if (!s || !s->by_id || !s->streams || !s->pipes || api_notes_new(svc, &s->notes) < 0) {
+    if (s)
+        s->turns = api_turns_new(svc);
+    if (!s || !s->by_id || !s->streams || !s->pipes || !s->turns || api_notes_new(svc, &s->notes) < 0) {
         api_server_free(s);
         return -ENOMEM;
     }
@@ -981,6 +1099,7 @@ api_server_stop(struct api_server *s)
 {
     if (!s)
         return;
+    api_turns_stop(s->turns);
     api_streams_stop(s->streams);
     api_pipes_stop(s->pipes);
 }
@@ -990,6 +1109,7 @@ api_server_free(struct api_server *s)
 {
     if (!s)
         return;
+    api_turns_free(s->turns);
     while (s->free_calls) {
         struct api_call_private *p = s->free_calls;
         s->free_calls = p->next_free;

@@ -20,7 +20,7 @@
 
 #include "libcommon/banned.h"
 
-enum { BOUNDARY_MAX = 70, FORM_MAX = 16 << 20 };
+enum { BOUNDARY_MAX = 70, FORM_MAX = 48 << 20 };
 
 /* A value of a header such as: form-data; name="x"; filename="y.crt". In place; NULL if absent. */
 static char *
@@ -200,6 +200,18 @@ api_form_part(const struct api_call *call, const char *name, const char **ret_fi
             return 0;
         }
     return -ENOENT;
+}
+
+char *
+api_form_edit(struct api_call *call, const char *name, size_t *ret_n)
+{
+    struct api_call_private *p = api_private(call);
+    for (size_t i = 0; i < p->n_parts; i++)
+        if (str_eq(p->parts[i].name, name)) {
+            *ret_n = p->parts[i].n;
+            return p->parts[i].bytes;
+        }
+    return NULL;
 }
 
 void

@@ -8,9 +8,6 @@
 
 enum { API_ARENA_MAX = 64 << 20, API_REPLY_MAX = 128 << 20, API_AFTER_MAX = 4, API_FORM_PARTS_MAX = 16 };
 
-/* Empties it for the next call; keeps one small chunk. */
-void api_arena_reset(struct api_arena *a);
-
 struct api_form_entry {
     const char *name, *file_name; /* file_name NULL: a plain value */
     char *bytes;
@@ -38,6 +35,7 @@ struct api_call_private {
     } after[API_AFTER_MAX];
     unsigned n_after;
     bool pending, held, committed;
+    bool has_written;        /* the commit succeeded */
     bool in_after;           /* the after-commit functions run */
     bool finished;           /* api_finish came from one of them, with 'final' */
     enum api_status final;
@@ -47,9 +45,14 @@ struct api_call_private {
     const char *audit_message, *audit_detail, *audit_source;
     const char *refusal_event, *refusal_message;
     bool refusal_recorded;
+    /* reasons of a refusal, each with its place: see api_fail_at */
+    struct api_reason *reasons, **last_reason;
+    unsigned n_reasons;
     uint64_t note; /* its key; 0: none */
     bool note_unsure;
     struct api_call_private *next_noted;
+    struct api_call_private *next_turn; /* waiting: see api_turn.c */
+    bool resumed;                       /* it was pending, and ends as 'final' says */
     /* own reply */
     uint8_t body_kind;
     const char *content_type, *file_name, *spool_name;
@@ -107,6 +110,25 @@ struct api_pipes *api_pipes_new(struct svc *svc);
 void api_pipes_stop(struct api_pipes *all);
 void api_pipes_free(struct api_pipes *all); /* NULL does nothing */
 struct api_pipes *api_server_pipes(struct api_server *s);
+
+/*
+ * Calls that wait for their turn, and the thread of those that are long.
+ * take: true when the call was taken: it runs in that thread, or later.
+ * Stopping waits for the thread.
+ */
+struct api_turns;
+struct api_turns *api_turns_new(struct svc *svc);
+bool api_turns_take(struct api_turns *t, struct api_call_private *p);
+void api_turns_stop(struct api_turns *t);
+void api_turns_free(struct api_turns *t); /* NULL does nothing */
+
+/* The parts of a call's life, for api_turn.c: from its handler to its answer, on the loop, */
+void api_call_run(struct api_call_private *p);
+/* or the handler and the commit in any thread, and the rest on the loop; */
+enum api_status api_call_work(struct api_call_private *p);
+void api_call_deliver(struct api_call_private *p, enum api_status status);
+/* the end of one that was pending. */
+void api_call_resume(struct api_call_private *p);
 
 /* Streams of a server. */
 struct api_streams;

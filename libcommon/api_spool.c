@@ -21,7 +21,7 @@ enum { DIRECT_MAX = 4 << 20 };
 void
 api_spool_name(const struct svc *svc, char ret_name[API_SPOOL_NAME_SIZE])
 {
-    static uint64_t n_spooled; /* of this process, whose number is in the name too */
+    static _Atomic uint64_t n_spooled; /* of this process, whose number is in the name too */
     (void)snprintf(ret_name, API_SPOOL_NAME_SIZE, "%.20s-%d-%" PRIu64, svc->info->name,
                    (int)getpid(), ++n_spooled); /* fits */
 }

@@ -24,7 +24,7 @@ CALLERS = ("open", "token", "self", "session")  # permissions that are none of p
 OP_KEYS = {
     "operationId", "summary", "description", "tags", "parameters", "x-permission", "x-audit",
     "x-event", "x-timeout-ms", "x-lane", "x-defer", "x-success", "x-body", "x-body-max", "x-items-max",
-    "x-form", "x-reply", "x-errors",
+    "x-form", "x-reply", "x-errors", "x-worker",
 }
 FIELD_KEYS = {
     "type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "default",
@@ -266,6 +266,9 @@ class Op:
         if spec.get("x-errors", "modbus") != "modbus":
             raise Stop(f"{where}: x-errors is modbus or absent")
         self.defer = bool(spec.get("x-defer"))
+        self.worker = bool(spec.get("x-worker"))
+        if self.worker and self.defer:
+            raise Stop(f"{where}: what runs in a thread of its own is not deferred")
         self.read_body(where, spec, schemas)
         self.read_reply(where, spec, schemas)
         self.read_parameters(where, spec, formats)
@@ -273,7 +276,7 @@ class Op:
 
     def read_lane(self, where, spec):
         streams = "text/event-stream" in self.reply_types
-        waits = self.defer or streams
+        waits = self.defer or self.worker or streams
         self.lane = spec.get("x-lane", "shared" if self.method == "get" and not waits else "own")
         if self.lane not in ("shared", "own"):
             raise Stop(f"{where}: x-lane is shared or own")
@@ -528,7 +531,8 @@ def emit_source(daemon, ops, schemas, formats):
                    f" .reply_kind = API_REPLY_{op.reply_kind},")
         style = "MODBUS" if op.spec.get("x-errors") == "modbus" else "PLAIN"
         out.append(f"      .error_style = API_ERRORS_{style}, .partial = {has(op.partial)},"
-                   f" .many = {has(op.many)}, .defer = {has(op.defer)}, .form = {has(op.form)},")
+                   f" .many = {has(op.many)}, .defer = {has(op.defer)}, .form = {has(op.form)},"
+                   f" .worker = {has(op.worker)},")
         out.append(f"      .success = {op.success}, .timeout_ms = {op.timeout},"
                    f" .items_max = {op.items_max},"
                    f" .event = {c_str(op.event)}, .summary = {c_str(op.spec['summary'])},")
@@ -721,7 +725,9 @@ def emit_openapi(ops, schemas_by_daemon):
             "type": "object", "required": ["code", "message"], "properties": {
                 "code": {"type": "integer"}, "message": {"type": "string"},
                 "details": {"type": "array", "items": {"type": "object", "properties": {
-                    "pointer": {"type": "string"}, "message": {"type": "string"}}}}}}}}}
+                    "pointer": {"type": "string"}, "message": {"type": "string"},
+                    "line": {"type": "integer", "minimum": 1},
+                    "column": {"type": "integer", "minimum": 1}}}}}}}}}
     modbus = copy.deepcopy(schemas["Error"])
     modbus["properties"]["error"]["required"] = ["message"]
     modbus["properties"]["error"]["properties"]["i18n"] = {

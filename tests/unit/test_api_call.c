@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <pthread.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@
 #include "libcommon/svc.h"
 
 enum { DB_THINGS, DB_NOTES, DB_OUTBOX, N_DBS };
-enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH, MANY }; /* operations */
+enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH, MANY, LONG }; /* operations */
 enum { FAR_US = 60 * 1000 * 1000 };
 
 static const char *const dbs[N_DBS] = { "things", "notes", "outbox" };
@@ -149,11 +150,14 @@ n_views(void)
 static void
 replace_view(struct store_txn *old, struct store_txn *new)
 {
-    for (size_t i = 0; i < ARRAY_LEN(views); i++)
-        if (views[i] == old) {
-            views[i] = new;
-            return;
-        }
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    size_t i = 0;
+    pthread_mutex_lock(&lock);
+    while (i < ARRAY_LEN(views) && views[i] != old)
+        i++;
+    if (i < ARRAY_LEN(views))
+        views[i] = new;
+    pthread_mutex_unlock(&lock);
 }
 
 int
@@ -197,6 +201,19 @@ static const struct api_field number_fields[] = {
 };
 static const struct api_desc number_desc = { "number", sizeof(int64_t), number_fields, 1, false };
 
+/* A long change: in its transaction it waits until the test lets it go on. */
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_moved = PTHREAD_COND_INITIALIZER;
+static bool gate_open, at_gate;
+static enum api_status (*long_handler)(struct api_call *call);
+
+static enum api_status
+run_long(void *self, struct api_call *call)
+{
+    (void)self;
+    return long_handler(call);
+}
+
 #define OP .method = "GET", .path = "/", .fn = run, .success = 200
 static const struct api_op ops[] = {
     { OP, .id = READ, .name = "read", .permission = API_PERMISSION_OPEN,
@@ -214,6 +231,9 @@ static const struct api_op ops[] = {
       .form = true },
     { OP, .id = CHANGE_OWN, .name = "changeOwn", .permission = API_PERMISSION_OPEN,
       .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_OWN },
+    { .method = "GET", .path = "/", .fn = run_long, .id = LONG, .name = "long", .permission = API_PERMISSION_OPEN,
+      .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY,
+      .success = 200, .worker = true },
 };
 
 void __wrap_metric_register(struct metric_counter *m);
@@ -952,6 +972,179 @@ a_stream_is_read_only_with_the_permission_that_opened_it(void **state)
     assert_int_equal(n_closed, 1);
 }
 
+/* ---- long changes ---- */
+
+static void
+move_gate(bool *what, bool value)
+{
+    pthread_mutex_lock(&gate_lock);
+    *what = value;
+    pthread_cond_broadcast(&gate_moved);
+    pthread_mutex_unlock(&gate_lock);
+}
+
+static void
+wait_gate(const bool *what)
+{
+    pthread_mutex_lock(&gate_lock);
+    while (!*what)
+        pthread_cond_wait(&gate_moved, &gate_lock);
+    pthread_mutex_unlock(&gate_lock);
+}
+
+static enum api_status
+read_nothing(struct api_call *call)
+{
+    api_reply_json(call, "{}", 2);
+    return API_OK;
+}
+
+static enum api_status
+long_change(struct api_call *call)
+{
+    enum api_status status = change(call);
+    move_gate(&at_gate, true);
+    wait_gate(&gate_open);
+    return status;
+}
+
+static enum api_status
+long_refusal(struct api_call *call)
+{
+    enum api_status status = long_change(call);
+    assert_int_equal(status, API_OK);
+    assert_true(api_fail_at(call, "/file", 7, 2, "one thing"));
+    assert_true(api_fail_at(call, "/file", 9, 0, "another"));
+    return api_fail(call, API_INVALID, "/file", "one thing");
+}
+
+/* Begun and in its transaction. */
+static struct bus_incoming *
+begun(struct bus_incoming *in, enum api_status (*fn)(struct api_call *call))
+{
+    *in = request(LONG);
+    long_handler = fn;
+    gate_open = at_gate = false;
+    api_serve(svc.api, in);
+    wait_gate(&at_gate);
+    return in;
+}
+
+static void
+wait_answer(const struct bus_incoming *in)
+{
+    uint64_t until_us = clock_mono_us() + FAR_US;
+    while (!in->answered && clock_mono_us() < until_us)
+        assert_int_equal(loop_round(svc.loop, 10 * 1000), 0);
+    assert_true(in->answered);
+}
+
+static void
+a_long_change_lets_others_read_and_makes_changes_wait(void **state)
+{
+    (void)state;
+    struct bus_incoming in, reads = request(READ), changes = request(CHANGE);
+    begun(&in, long_change);
+    serve(&reads, read_nothing);
+    assert_int_equal(reads.status, 200);
+    assert_int_equal(reads.n_things, 0); /* as before the change */
+    serve(&changes, change);
+    assert_int_equal(loop_round(svc.loop, 0), 0);
+    assert_false(in.answered || changes.answered);
+    move_gate(&gate_open, true);
+    wait_answer(&changes);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.n_kept, 1);
+    assert_int_equal(changes.status, 200);
+    assert_int_equal(changes.n_kept, 2);
+    assert_int_equal(n_after, 2);
+}
+
+static void
+a_pending_call_that_ends_meanwhile_is_recorded_after_it(void **state)
+{
+    (void)state;
+    struct bus_incoming pending = request(DEFERRED), in;
+    serve(&pending, wait_for_later);
+    begun(&in, long_change);
+    api_finish(kept, API_OK);
+    assert_false(pending.answered);
+    move_gate(&gate_open, true);
+    wait_answer(&pending);
+    assert_true(in.answered);
+    assert_int_equal(pending.status, 200);
+    assert_int_equal(pending.n_kept, 2);
+}
+
+static void
+a_refused_long_change_leaves_nothing_and_tells_each_reason(void **state)
+{
+    (void)state;
+    struct bus_incoming in;
+    begun(&in, long_refusal);
+    move_gate(&gate_open, true);
+    wait_answer(&in);
+    assert_refused(&in, 400);
+    assert_non_null(strstr(in.body, "{\"pointer\":\"/file\",\"line\":7,\"column\":2,"
+                                    "\"message\":\"one thing\"},"
+                                    "{\"pointer\":\"/file\",\"line\":9,\"message\":"));
+    assert_int_equal(in.n_things, 0);
+    assert_int_equal(in.n_kept, 0);
+    assert_int_equal(n_after, 0);
+}
+
+static void
+a_change_whose_time_is_up_while_it_waits_is_not_begun(void **state)
+{
+    (void)state;
+    struct bus_incoming in, late = request(CHANGE);
+    begun(&in, long_change);
+    late.request.deadline_us = clock_mono_us();
+    serve(&late, change);
+    move_gate(&gate_open, true);
+    wait_answer(&late);
+    assert_refused(&late, 504);
+    assert_int_equal(late.n_kept, 1);
+}
+
+static void
+only_so_many_changes_wait(void **state)
+{
+    (void)state;
+    enum { MANY_CALLS = 300 };
+    static struct bus_incoming all[MANY_CALLS];
+    struct bus_incoming in;
+    unsigned n_refused = 0, n_done = 0;
+    begun(&in, long_change);
+    for (int i = 0; i < MANY_CALLS; i++) {
+        all[i] = request(CHANGE);
+        all[i].request.deadline_us = UINT64_MAX;
+        serve(&all[i], change);
+        n_refused += all[i].answered && all[i].status == 503;
+    }
+    assert_in_range(n_refused, 1, MANY_CALLS - 1);
+    move_gate(&gate_open, true);
+    wait_answer(&in);
+    for (int i = 0; i < MANY_CALLS; i++)
+        n_done += all[i].status == 200;
+    assert_int_equal(n_done, MANY_CALLS - n_refused);
+}
+
+static void
+stopping_waits_for_the_commit_and_begins_no_other(void **state)
+{
+    (void)state;
+    struct bus_incoming in, other = request(CHANGE);
+    begun(&in, long_change);
+    serve(&other, change);
+    move_gate(&gate_open, true);
+    api_server_stop(svc.api);
+    assert_int_equal(in.status, 200);
+    assert_int_equal(in.n_kept, 1);
+    assert_refused(&other, 503);
+    assert_int_equal(loop_round(svc.loop, 0), 0); /* what the thread posted is for nobody */
+}
+
 int
 main(void)
 {
@@ -983,6 +1176,12 @@ main(void)
         T(a_block_that_never_fits_costs_no_other),
         T(an_answer_that_would_come_too_late_carries_nothing),
         T(a_stream_is_read_only_with_the_permission_that_opened_it),
+        T(a_long_change_lets_others_read_and_makes_changes_wait),
+        T(a_pending_call_that_ends_meanwhile_is_recorded_after_it),
+        T(a_refused_long_change_leaves_nothing_and_tells_each_reason),
+        T(a_change_whose_time_is_up_while_it_waits_is_not_begun),
+        T(only_so_many_changes_wait),
+        T(stopping_waits_for_the_commit_and_begins_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
