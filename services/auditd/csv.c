@@ -10,56 +10,10 @@
 #include "libcommon/base.h"
 #include "libcommon/buf.h"
 #include "libcommon/clock.h"
+#include "libcommon/csv.h"
 #include "services/auditd/trail.h"
 
 #include "libcommon/banned.h"
-
-static bool
-begins_like_formula(const char *text, size_t len)
-{
-    size_t i = 0;
-    while (i < len && text[i] == '\'')
-        i++;
-    return i < len && text[i] != '\0' && strchr("=+-@\t\r\n", text[i]) != NULL;
-}
-
-static bool
-needs_quotes(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if (text[i] == ',' || text[i] == '"' || text[i] == '\r' || text[i] == '\n')
-            return true;
-    return false;
-}
-
-void
-csv_put_cell(struct buf *b, bool is_first, const char *text, size_t len)
-{
-    bool quoted = needs_quotes(text, len);
-    if (!is_first)
-        buf_putc(b, ',');
-    if (quoted)
-        buf_putc(b, '"');
-    if (begins_like_formula(text, len))
-        buf_putc(b, '\'');
-    while (len > 0) {
-        const char *quote = memchr(text, '"', len);
-        size_t n = quote != NULL ? (size_t)(quote - text) + 1 : len;
-        buf_put(b, text, n);
-        if (quote != NULL)
-            buf_putc(b, '"');
-        text += n;
-        len -= n;
-    }
-    if (quoted)
-        buf_putc(b, '"');
-}
-
-void
-csv_end_line(struct buf *b)
-{
-    buf_puts(b, "\r\n");
-}
 
 void
 csv_put_header(struct buf *b)
