@@ -18,7 +18,7 @@ run='mosquitto mosquitto-clients curl fonts-dejavu-core'
 # manual pages
 test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
     systemd-container sslscan poppler-utils fonts-dejavu-core groff-base man-db
-    python3 python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
+    python3 python3-hypothesis python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'
 bench='wrk nginx-light mosquitto python3-paho-mqtt python3-jsonschema procps'

@@ -74,8 +74,8 @@ config_key_id(const struct config_key *k)
     return get_u32(k->bytes + k->size - 4);
 }
 
-static int
-key_from_bytes(uint8_t kind, const void *bytes, size_t size, struct config_key *ret_key)
+int
+config_key_of(uint8_t kind, const void *bytes, size_t size, struct config_key *ret_key)
 {
     if (kind > KIND_TAG || size != 4u * (kind == KIND_ONE ? 1u : kind))
         return -EPROTO;
@@ -134,7 +134,7 @@ find_by_id(struct store_txn *txn, unsigned db, uint8_t kind, uint32_t id,
     size_t size;
     put_u32(bytes, id);
     int r = store_get(txn, db, bytes, sizeof(bytes), &value, &size);
-    return r != 0 ? r : key_from_bytes(kind, value, size, ret_key);
+    return r != 0 ? r : config_key_of(kind, value, size, ret_key);
 }
 
 int
@@ -453,13 +453,13 @@ first_below(struct store_txn *txn, const struct config_key *key, uint8_t kind,
     if (r == 0 && (it.key_size < key->size || memcmp(it.key, key->bytes, key->size) != 0))
         r = STORE_NOT_FOUND;
     if (r == 0)
-        r = key_from_bytes(kind, it.key, it.key_size, ret_key);
+        r = config_key_of(kind, it.key, it.key_size, ret_key);
     store_iter_done(&it);
     return r;
 }
 
 int
-config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key)
+config_del_below(struct store_txn *txn, const struct config_key *key)
 {
     for (uint8_t kind = KIND_TAG; kind > key->kind; kind--)
         for (;;) {
@@ -474,7 +474,14 @@ config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *
             if (r != 0)
                 return r < 0 ? r : -EPROTO;
         }
-    return del_one(a, txn, key);
+    return 0;
+}
+
+int
+config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key)
+{
+    int r = config_del_below(txn, key);
+    return r < 0 ? r : del_one(a, txn, key);
 }
 
 /* Every running record of this kind differs now: there is no staged one. */
@@ -694,7 +701,7 @@ next_touched(struct store_iter *it, struct config_key *ret_key)
     if (it->key_size < 5)
         return -EPROTO;
     const uint8_t *bytes = it->key;
-    return key_from_bytes(bytes[0], bytes + 1, it->key_size - 1, ret_key);
+    return config_key_of(bytes[0], bytes + 1, it->key_size - 1, ret_key);
 }
 
 int
@@ -805,7 +812,7 @@ write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind, s
         struct config_key below;
         if (it.key_size < key->size || memcmp(it.key, key->bytes, key->size) != 0)
             break;
-        r = key_from_bytes(kind, it.key, it.key_size, &below);
+        r = config_key_of(kind, it.key, it.key_size, &below);
         if (r == 0 && !first)
             buf_putc(b, ',');
         first = false;
@@ -845,7 +852,7 @@ write_devs(struct store_txn *txn, uint32_t serial_iface, struct buf *b)
         struct config_key dev;
         if (serial_iface_of(it.value, it.size) != serial_iface)
             continue;
-        r = key_from_bytes(KIND_DEV, it.key, it.key_size, &dev);
+        r = config_key_of(KIND_DEV, it.key, it.key_size, &dev);
         if (r == 0 && !first)
             buf_putc(b, ',');
         first = false;
@@ -911,6 +918,12 @@ config_write(struct store_txn *txn, const struct config_key *key, struct buf *b)
 }
 
 int
+config_write_cmds(struct store_txn *txn, const struct config_key *dev, struct buf *b)
+{
+    return write_below(txn, dev, KIND_CMD, b);
+}
+
+int
 config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b, uint64_t *ret_n)
 {
     /* Tables of commands and tags are in order of their devices; the *_ID ones by number. */
@@ -923,9 +936,9 @@ config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b, ui
     while ((r = store_iter_next(&it)) == STORE_OK) {
         struct config_key key;
         if (db == DB_DEV)
-            r = key_from_bytes(KIND_DEV, it.key, it.key_size, &key);
+            r = config_key_of(KIND_DEV, it.key, it.key_size, &key);
         else
-            r = key_from_bytes((uint8_t)kind, it.value, it.size, &key);
+            r = config_key_of((uint8_t)kind, it.value, it.size, &key);
         if (r == 0 && n++ > 0)
             buf_putc(b, ',');
         if (r == 0)
@@ -1073,7 +1086,7 @@ config_keys_below(struct api_arena *a, struct store_txn *txn, const struct confi
     if (r < 0)
         return r;
     while (at < n && (r = store_iter_next(&it)) == STORE_OK)
-        if ((r = key_from_bytes((uint8_t)kind, it.key, it.key_size, &keys[at++])) < 0)
+        if ((r = config_key_of((uint8_t)kind, it.key, it.key_size, &keys[at++])) < 0)
             break;
     store_iter_done(&it);
     if (r < 0)
@@ -1112,7 +1125,7 @@ load_cmds(struct api_arena *a, struct store_txn *txn, const struct config_key *d
     while (r >= 0 && n < n_cmds && (r = store_iter_next(&cmd_it)) == STORE_OK) {
         struct config_key key;
         struct mcmd record = { 0 };
-        r = key_from_bytes(KIND_CMD, cmd_it.key, cmd_it.key_size, &key);
+        r = config_key_of(KIND_CMD, cmd_it.key, cmd_it.key_size, &key);
         if (r == 0)
             r = api_store_value(a, cmd_it.value, cmd_it.size, &mcmd_desc, &record);
         if (r < 0)

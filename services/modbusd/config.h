@@ -72,6 +72,8 @@ struct config_key config_key_tag(uint32_t dev, uint32_t cmd, uint32_t tag);
 /* The i-th number of a key, and the last: its own. */
 uint32_t config_key_part(const struct config_key *k, unsigned i);
 uint32_t config_key_id(const struct config_key *k);
+/* The key of a record from its bytes in a table of 'kind'; -EPROTO: it is none. */
+int config_key_of(uint8_t kind, const void *bytes, size_t size, struct config_key *ret_key);
 
 /* The key of a command or tag by its own number. */
 int config_find_cmd(struct store_txn *txn, uint32_t cmd, struct config_key *ret_key);
@@ -95,8 +97,9 @@ int config_next_id(struct store_txn *txn, enum config_kind kind, uint32_t *ret_i
 /* Stages 'record' (struct of the key's kind); its indexes follow. */
 int config_put(struct api_arena *a, struct store_txn *txn, const struct config_key *key,
                const void *record);
-/* Removes the record and everything below it. */
+/* Removes the record and everything below it, or only the latter. */
 int config_del(struct api_arena *a, struct store_txn *txn, const struct config_key *key);
+int config_del_below(struct store_txn *txn, const struct config_key *key);
 /*
  * Keys of the staged records of 'kind' below 'key', in order, in memory of
  * 'a': for a walk during which the table is written.
@@ -126,6 +129,8 @@ int config_undo(struct store_txn *txn);
 /* ---- as JSON, with what is nested inside ---- */
 /* Appends the staged record at 'key' and, in it, what is below. */
 int config_write(struct store_txn *txn, const struct config_key *key, struct buf *b);
+/* Appends the commands of a device, in order of their numbers, parted by commas. */
+int config_write_cmds(struct store_txn *txn, const struct config_key *dev, struct buf *b);
 /* Appends all of a kind, in order of their own numbers, parted by commas. */
 int config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b,
                      uint64_t *ret_n);

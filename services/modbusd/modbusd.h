@@ -36,9 +36,13 @@ enum {
     MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
 };
 
+enum { MODBUSD_NAME_SIZE = 129 }; /* of a device, command or tag, terminated */
+
 struct apply_waiter {
     struct apply_waiter *next;
     struct api_call *call;
+    uint32_t *devs; /* that its change touches, of the call's memory; 0: a single record */
+    size_t n, cap;
 };
 
 struct modbusd {

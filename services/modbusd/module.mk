@@ -5,7 +5,7 @@ modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c \
-                  op_params.c op_daemon.c op_clone.c op_traffic.c)
+                  op_params.c op_daemon.c op_clone.c op_traffic.c op_csv.c mb_csv.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
@@ -26,3 +26,5 @@ test_mb_shares.extra := $(modbusd.engine)
 test_mb_fault.extra  := $(modbusd.engine)
 test_mb_fault.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
+fuzz_mb_csv.extra    := $(modbusd.engine) $(modbusd.ops)
+fuzz_mb_csv.gen      := api_modbusd

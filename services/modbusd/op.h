@@ -47,6 +47,28 @@ int op_write_tree(struct store_txn *txn, struct buf *b);
 enum api_status op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
                             const struct config_key *key, struct remote_dev dev);
 
+/*
+ * Stage a record after its rules were checked: the same ones for every way in. The parent's
+ * number is that of the key. 'i' as for op_pointer; 'a' is for memory that may go with the
+ * record.
+ */
+enum api_status op_stage_params(struct api_call *call, struct api_arena *a,
+                                struct store_txn *txn, struct master_param params);
+enum api_status op_stage_master(struct api_call *call, struct api_arena *a,
+                                struct store_txn *txn, struct tcp_master master);
+enum api_status op_stage_iface(struct api_call *call, struct api_arena *a,
+                               struct store_txn *txn, struct master_tcp_iface iface);
+enum api_status op_stage_ser_master(struct api_call *call, struct api_arena *a,
+                                    struct store_txn *txn, struct ser_master master);
+enum api_status op_stage_ser_iface(struct api_call *call, struct api_arena *a,
+                                   struct store_txn *txn, const struct config_key *key,
+                                   struct master_ser_iface iface);
+enum api_status op_stage_cmd(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                             size_t i, const struct config_key *key, struct mcmd cmd);
+enum api_status op_stage_tag(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                             size_t i, const struct config_key *key,
+                             const struct mb_cmd_config *cmd, struct tag_for_mcmds tag);
+
 /* Rules of a tag in its command; 'i' and the body as for op_pointer. */
 enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,
                              const struct tag_for_mcmds *tag);

@@ -239,32 +239,61 @@ modbusd_load(struct modbusd *d)
 
 /* ---- apply and undo ---- */
 
+/* Room for each device once for each kind of its records, as they come. */
+static int
+waiter_init(struct apply_waiter *w, struct api_call *call, struct store_txn *txn)
+{
+    uint64_t n, n_run;
+    int r = store_count(txn, DB_DEV, &n);
+    if (r == 0)
+        r = store_count(txn, DB_DEV_RUN, &n_run);
+    if (r < 0)
+        return r;
+    w->call = call;
+    w->cap = (size_t)(n + n_run) * KIND_TAG + 1;
+    w->devs = api_alloc(call, w->cap * sizeof(*w->devs));
+    return w->devs ? 0 : -ENOMEM;
+}
+
+static int
+note_changed(void *arg, uint32_t dev)
+{
+    struct apply_waiter *w = arg;
+    if (w->n > 0 && w->devs[w->n - 1] == dev)
+        return 0;
+    if (w->n == w->cap)
+        return -EPROTO;
+    w->devs[w->n++] = dev;
+    return 0;
+}
+
 void
 modbusd_reload(void *self, void *waiter)
 {
     struct modbusd *d = self;
     struct apply_waiter *w = waiter;
+    int r = 0;
+    for (size_t i = 0; i < w->n && r == 0; i++)
+        r = add_stale(d, w->devs[i]);
     sort_stale(d);
     api_hold(w->call);
     w->next = d->waiters;
     d->waiters = w;
-    if (loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us()) < 0)
+    if (r < 0 || loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us()) < 0)
         finish_waiters(d, -ENOMEM);
 }
 
 enum api_status
 modbusd_apply_master_config(struct modbusd *self, struct api_call *call)
 {
+    (void)self; /* the loop's */
     struct apply_waiter *w = api_alloc(call, sizeof(*w));
     struct store_txn *txn = api_txn(call);
     if (!txn || !w)
         return API_INTERNAL;
-    w->call = call;
-    /*
-     * Should the commit fail, these devices stay stale until the next apply,
-     * which loads them as they are then: no harm.
-     */
-    int r = config_apply(txn, add_stale, self);
+    int r = waiter_init(w, call, txn);
+    if (r == 0)
+        r = config_apply(txn, note_changed, w);
     if (r < 0)
         return op_store_error(call, r);
     api_after_commit(call, modbusd_reload, w);

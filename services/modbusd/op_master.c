@@ -20,17 +20,6 @@ op_reply_as_list(struct api_call *call, uint32_t which)
     return op_store_error(call, r);
 }
 
-static enum api_status
-save(struct api_call *call, uint32_t which, const void *record)
-{
-    struct config_key key = config_key_one(which);
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_put(api_call_arena(call), txn, &key, record);
-    return r < 0 ? op_store_error(call, r) : op_reply_one(call, &key);
-}
-
 /* ---- interface ---- */
 
 enum api_status
@@ -51,16 +40,29 @@ modbusd_get_master_tcp_iface(struct modbusd *self, struct api_call *call,
     return op_reply_one(call, &key);
 }
 
-static enum api_status
-save_iface(struct modbusd *self, struct api_call *call, struct master_tcp_iface iface)
+enum api_status
+op_stage_iface(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+               struct master_tcp_iface iface)
 {
-    (void)self;
+    struct config_key key = config_key_one(ONE_IFACE);
     if (iface.tcp_master_id != MODBUSD_MASTER_ID)
         return api_fail(call, API_INVALID, "/tcpMasterId", "Parent's data should exist");
     iface.has_master_tcp_iface_id = true;
     iface.master_tcp_iface_id = MODBUSD_IFACE_ID;
     iface.n_remote_devs = 0;
-    return save(call, ONE_IFACE, &iface);
+    int r = config_put(a, txn, &key, &iface);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+save_iface(struct api_call *call, const struct master_tcp_iface *iface)
+{
+    struct config_key key = config_key_one(ONE_IFACE);
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    enum api_status status = op_stage_iface(call, api_call_arena(call), txn, *iface);
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 enum api_status
@@ -68,15 +70,17 @@ modbusd_put_master_tcp_iface(struct modbusd *self, struct api_call *call,
                              const struct modbusd_put_master_tcp_iface_path *path,
                              const struct master_tcp_iface *body)
 {
+    (void)self;
     if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return op_not_found(call);
-    return save_iface(self, call, *body);
+    return save_iface(call, body);
 }
 
 enum api_status
 modbusd_patch_master_tcp_iface(struct modbusd *self, struct api_call *call,
                                const struct modbusd_patch_master_tcp_iface_path *path)
 {
+    (void)self;
     if (path->master_tcp_iface_id != MODBUSD_IFACE_ID)
         return op_not_found(call);
     struct config_key key = config_key_one(ONE_IFACE);
@@ -88,7 +92,7 @@ modbusd_patch_master_tcp_iface(struct modbusd *self, struct api_call *call,
     if (r != 0)
         return op_store_error(call, r);
     enum api_status status = api_merge(call, &master_tcp_iface_desc, &iface);
-    return status == API_OK ? save_iface(self, call, iface) : status;
+    return status == API_OK ? save_iface(call, &iface) : status;
 }
 
 /* ---- master ---- */
@@ -111,15 +115,28 @@ modbusd_get_tcp_master(struct modbusd *self, struct api_call *call,
     return op_reply_one(call, &key);
 }
 
-static enum api_status
-save_master(struct modbusd *self, struct api_call *call, struct tcp_master master)
+enum api_status
+op_stage_master(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                struct tcp_master master)
 {
-    (void)self;
+    struct config_key key = config_key_one(ONE_MASTER);
     master.has_tcp_master_id = master.has_config_id = true;
     master.tcp_master_id = MODBUSD_MASTER_ID;
     master.config_id = MODBUSD_CONFIG_ID;
     master.n_master_tcp_ifaces = 0;
-    return save(call, ONE_MASTER, &master);
+    int r = config_put(a, txn, &key, &master);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+save_master(struct api_call *call, const struct tcp_master *master)
+{
+    struct config_key key = config_key_one(ONE_MASTER);
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    enum api_status status = op_stage_master(call, api_call_arena(call), txn, *master);
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 enum api_status
@@ -127,15 +144,17 @@ modbusd_put_tcp_master(struct modbusd *self, struct api_call *call,
                        const struct modbusd_put_tcp_master_path *path,
                        const struct tcp_master *body)
 {
+    (void)self;
     if (path->tcp_master_id != MODBUSD_MASTER_ID)
         return op_not_found(call);
-    return save_master(self, call, *body);
+    return save_master(call, body);
 }
 
 enum api_status
 modbusd_patch_tcp_master(struct modbusd *self, struct api_call *call,
                          const struct modbusd_patch_tcp_master_path *path)
 {
+    (void)self;
     if (path->tcp_master_id != MODBUSD_MASTER_ID)
         return op_not_found(call);
     struct config_key key = config_key_one(ONE_MASTER);
@@ -147,5 +166,5 @@ modbusd_patch_tcp_master(struct modbusd *self, struct api_call *call,
     if (r != 0)
         return op_store_error(call, r);
     enum api_status status = api_merge(call, &tcp_master_desc, &master);
-    return status == API_OK ? save_master(self, call, master) : status;
+    return status == API_OK ? save_master(call, &master) : status;
 }

@@ -172,9 +172,9 @@ check_tags(struct api_call *call, struct store_txn *txn, const struct config_key
     return r < 0 ? op_store_error(call, r) : status;
 }
 
-static enum api_status
-save(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
-     struct mcmd cmd)
+enum api_status
+op_stage_cmd(struct api_call *call, struct api_arena *a, struct store_txn *txn, size_t i,
+             const struct config_key *key, struct mcmd cmd)
 {
     uint32_t id = config_key_id(key), dev = config_key_part(key, 0);
     enum api_status status = check_values(call, i, &cmd);
@@ -190,7 +190,7 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
     cmd.mcmd_id = id;
     cmd.remote_dev_id = dev;
     cmd.n_tags = 0;
-    int r = config_put(api_call_arena(call), txn, key, &cmd);
+    int r = config_put(a, txn, key, &cmd);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }
 
@@ -266,7 +266,7 @@ add(struct api_call *call, struct store_txn *txn, size_t i, const struct mcmd *c
     if (r != 0)
         return op_store_error(call, r);
     *ret_key = config_key_cmd(dev_id, id);
-    enum api_status status = save(call, txn, i, ret_key, *cmd);
+    enum api_status status = op_stage_cmd(call, api_call_arena(call), txn, i, ret_key, *cmd);
     if (status == API_OK && with_tags)
         status = auto_create(call, txn, i, ret_key, cmd, n_made);
     return status;
@@ -331,7 +331,7 @@ replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
         return wrong(call, 0, "remoteDevId", "cannot change");
     if (cmd->has_data_type)
         return wrong(call, 0, "dataType", "is for autoCreate=tags");
-    enum api_status status = save(call, txn, 0, key, *cmd);
+    enum api_status status = op_stage_cmd(call, api_call_arena(call), txn, 0, key, *cmd);
     return status == API_OK ? op_reply_one(call, key) : status;
 }
 

@@ -17,18 +17,26 @@ modbusd_get_master_params(struct modbusd *self, struct api_call *call)
     return op_reply_as_list(call, ONE_PARAMS);
 }
 
-static enum api_status
-save(struct api_call *call, struct master_param params)
+enum api_status
+op_stage_params(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                struct master_param params)
 {
     struct config_key key = config_key_one(ONE_PARAMS);
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
     params.has_master_param_id = params.has_config_id = true;
     params.master_param_id = MODBUSD_PARAMS_ID;
     params.config_id = MODBUSD_CONFIG_ID;
-    int r = config_put(api_call_arena(call), txn, &key, &params);
-    return r < 0 ? op_store_error(call, r) : op_reply_as_list(call, ONE_PARAMS);
+    int r = config_put(a, txn, &key, &params);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+save(struct api_call *call, struct master_param params)
+{
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    enum api_status status = op_stage_params(call, api_call_arena(call), txn, params);
+    return status == API_OK ? op_reply_as_list(call, ONE_PARAMS) : status;
 }
 
 enum api_status

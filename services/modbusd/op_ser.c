@@ -8,14 +8,6 @@
 
 enum { REPLY_MAX = 128 << 20, INTERVAL_MIN_MS = 10 };
 
-static enum api_status
-save(struct api_call *call, struct store_txn *txn, const struct config_key *key,
-     const void *record)
-{
-    int r = config_put(api_call_arena(call), txn, key, record);
-    return r < 0 ? op_store_error(call, r) : op_reply_one(call, key);
-}
-
 /* {"data":[…],"count":n}: clients of the original find the data at a fixed place. */
 static enum api_status
 reply_list(struct api_call *call, struct buf *b, int r, uint64_t n)
@@ -87,9 +79,9 @@ check_iface(struct api_call *call, const struct master_ser_iface *iface, int64_t
                             : status;
 }
 
-static enum api_status
-save_iface(struct api_call *call, struct store_txn *txn, const struct config_key *key,
-           struct master_ser_iface iface)
+enum api_status
+op_stage_ser_iface(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                   const struct config_key *key, struct master_ser_iface iface)
 {
     int64_t id = config_key_id(key) - ONE_SER_IFACES;
     enum api_status status = check_iface(call, &iface, id);
@@ -98,7 +90,16 @@ save_iface(struct api_call *call, struct store_txn *txn, const struct config_key
     iface.has_master_ser_iface_id = true;
     iface.master_ser_iface_id = id;
     iface.n_remote_devs = 0;
-    return save(call, txn, key, &iface);
+    int r = config_put(a, txn, key, &iface);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+save_iface(struct api_call *call, struct store_txn *txn, const struct config_key *key,
+           const struct master_ser_iface *iface)
+{
+    enum api_status status = op_stage_ser_iface(call, api_call_arena(call), txn, key, *iface);
+    return status == API_OK ? op_reply_one(call, key) : status;
 }
 
 /* What there is of it, for a change. */
@@ -126,7 +127,7 @@ modbusd_put_master_ser_iface(struct modbusd *self, struct api_call *call,
     struct master_ser_iface old;
     struct store_txn *txn = api_txn(call);
     enum api_status status = find_iface(call, txn, path->master_ser_iface_id, &key, &old);
-    return status == API_OK ? save_iface(call, txn, &key, *body) : status;
+    return status == API_OK ? save_iface(call, txn, &key, body) : status;
 }
 
 enum api_status
@@ -140,7 +141,7 @@ modbusd_patch_master_ser_iface(struct modbusd *self, struct api_call *call,
     enum api_status status = find_iface(call, txn, path->master_ser_iface_id, &key, &iface);
     if (status == API_OK)
         status = api_merge(call, &master_ser_iface_desc, &iface);
-    return status == API_OK ? save_iface(call, txn, &key, iface) : status;
+    return status == API_OK ? save_iface(call, txn, &key, &iface) : status;
 }
 
 /* ---- master ---- */
@@ -170,15 +171,25 @@ modbusd_get_ser_master(struct modbusd *self, struct api_call *call,
                                                     : op_not_found(call);
 }
 
-static enum api_status
-save_master(struct api_call *call, struct store_txn *txn, struct ser_master master)
+enum api_status
+op_stage_ser_master(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                    struct ser_master master)
 {
     struct config_key key = config_key_one(ONE_SER_MASTER);
     master.has_ser_master_id = master.has_config_id = true;
     master.ser_master_id = MODBUSD_MASTER_ID;
     master.config_id = MODBUSD_CONFIG_ID;
     master.n_master_ser_ifaces = 0;
-    return save(call, txn, &key, &master);
+    int r = config_put(a, txn, &key, &master);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+save_master(struct api_call *call, struct store_txn *txn, const struct ser_master *master)
+{
+    struct config_key key = config_key_one(ONE_SER_MASTER);
+    enum api_status status = op_stage_ser_master(call, api_call_arena(call), txn, *master);
+    return status == API_OK ? op_reply_one(call, &key) : status;
 }
 
 enum api_status
@@ -190,7 +201,7 @@ modbusd_put_ser_master(struct modbusd *self, struct api_call *call,
     if (path->ser_master_id != MODBUSD_MASTER_ID)
         return op_not_found(call);
     struct store_txn *txn = api_txn(call);
-    return txn ? save_master(call, txn, *body) : API_INTERNAL;
+    return txn ? save_master(call, txn, body) : API_INTERNAL;
 }
 
 enum api_status
@@ -209,7 +220,7 @@ modbusd_patch_ser_master(struct modbusd *self, struct api_call *call,
     if (r != 0)
         return op_store_error(call, r);
     enum api_status status = api_merge(call, &ser_master_desc, &master);
-    return status == API_OK ? save_master(call, txn, master) : status;
+    return status == API_OK ? save_master(call, txn, &master) : status;
 }
 
 /* ---- how they do ---- */

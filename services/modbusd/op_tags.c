@@ -31,9 +31,10 @@ op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,
     return API_OK;
 }
 
-static enum api_status
-save(struct api_call *call, struct store_txn *txn, size_t i, const struct config_key *key,
-     const struct mb_cmd_config *cmd, struct tag_for_mcmds tag)
+enum api_status
+op_stage_tag(struct api_call *call, struct api_arena *a, struct store_txn *txn, size_t i,
+             const struct config_key *key, const struct mb_cmd_config *cmd,
+             struct tag_for_mcmds tag)
 {
     uint32_t id = config_key_id(key), other;
     enum api_status status = op_check_tag(call, i, cmd, &tag);
@@ -47,7 +48,7 @@ save(struct api_call *call, struct store_txn *txn, size_t i, const struct config
     tag.has_tag_id = true;
     tag.tag_id = id;
     tag.mcmd_id = config_key_part(key, 1);
-    r = config_put(api_call_arena(call), txn, key, &tag);
+    r = config_put(a, txn, key, &tag);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }
 
@@ -64,7 +65,7 @@ op_add_tag(struct api_call *call, struct store_txn *txn, size_t i,
     if (r != 0)
         return op_store_error(call, r);
     *ret_key = config_key_tag(config_key_part(cmd_key, 0), config_key_part(cmd_key, 1), id);
-    return save(call, txn, i, ret_key, cmd, *tag);
+    return op_stage_tag(call, api_call_arena(call), txn, i, ret_key, cmd, *tag);
 }
 
 enum api_status
@@ -164,7 +165,7 @@ replace(struct modbusd *self, struct api_call *call, struct store_txn *txn,
                         "Input value failed: mcmdId cannot change");
     enum api_status status = find_parent(call, txn, 0, tag->mcmd_id, &parent);
     if (status == API_OK)
-        status = save(call, txn, 0, key, &parent.cmd, *tag);
+        status = op_stage_tag(call, api_call_arena(call), txn, 0, key, &parent.cmd, *tag);
     return status == API_OK ? op_reply_one(call, key) : status;
 }
 

@@ -4,8 +4,8 @@
 usage: bench.py [--build DIR] [--row NAME]... [--seconds N] [--minutes N]
 
 Rows: http tagbus latency poll10k dev200 streams memory startup audit signin
-mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write rtu. Each prints
-the figure, its reference, the ratio and the target; at the end comes the table.
+mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write rtu csv. Each
+prints the figure, its reference, the ratio and the target; at the end comes the table.
 Figures of a shared machine move: runs of both sides are interleaved, and the
 median of the rounds counts.
 """
@@ -523,6 +523,11 @@ def row_modbus(name):
     return run
 
 
+def row_csv(args):
+    import csv_import
+    csv_import.row_csv(sys.modules[__name__], args)
+
+
 class Flood:
     """Wrong sign-ins at 'rate' a second, from eight addresses of this machine, over as many
     connections as it takes while eight are verified or wait."""
@@ -657,7 +662,7 @@ ROWS = {"http": row_http, "tagbus": row_tagbus, "latency": row_latency, "poll10k
         "audit": row_audit, "signin": row_signin,
         **{f"mb_{name}": row_modbus(name) for name in (
             "flat", "concurrent", "100k", "1000", "exact", "mute", "write")},
-        "rtu": row_rtu}
+        "rtu": row_rtu, "csv": row_csv}
 
 
 def main():

@@ -330,6 +330,9 @@ class Walk(Suite):
             "deleteMasterTag": lambda: ((self.new_tag(),), None),
             "patchSerials": lambda: ((), dict(SERIAL)),
             "patchSerial": lambda: ((1,), dict(SERIAL)),
+            "importMasters": lambda: ((), Form(mastersFile=("m.csv", self.csv("masters/export")))),
+            "importMcmds": lambda: ((), Form(remoteDevId=str(self.device), mcmdsFile=("c.csv", self.csv(
+                f"mcmds/export?remoteDevId={self.device}")))),
             "putMasterLogLevel": lambda: ((), {"logLevel": "INFO"}),
             "putMasterParams": lambda: ((), {"enableTcpMasters": 1}),
             "patchMasterParams": lambda: ((), {"enableTcpMasters": 1}),
@@ -365,7 +368,12 @@ class Walk(Suite):
             found = (tuple(path), None)
         return found if len(found) == 3 else found + (self.admin,)
 
+    def csv(self, what):
+        return self.admin.get(f"/modbusmaster/control/config/{what}").body.decode()
+
     def target(self, op, path, query=None):
+        if op.name == "exportMcmds":
+            query = {"remoteDevId": self.device, **(query or {})}
         parts, given = op.path, list(path)
         while "{" in parts:
             at, end = parts.index("{"), parts.index("}")
@@ -603,7 +611,7 @@ class Contract(Walk):
                     self.expect(reply.status == 400 and any(
                         d["pointer"].startswith(f"/{p['name']}")
                         for d in reply.json["error"].get("details", [])), f"{value}", reply)
-                if op.method != "GET":
+                if op.method != "GET" or op.name == "exportMcmds":  # which takes a device's number
                     continue
                 for value in values(plain)[0]:
                     if isinstance(value, bool):

@@ -513,6 +513,16 @@ class Call(WithSession):
                             "caCertFile=@/nowhere", code=5)
         self.assertIn("/nowhere", done.stderr)
 
+    def test_a_modbus_configuration_goes_out_as_a_file_and_comes_in_again(self):
+        path = f"{self.home}/plant.csv"
+        self.run_ctl("call", "exportMasters", "-o", path)
+        done = self.run_ctl("call", "importMasters", "--file", f"mastersFile=@{path}")
+        self.assertEqual(json.loads(done.stdout)["count"], 1)
+        with open(path, "a", encoding="ascii") as f:
+            f.write("no,row\r\n")
+        done = self.run_ctl("call", "importMasters", "--file", f"mastersFile=@{path}", code=1)
+        self.assertIn("Fail to parse line", done.stderr)
+
     def test_a_file_appears_when_it_is_whole(self):
         path = f"{self.home}/roles.json"
         with open(path, "w", encoding="ascii") as f:
