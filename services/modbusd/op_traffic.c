@@ -97,14 +97,15 @@ find_serial(struct modbusd *d, struct api_call *call, int64_t id, enum api_statu
     *ret_status = API_INTERNAL;
     if (!txn)
         return NULL;
-    *ret_status = op_not_found(call);
-    if (id < 1 || id > SERIAL_PORTS_MAX)
-        return NULL;
-    struct config_key key = config_key_ser_iface((uint32_t)id);
-    int r = config_get(api_call_arena(call), txn, &key, &iface);
-    if (r < 0)
-        *ret_status = op_store_error(call, r);
-    return r == STORE_OK ? &d->ser_traffic[id - 1] : NULL;
+    int r = STORE_NOT_FOUND;
+    if (id >= 1 && id <= SERIAL_PORTS_MAX) {
+        struct config_key key = config_key_ser_iface((uint32_t)id);
+        r = config_get(api_call_arena(call), txn, &key, &iface);
+    }
+    if (r == STORE_OK)
+        return &d->ser_traffic[id - 1];
+    *ret_status = r < 0 ? op_store_error(call, r) : op_not_found(call);
+    return NULL;
 }
 
 enum api_status
