@@ -1002,6 +1002,7 @@ config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
         .name = in->name,
         .enable = in->enable != 0,
         .cyclic = in->mode == 0,
+        .merge = in->merge_read != 0,
         .func = (uint8_t)in->func,
         .read_addr = (uint16_t)in->read_address,
         .read_n = (uint16_t)in->read_quantity,
@@ -1196,6 +1197,7 @@ config_load_iface(struct api_arena *a, struct store_txn *txn, struct mb_iface_co
         .initial_delay_ms = (uint32_t)iface.initial_delay,
         .dev_fail_event = params.enable_dev_fail_event != 0,
         .cmd_fail_event = params.enable_cmd_fail_event != 0,
+        .merge = { (uint32_t)iface.merge_gap, (uint32_t)iface.merge_quantity },
     };
     return str_copy(ret_iface->provider, sizeof(ret_iface->provider), master.name);
 }

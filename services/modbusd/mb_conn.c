@@ -465,7 +465,8 @@ tcp_start(struct mb_conn *c)
 {
     c->failures = 0;
     c->state = MB_CONN_WAITING;
-    mb_conn_set_timer(c, clock_mono_us());
+    uint64_t now = clock_mono_us();
+    mb_conn_set_timer(c, now > c->not_before_us ? now : c->not_before_us);
 }
 
 static void

@@ -121,6 +121,7 @@ struct mb_conn {
     uint32_t failures; /* attempts since the last answer */
     char name[272];    /* for the log: "address=… port=…" */
     /* set by the owner */
+    uint64_t not_before_us;  /* of the first attempt over TCP; before the start */
     struct traffic *traffic; /* NULL: none */
     bool again;              /* what is sent next was sent before, in vain */
     /* private */

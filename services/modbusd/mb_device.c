@@ -11,6 +11,8 @@
 #include "libcommon/str.h"
 #include "libcommon/banned.h"
 
+enum { CONNECT_STEP_US = 1000 };
+
 /* ---- what a tag may be ---- */
 
 /* Units (bits or registers) of a codec. */
@@ -157,6 +159,21 @@ link_free_if_empty(struct mb_link *l)
     loop_timer_cancel(l->e->loop, &l->timer);
     free(l->heap);
     free(l);
+}
+
+/* Many that are new at once connect one after the other. */
+static void
+link_start(struct mb_link *l)
+{
+    struct mb_engine *e = l->e;
+    uint64_t now = clock_mono_us();
+    if (l->conn.state == MB_CONN_STOPPED) {
+        e->connect_us += CONNECT_STEP_US;
+        if (e->connect_us < now)
+            e->connect_us = now;
+        l->conn.not_before_us = e->connect_us;
+    }
+    mb_conn_start(&l->conn);
 }
 
 /* Room in the heap for all commands of the link and 'n' more. */
@@ -326,6 +343,8 @@ cmd_fill(struct mb_dev *d, struct mb_cmd *c, const struct mb_cmd_config *cfg)
     c->func = cfg->func;
     c->enable = cfg->enable;
     c->cyclic = cfg->cyclic;
+    c->merge = cfg->merge;
+    c->asked_by = c;
     c->read_addr = cfg->read_addr;
     c->read_n = cfg->read_n;
     c->write_addr = cfg->write_addr;
@@ -626,10 +645,11 @@ mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
         keep_dev(d, old);
     if (!polled)
         d->health = (struct mb_health){ 0 };
+    mb_dev_regroup(d);
     /* In before the old one is out: a connection that both use stays. */
     if (l) {
         link_add(l, d);
-        mb_conn_start(&l->conn);
+        link_start(l);
     }
     if (old) {
         struct mb_link *old_link = old->link;
@@ -669,10 +689,15 @@ mb_engine_remove_device(struct mb_engine *e, uint32_t id)
 void
 mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg)
 {
+    bool regroup =
+        e->iface.merge.gap != cfg->merge.gap || e->iface.merge.quantity != cfg->merge.quantity;
     e->iface = *cfg;
     for (struct mb_link *l = e->links; l; l = l->next)
         if (!l->port)
             mb_tcp_set_timeout(&l->tcp, connect_timeout_ms(e));
+    for (size_t i = 0; regroup && i < e->n_devs; i++)
+        if (e->devs[i]->port_id == 0)
+            mb_dev_regroup(e->devs[i]);
 }
 
 int

@@ -195,6 +195,23 @@ take_data(struct mb_cmd *c, const uint8_t *data)
     set_quality(c, TAG_GOOD, 0);
 }
 
+/* The data of a poll, for all commands that it served. */
+static void
+take_poll_data(struct mb_cmd *c, const uint8_t *data)
+{
+    if (!c->next_merged) {
+        take_data(c, data);
+        return;
+    }
+    c->proven = true;
+    for (struct mb_cmd *m = c; m; m = m->next_merged) {
+        uint8_t part[MB_PDU_MAX];
+        struct mb_range range = { m->read_addr, m->read_n };
+        mb_merge_cut(data, &c->whole, &range, mb_func_bits(c->func), part);
+        take_data(m, part);
+    }
+}
+
 /* No data: every tag keeps its last value, or shows what it is to instead, and why. */
 static void
 mark_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
@@ -220,12 +237,21 @@ mark_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
     }
 }
 
+/* … of all commands that one request would have served. */
+static void
+mark_poll_bad(struct mb_cmd *c, uint8_t quality, uint8_t aux, uint64_t now)
+{
+    for (; c; c = c->next_merged)
+        mark_bad(c, quality, aux, now);
+}
+
 static void
 mark_device_bad(struct mb_dev *d, uint8_t quality, uint64_t now, bool only_due)
 {
     for (size_t i = 0; i < d->n_cmds; i++) {
         struct mb_cmd *c = &d->cmds[i];
-        if (c->enable && (!only_due || c->parked || (c->heap_index && c->due_us <= now)))
+        const struct mb_cmd *by = c->asked_by;
+        if (c->enable && (!only_due || by->parked || (by->heap_index && by->due_us <= now)))
             mark_bad(c, quality, 0, now);
     }
 }
@@ -274,17 +300,20 @@ next_period(struct mb_engine *e, struct mb_cmd *c, uint64_t now)
             c->grid_us += ((now - c->grid_us) / c->interval_us + 1) * c->interval_us;
     } else {
         uint64_t skipped = now > c->grid_us ? (now - c->grid_us) / c->interval_us : 0;
-        e->overruns += skipped;
+        if (skipped)
+            e->overruns += skipped * mb_group_size(c);
         c->grid_us += (skipped + 1) * c->interval_us;
     }
     c->due_us = c->grid_us;
     c->tries = 0;
+    mb_group_follow(c);
 }
 
 void
 mb_cmd_plan(struct mb_cmd *c)
 {
-    if (mb_cmd_is_polled(c) && !c->heap_index && !c->parked && !c->in_flight)
+    if (mb_cmd_is_polled(c) && c->asked_by == c && !c->heap_index && !c->parked &&
+        !c->in_flight)
         heap_push(c->op.dev->link, c);
 }
 
@@ -415,11 +444,20 @@ mb_cmd_pdu(const struct mb_cmd *c, uint8_t pdu[MB_PDU_MAX])
     return mb_pdu_encode(&ask, pdu);
 }
 
+static int
+group_pdu(const struct mb_cmd *first, uint8_t pdu[MB_PDU_MAX])
+{
+    struct mb_ask ask = { .func = first->func,
+                          .addr = (uint16_t)first->whole.addr,
+                          .n = (uint16_t)first->whole.n };
+    return mb_pdu_encode(&ask, pdu);
+}
+
 static void
 send_poll(struct mb_link *l, struct mb_cmd *c)
 {
     uint8_t pdu[MB_PDU_MAX];
-    int n = mb_cmd_pdu(c, pdu);
+    int n = c->next_merged ? group_pdu(c, pdu) : mb_cmd_pdu(c, pdu);
     MUST(n > 0);
     c->in_flight = true;
     c->fault.sent = c->fault.due;
@@ -538,7 +576,7 @@ poll_due(struct mb_link *l, struct mb_cmd *c, uint64_t now)
     struct mb_dev *d = c->op.dev;
     mb_link_unplan(l, c);
     if (d->silent) {
-        mark_bad(c, d->why, d->why_aux, now);
+        mark_poll_bad(c, d->why, d->why_aux, now);
     } else if (!dev_is_busy(d)) {
         send_poll(l, c);
         return true;
@@ -652,8 +690,8 @@ mb_link_timer(void *arg)
 
 /* ---- answers ---- */
 
-static void
-unpark(struct mb_dev *d)
+void
+mb_dev_unpark(struct mb_dev *d)
 {
     while (d->parked) {
         struct mb_cmd *c = d->parked;
@@ -891,19 +929,19 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
     switch (r->done) {
     case MB_DONE_TIMEOUT:
         why = TAG_BAD_TIMEOUT;
-        mark_bad(c, TAG_BAD_TIMEOUT, 0, r->now_us);
+        mark_poll_bad(c, why, 0, r->now_us);
         mark_device_bad(d, TAG_BAD_TIMEOUT, r->now_us, true);
         again = c->tries < l->iface->retry_count;
         break;
     case MB_DONE_EXCEPTION:
         why = TAG_BAD_EXCEPTION;
-        mark_bad(c, why, r->exception, r->now_us);
+        mark_poll_bad(c, why, r->exception, r->now_us);
         again = is_mute_exception(r) && c->tries < l->iface->retry_count;
         break;
     case MB_DONE_BAD:
         again = l->conn.state == MB_CONN_OPEN && c->tries < l->iface->retry_count;
         if (!again)
-            mark_bad(c, TAG_BAD_REPLY, 0, r->now_us);
+            mark_poll_bad(c, TAG_BAD_REPLY, 0, r->now_us);
         break;
     case MB_DONE_LOST:
         if (r->by_us)
@@ -911,7 +949,7 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         why = TAG_BAD_CONNECTION;
         again = l->conn.useful && c->tries < l->iface->retry_count;
         if (!again || d->silent)
-            mark_bad(c, TAG_BAD_CONNECTION, 0, r->now_us);
+            mark_poll_bad(c, TAG_BAD_CONNECTION, 0, r->now_us);
         break;
     case MB_DONE_OK:
         break;
@@ -920,7 +958,8 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         c->tries++;
         return;
     }
-    mb_health_given_up(c, why, r->exception, r->now_us);
+    for (struct mb_cmd *m = c; m; m = m->next_merged)
+        mb_health_given_up(m, why, r->exception, r->now_us);
     next_period(l->e, c, r->now_us);
 }
 
@@ -966,16 +1005,23 @@ poll_done(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
     c->in_flight = false;
     if (r->done == MB_DONE_OK) {
-        mb_health_polled(c);
+        for (struct mb_cmd *m = c; m; m = m->next_merged)
+            mb_health_polled(m);
+        mb_fault_polled(c, true, r->now_us);
+        if (r->data)
+            take_poll_data(c, r->data);
+        if (mb_func_writes(c->func))
+            tell_written(c);
         next_period(l->e, c, r->now_us);
+    } else if (mb_group_fails(c, r, l->iface->retry_count)) {
+        mb_group_split(c, r->now_us);
     } else {
         poll_failed(l, c, r);
     }
-    mb_fault_polled(c, r->done == MB_DONE_OK, r->now_us);
-    if (r->done == MB_DONE_OK && r->data)
-        take_data(c, r->data);
-    if (r->done == MB_DONE_OK && mb_func_writes(c->func))
-        tell_written(c);
+    if (r->done != MB_DONE_OK)
+        mb_fault_polled(c, false, r->now_us);
+    if (c->apart_until_us && c->apart_until_us <= r->now_us)
+        mb_dev_regroup(c->op.dev);
     mb_cmd_plan(c);
 }
 
@@ -1121,7 +1167,7 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
         update_status(d, MB_STATUS_OK);
     mb_health_tell(d);
     if (d->parked && !d->silent)
-        unpark(d);
+        mb_dev_unpark(d);
     mb_link_pump(l);
 }
 
@@ -1141,7 +1187,7 @@ begin_anew(struct mb_link *l)
 {
     for (struct mb_dev *d = l->devs; d; d = d->next_in_link) {
         set_silent(l, d, 0);
-        unpark(d);
+        mb_dev_unpark(d);
         ask_bad_ones(l, d, clock_mono_us());
     }
     l->probe_after_us = 0;

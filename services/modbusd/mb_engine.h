@@ -19,6 +19,9 @@
  * much; one of them at a time, in turn. The first silence of a short time-out
  * may be a lost answer: then it is asked again at once.
  *
+ * Commands that allow it are read together with their neighbours. A device
+ * that does not stand that is asked for each of them, at once and from then on.
+ *
  * Everything runs on the loop thread and nothing blocks.
  */
 #ifndef FIELDGATE_MB_ENGINE_H
@@ -32,6 +35,7 @@
 #include "libcommon/tagbus.h"
 #include "services/modbusd/mb_conn.h"
 #include "services/modbusd/mb_line.h"
+#include "services/modbusd/mb_merge.h"
 #include "services/modbusd/mb_value.h"
 
 /* Number of a device's status tag on the tag bus: this and the device's id. */
@@ -67,6 +71,7 @@ struct mb_cmd_config {
     bool enable;
     bool cyclic; /* of a writing function: repeat the data at each interval */
     uint8_t func;
+    bool merge; /* of a reading function: may be read together with its neighbours */
     uint16_t read_addr, read_n, write_addr, write_n;
     uint32_t interval_ms;
     uint8_t swap;
@@ -99,6 +104,7 @@ struct mb_iface_config {
     char provider[TAG_NAME_MAX + 1];
     uint32_t retry_count, timeout_ms, initial_delay_ms;
     bool dev_fail_event, cmd_fail_event; /* tell hooks.event */
+    struct mb_merge_limits merge;
 };
 
 /* A serial interface: one port, one request at a time. */

@@ -1,8 +1,9 @@
 /*
  * The insides of the engine, shared by its files: mb_engine.c asks and takes
- * answers, mb_device.c exchanges devices while it runs, mb_access.c is
- * catalogue, direct access and statistics, mb_fault.c writes when nobody else
- * does, mb_health.c tells who fails. Not for others.
+ * answers, mb_group.c reads commands together, mb_device.c exchanges devices
+ * while it runs, mb_access.c is catalogue, direct access and statistics,
+ * mb_fault.c writes when nobody else does, mb_health.c tells who fails. Not
+ * for others.
  */
 #ifndef FIELDGATE_MB_PLAN_H
 #define FIELDGATE_MB_PLAN_H
@@ -89,6 +90,13 @@ struct mb_cmd {
     uint64_t begun_us;    /* the first try of this poll was sent */
     uint64_t failed_us;   /* it was given up last; 0: its last poll went well */
     bool fail_told;
+    /* Reads that go together, see mb_group.c: */
+    bool merge;                 /* may be read with its neighbours */
+    bool proven;                /* of the first: the group was answered once */
+    struct mb_cmd *asked_by;    /* whose request brings its data: itself, or the first's */
+    struct mb_cmd *next_merged; /* in the group, by address */
+    struct mb_range whole;      /* of the first: what is asked */
+    uint64_t apart_until_us;    /* the device did not stand it with others */
 };
 
 struct mb_dev {
@@ -186,6 +194,7 @@ struct mb_engine {
     struct mb_port *ports;
     uint64_t start_us;
     uint64_t start_requests; /* conn.requests then */
+    uint64_t connect_us;     /* the last first attempt of a connection is then */
     struct mb_dev **devs; /* by id */
     size_t n_devs, cap_devs;
     struct mb_link *links;
@@ -221,6 +230,9 @@ void mb_cmd_unplan(struct mb_cmd *c);
 /* The request that polls (or cyclically writes) a command; its size. */
 int mb_cmd_pdu(const struct mb_cmd *c, uint8_t pdu[MB_PDU_MAX]);
 
+/* What is parked is planned again. */
+void mb_dev_unpark(struct mb_dev *d);
+
 /* Tells who waits, and frees it; it is in no list and not in flight. */
 void mb_direct_finish(struct mb_engine *e, struct mb_direct *q,
                       const struct mb_direct_result *r);
@@ -228,6 +240,23 @@ void mb_directs_finish(struct mb_engine *e, struct mb_direct *list,
                        const struct mb_direct_result *r);
 /* After a removal from the middle of the queue. */
 void mb_link_find_end(struct mb_link *l);
+
+/* ---- mb_group.c ---- */
+
+/*
+ * Makes the groups of a device anew and plans its commands, those in flight
+ * too. Without memory each is asked by itself.
+ */
+void mb_dev_regroup(struct mb_dev *d);
+/* Number of commands that the request of this one serves. */
+unsigned mb_group_size(const struct mb_cmd *first);
+/* The others take over the periods of the first. */
+void mb_group_follow(struct mb_cmd *first);
+/* Did the request fail in a way that its commands may be spared one by one? */
+bool mb_group_fails(const struct mb_cmd *first, const struct mb_result *r,
+                    uint32_t retry_count);
+/* Its commands are due one by one now, and for the next hour; none is in flight. */
+void mb_group_split(struct mb_cmd *first, uint64_t now);
 
 /* ---- mb_device.c ---- */
 

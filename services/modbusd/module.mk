@@ -1,7 +1,8 @@
 # modbusd: the Modbus master.
 modbusd.line   := mb_rtu.c mb_ascii.c mb_line.c
-modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_engine.c \
-                  mb_device.c mb_access.c mb_fault.c mb_health.c traffic.c $(modbusd.line))
+modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb_merge.c \
+                  mb_engine.c mb_group.c mb_device.c mb_access.c mb_fault.c mb_health.c traffic.c \
+                  $(modbusd.line))
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c \
@@ -13,6 +14,7 @@ test_mb_pdu.extra    := services/modbusd/mb_pdu.c
 test_mb_value.extra  := services/modbusd/mb_value.c
 test_mb_conn.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c)
 test_traffic.extra   := $(addprefix services/modbusd/,mb_pdu.c traffic.c mb_rtu.c mb_ascii.c)
+test_mb_merge.extra  := services/modbusd/mb_merge.c
 test_mb_engine.extra := $(modbusd.engine)
 test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
 test_mb_config.gen   := api_modbusd
@@ -28,3 +30,5 @@ test_mb_fault.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 fuzz_mb_csv.extra    := $(modbusd.engine) $(modbusd.ops)
 fuzz_mb_csv.gen      := api_modbusd
+test_mb_group.extra  := $(modbusd.engine)
+test_mb_group.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us

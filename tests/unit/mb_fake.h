@@ -19,7 +19,9 @@
 #include "libcommon/loop.h"
 #include "services/modbusd/mb_pdu.h"
 
-enum { FAKE_PEERS = 8 };
+#ifndef FAKE_PEERS
+#define FAKE_PEERS 8
+#endif
 
 struct fake_request {
     struct fake *f;
@@ -43,6 +45,7 @@ struct fake {
     struct loop_io *io;
     int fd;
     uint16_t port;
+    bool any; /* listens at all addresses, 127.0.0.0/8 among them */
     struct fake_peer peers[FAKE_PEERS];
     unsigned n_accepted, n_requests;
     void (*answer)(struct fake_request *r);
@@ -110,7 +113,7 @@ fake_open(struct fake *f, struct loop *loop, void (*answer)(struct fake_request 
 {
     struct sockaddr_in a = { .sin_family = AF_INET,
                              .sin_port = htons(f->port),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+                             .sin_addr.s_addr = htonl(f->any ? INADDR_ANY : INADDR_LOOPBACK) };
     socklen_t len = sizeof(a);
     int on = 1;
     f->loop = loop;
