@@ -7,6 +7,8 @@ usage: plant_pymodbus.py PORT             over TCP
 Answers every unit id. Lines of JSON on standard input change and read its
 registers: {"do": "set"|"get", "kind": "holding"|"input"|"coil"|"discrete",
 "address": n, "values": [...] | "count": n}; each is answered by a line.
+{"do": "hole", "address": n} makes reads that touch it fail with exception 2;
+{"do": "requests"} asks for the number of read requests since the start.
 """
 import asyncio
 import json
@@ -21,11 +23,28 @@ from pymodbus.transaction import ModbusAsciiFramer, ModbusRtuFramer
 CODE = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
 
 
+class Slave(ModbusSlaveContext):
+    """Counts what clients read."""
+
+    requests, hole = 0, None
+
+    def validate(self, fx, address, count=1):
+        self.requests += 1
+        if self.hole is not None and address <= self.hole < address + count:
+            return False
+        return super().validate(fx, address, count)
+
+
 def commands(slave):
     for line in sys.stdin:
         ask = json.loads(line)
-        code = CODE[ask["kind"]]
-        if ask["do"] == "set":
+        code = CODE[ask.get("kind", "holding")]
+        if ask["do"] == "hole":
+            slave.hole = ask["address"]
+            answer = True
+        elif ask["do"] == "requests":
+            answer = slave.requests
+        elif ask["do"] == "set":
             slave.setValues(code, ask["address"], ask["values"])
             answer = True
         else:
@@ -52,7 +71,7 @@ async def open_tty(context, framer, tty):
 
 async def main():
     block = lambda: ModbusSequentialDataBlock(0, [0] * 65536)
-    slave = ModbusSlaveContext(co=block(), di=block(), hr=block(), ir=block(), zero_mode=True)
+    slave = Slave(co=block(), di=block(), hr=block(), ir=block(), zero_mode=True)
     context = ModbusServerContext(slaves=slave, single=True)
     task = await (open_tty if len(sys.argv) > 2 else listen)(context, *sys.argv[1:])
     print("ready", flush=True)

@@ -448,6 +448,28 @@ an_old_record_of_a_device_is_that_of_a_tcp_device(void **state)
     buf_done(&b);
 }
 
+/* Records of versions that did not know a member have its default. */
+static void
+records_of_before_merged_reads_are_read(void **state)
+{
+    (void)state;
+    struct mb_dev_config dev;
+    struct mb_iface_config iface;
+    static const char cmd[] = "{\"mcmdId\":10,\"remoteDevId\":1,\"name\":\"a\",\"func\":3}";
+    static const char one[] = "{\"masterTcpIfaceId\":1,\"tcpMasterId\":1}";
+    put_plant();
+    (void)apply();
+    struct config_key key = config_key_cmd(1, 10), iface_key = config_key_one(ONE_IFACE);
+    assert_int_equal(store_put(txn, DB_CMD_RUN, key.bytes, key.size, cmd, sizeof(cmd) - 1), 0);
+    assert_int_equal(
+        store_put(txn, DB_ONE_RUN, iface_key.bytes, iface_key.size, one, sizeof(one) - 1), 0);
+    assert_int_equal(config_load_dev(arena, txn, 1, &dev), 0);
+    assert_false(dev.cmds[0].merge);
+    assert_int_equal(config_load_iface(arena, txn, &iface), 0);
+    assert_int_equal(iface.merge.gap, 8);
+    assert_int_equal(iface.merge.quantity, 125);
+}
+
 static void
 nobody(void *arg)
 {
@@ -554,6 +576,7 @@ main(void)
         T(deleting_all_is_applied_and_undone),
         T(records_are_shown_with_what_is_below_them),
         T(the_engine_gets_the_running_device),
+        T(records_of_before_merged_reads_are_read),
         T(a_device_that_cannot_be_read_holds_up_no_other),
         T(serial_devices_have_names_and_places_of_their_own),
         T(a_serial_interface_is_made_once_and_is_no_change),
