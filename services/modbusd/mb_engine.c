@@ -1000,24 +1000,32 @@ tell_written(struct mb_cmd *c)
     }
 }
 
+/* The device works on its next request while we tell of this one. */
+static void
+poll_answered(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
+{
+    for (struct mb_cmd *m = c; m; m = m->next_merged)
+        mb_health_polled(m);
+    mb_fault_polled(c, true, r->now_us);
+    next_period(l->e, c, r->now_us);
+    mb_cmd_plan(c);
+    mb_link_pump(l);
+    if (r->data)
+        take_poll_data(c, r->data);
+    if (mb_func_writes(c->func))
+        tell_written(c);
+}
+
 static void
 poll_done(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
     c->in_flight = false;
-    if (r->done == MB_DONE_OK) {
-        for (struct mb_cmd *m = c; m; m = m->next_merged)
-            mb_health_polled(m);
-        mb_fault_polled(c, true, r->now_us);
-        if (r->data)
-            take_poll_data(c, r->data);
-        if (mb_func_writes(c->func))
-            tell_written(c);
-        next_period(l->e, c, r->now_us);
-    } else if (mb_group_fails(c, r, l->iface->retry_count)) {
+    if (r->done == MB_DONE_OK)
+        poll_answered(l, c, r);
+    else if (mb_group_fails(c, r, l->iface->retry_count))
         mb_group_split(c, r->now_us);
-    } else {
+    else
         poll_failed(l, c, r);
-    }
     if (r->done != MB_DONE_OK)
         mb_fault_polled(c, false, r->now_us);
     if (c->apart_until_us && c->apart_until_us <= r->now_us)
@@ -1159,6 +1167,8 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
         unit_answered(l, d, r);
     else if (r->done == MB_DONE_LOST && !r->by_us)
         unit_lost(l, d, r);
+    if (d->parked && !d->silent)
+        mb_dev_unpark(d);
     if (op->is_direct)
         direct_done(l, CONTAINER_OF(op, struct mb_direct, op), r);
     else
@@ -1166,8 +1176,6 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
     if (d->status_stale || (answered && d->status.quality != TAG_GOOD))
         update_status(d, MB_STATUS_OK);
     mb_health_tell(d);
-    if (d->parked && !d->silent)
-        mb_dev_unpark(d);
     mb_link_pump(l);
 }
 
