@@ -4,6 +4,7 @@
 #   make run        set up, build, start the suite on the bench profile
 #   make check      set up, build, run all tests      (VARIANT=asan, tsan: under sanitizers)
 #   make bench      measure, beside the bare libraries, and print ratios
+#   make soak       a day speeded up to ten minutes, and what else takes long
 #   make fuzz       ten minutes of each fuzzer        (FUZZ_SECONDS=600)
 #   make lint       gcc and clang warnings, clang-tidy, cppcheck, layers, headers
 #   make install    DESTDIR=, PREFIX=/usr
@@ -42,7 +43,7 @@ programs :=
 tests    :=
 fuzzers  :=
 benches  :=
-.PHONY: all check lint bench fuzz run install clean help deps gen check-headers check-layers \
+.PHONY: all check lint bench soak fuzz run install clean help deps gen check-headers check-layers \
         coverage-api programs unit
 all: programs
 

@@ -7,6 +7,7 @@ usage: run.py [--build DIR] [--variant NAME] [--jobs N] [--list] [PATTERN...]
     fuzz      every DIR/fuzz/*-replay over its corpus
     daemon    tests/daemon/test_*.py
     suite     tests/suite/test_*.py
+    soak      tests/soak/test_*.py, when a PATTERN begins with it only
 
 A PATTERN picks jobs whose name ("unit/test_json", "suite/test_steps") it is
 part of; "suite/test_steps.Steps.test_x" picks one test. Each test has a time
@@ -61,7 +62,8 @@ def jobs_of(build, patterns):
         name = os.path.basename(path)[:-len("-replay")]
         corpus = os.path.join(HERE, "fuzz", "corpus", name)
         jobs.append(Job("fuzz/" + name, "replay", [path, corpus], UNIT_LIMIT, 1, False))
-    for kind in ("daemon", "suite"):
+    soak = ("soak",) if any(p.startswith("soak") for p in patterns) else ()
+    for kind in ("daemon", "suite", *soak):
         for path in sorted(glob.glob(os.path.join(HERE, kind, "test_*.py"))):
             name = f"{kind}/{os.path.basename(path)[:-3]}"
             only = None

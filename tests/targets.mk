@@ -24,9 +24,15 @@ build/npm/node_modules/.package-lock.json: $(wildcard tests/fakes/npm/*.json)
 
 # What tests put beside daemons: a library to preload, a provider of tags.
 shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider $(npm_peers)
-$(B)/tests/clockshift.so: tests/fakes/clockshift.c
+$(B)/tests/clock%.so: tests/fakes/clock%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<
+
+# ---- soaking: what takes long, and is run before a release ----
+soak: deps
+	$(sub_make) programs shims bench_programs $(B)/tests/clockspeed.so
+	$(PYTHON) tests/run.py --build $(B) --variant $(VARIANT) -v soak/
+	$(PYTHON) tests/bench/bench.py --build $(B) --row mb_exact --minutes 10
 
 # ---- fuzzing: libFuzzer in a tree of its own; corpora replayed by every check ----
 fuzz_replay.srcs := tests/fuzz/replay.c

@@ -123,7 +123,7 @@ group_all(struct mb_dev *d, struct mb_cmd **cmds, struct mb_range *ranges, bool 
         cmds[n++] = &d->cmds[i];
     }
     if (n > 1)
-        qsort(cmds, n, sizeof(*cmds), by_kind_and_address);
+        qsort(cmds, n, sizeof(struct mb_cmd *), by_kind_and_address);
     for (size_t i = 0, next; i < n; i = next) {
         next = i + 1;
         while (next < n && is_same_kind(cmds[i], cmds[next]))
@@ -167,13 +167,16 @@ void
 mb_dev_regroup(struct mb_dev *d)
 {
     ungroup(d);
-    CLEANUP(freep) struct mb_cmd **cmds = calloc(d->n_cmds + 1, sizeof(*cmds));
-    CLEANUP(freep) struct mb_range *ranges = calloc(d->n_cmds + 1, sizeof(*ranges));
-    CLEANUP(freep) bool *firsts = calloc(d->n_cmds + 1, sizeof(*firsts));
+    struct mb_cmd **cmds = calloc(d->n_cmds + 1, sizeof(struct mb_cmd *));
+    struct mb_range *ranges = calloc(d->n_cmds + 1, sizeof(*ranges));
+    bool *firsts = calloc(d->n_cmds + 1, sizeof(*firsts));
     if (cmds && ranges && firsts)
         group_all(d, cmds, ranges, firsts);
     else
         log_warn("modbus: no memory to merge reads device=%s", d->name);
+    free(cmds);
+    free(ranges);
+    free(firsts);
     for (size_t i = 0; i < d->n_cmds; i++)
         mb_cmd_plan(&d->cmds[i]);
     if (d->link)

@@ -1,7 +1,8 @@
 /*
- * Merged reads in the engine, and how requests spread over a period: the real
- * engine, connections and sockets against a peer with holes in its registers, on
- * a clock that moves only when nobody has anything left to do.
+ * Merged reads in the engine, how requests spread over a period, and how more
+ * commands than a line can carry share it: the real engine, connections and sockets against a
+ * peer with holes in its registers, on a clock that moves only when nobody has anything left to
+ * do.
  */
 #define FAKE_PEERS 400
 
@@ -40,7 +41,7 @@ __wrap_clock_wall_us(void)
 
 /* ---- the peer ---- */
 
-enum { TAGS_MAX = 64, STEP_US = 1000, INTERVAL_MS = 100, SECOND_US = 1000000 };
+enum { TAGS_MAX = 64, INTERVAL_MS = 100, SECOND_US = 1000000 };
 
 /* What it does with a read that touches the hole. */
 enum hole { NONE, REFUSES, IGNORES, CLOSES, GARBLES };
@@ -61,6 +62,10 @@ static struct {
     unsigned n_directs;
     uint64_t slot_us; /* of the busiest millisecond */
     unsigned n_slot, n_slot_most;
+    uint64_t step_us;  /* of the clock */
+    uint64_t takes_us; /* to answer; one request at a time */
+    struct fake_request waits;
+    struct loop_timer answer_timer;
 } w;
 
 static void
@@ -75,6 +80,13 @@ count_slot(void)
 }
 
 static void
+answer_waiting(void *arg)
+{
+    (void)arg;
+    fake_answer_good(&w.waits);
+}
+
+static void
 on_request(struct fake_request *r)
 {
     uint16_t addr = get_u16(r->pdu + 1), n = get_u16(r->pdu + 3);
@@ -83,6 +95,15 @@ on_request(struct fake_request *r)
     w.n_requests++;
     w.asked_n[addr] = n;
     count_slot();
+    if (w.takes_us) {
+        static uint8_t pdu[MB_PDU_MAX];
+        assert_false(loop_timer_is_set(&w.answer_timer));
+        memcpy(pdu, r->pdu, r->n);
+        w.waits = *r;
+        w.waits.pdu = pdu;
+        assert_int_equal(loop_timer_set(w.loop, &w.answer_timer, clock_us + w.takes_us), 0);
+        return;
+    }
     if (w.mute || (touches && w.hole == IGNORES))
         return;
     if (!touches)
@@ -149,6 +170,8 @@ set_up(void **state)
     memset(&w, 0, sizeof(w));
     clock_us = SECOND_US;
     w.fake.any = true;
+    w.step_us = 1000;
+    loop_timer_init(&w.answer_timer, answer_waiting, NULL);
     if (loop_new(&w.loop) < 0 || fake_open(&w.fake, w.loop, on_request, NULL) < 0 ||
         mb_engine_new(w.loop, &hooks, &w.engine) < 0)
         return -1;
@@ -173,7 +196,7 @@ run_for(uint64_t us)
     while (clock_us < until) {
         for (unsigned i = 0; i < 3; i++)
             assert_int_equal(loop_round(w.loop, 0), 0);
-        clock_us += STEP_US;
+        clock_us += w.step_us;
     }
 }
 
@@ -363,6 +386,7 @@ merging_is_tried_again_after_an_hour(void **state)
     (void)state;
     struct mb_cmd_config c[] = { command(1, 3, 100, 2), command(2, 3, 104, 2) };
     c[0].interval_ms = c[1].interval_ms = 60000;
+    w.step_us = 20000;
     w.hole = REFUSES;
     w.hole_at = 102;
     w.exception = 2;
@@ -504,6 +528,31 @@ requests_of_many_devices_spread_over_the_period(void **state)
     assert_in_range(w.n_slot_most, 1, 2);
 }
 
+/* 30 commands want 300 requests a second, the line carries 100. */
+static void
+a_line_that_is_too_slow_is_never_idle_and_serves_all(void **state)
+{
+    (void)state;
+    enum { N = 30 };
+    struct mb_cmd_config c[N];
+    struct mb_engine_stats s;
+    for (unsigned i = 0; i < N; i++) {
+        c[i] = command(i + 1, 3, (uint16_t)(1 + 200 * i), 1);
+        c[i].interval_ms = INTERVAL_MS * (1 + i % 2);
+    }
+    w.takes_us = 10000;
+    set_device(c, N);
+    run_for(SECOND_US);
+    count_for(30ull * SECOND_US);
+    assert_in_range(w.n_requests, 2995, 3001);
+    /* Between alike (100 each) and by what they want (133 and 67). */
+    for (unsigned id = 1; id <= N; id++)
+        assert_in_range(w.n_good[id], 66, 134);
+    mb_engine_get_stats(w.engine, &s);
+    assert_true(s.overruns > 0);
+    assert_int_equal(s.conn.timeouts, 0);
+}
+
 int
 main(void)
 {
@@ -523,6 +572,7 @@ main(void)
         T(a_direct_read_asks_for_its_command_only),
         T(a_command_that_joins_or_leaves_costs_the_others_no_sample),
         T(requests_of_many_devices_spread_over_the_period),
+        T(a_line_that_is_too_slow_is_never_idle_and_serves_all),
     };
 #undef T
     return cmocka_run_group_tests(all, NULL, NULL);
