@@ -10,6 +10,10 @@ modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_dev
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
+modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c)
+modbusd.srcs   += $(modbusd.slave)
+test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
+
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
 test_mb_value.extra  := services/modbusd/mb_value.c
 test_mb_conn.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c)

@@ -80,7 +80,7 @@ struct sl_zone_config {
  */
 struct sl_config {
     bool enable;
-    uint16_t port;                 /* 0 (tests): any, see sl_engine_port */
+    uint16_t port;                 /* 0: any (tests; sl_engine_get_stats tells) */
     uint8_t unit;                  /* 1..255; 0 and 255 are always heard */
     unsigned keep_alive_s;         /* a silent peer is asked after so long; 0: never */
     const char *provider, *source; /* of the own tags */
@@ -117,8 +117,8 @@ struct sl_engine_hooks {
      */
     void (*write)(void *arg, const struct tagview_tag *tag, const struct tag_value *v,
                   uint64_t deadline_us, sl_written_fn *fn, void *fn_arg);
-    /* The listener of an enabled slave could not be opened (text of errno 'error'); 0: it is
-     * open again. Once per change. */
+    /* The port of an enabled slave could not be opened ('error' is errno) or, 0, is open after
+     * all. Once per change. */
     void (*fail)(void *arg, uint16_t port, int error);
     void *arg;
 };
@@ -156,8 +156,7 @@ size_t sl_engine_n_tags(const struct sl_engine *e);
 /*
  * TAG_READ and TAG_WRITE of an own tag by its number on the bus. 0; -ENOENT:
  * no such tag; -EACCES: not readable, not writable; -EINVAL: wrong type;
- * -ERANGE: does not fit; -EBUSY: a write of a client to it is under way (never
- * for own tags today).
+ * -ERANGE: does not fit.
  */
 int sl_engine_read(const struct sl_engine *e, uint32_t no, struct tag_sample *ret_sample);
 int sl_engine_write(struct sl_engine *e, uint32_t no, const struct tag_value *v);
