@@ -569,11 +569,19 @@ update_metrics(void *arg)
 int
 tagview_follow(struct tagview *v, struct bus *bus, struct loop *loop)
 {
+    return tagview_follow_others(v, bus, loop, "");
+}
+
+int
+tagview_follow_others(struct tagview *v, struct bus *bus, struct loop *loop, const char *self)
+{
     struct tag_sub_events events = { .catalogue = tagview_catalogue,
                                      .samples = tagview_samples,
                                      .presence = tagview_presence,
                                      .arg = v };
     for (size_t i = 0; i < ARRAY_LEN(provider_daemons); i++) {
+        if (str_eq(provider_daemons[i], self))
+            continue;
         struct tagview_daemon *d = daemon_get(v, provider_daemons[i], true);
         MUST(d != NULL); /* the table is shorter than daemons[] */
         int r = bus_peer(bus, d->name, &d->peer);

@@ -67,6 +67,9 @@ int tagview_new(struct tagview **ret_view);
  * that. Once per process. 0 or -errno.
  */
 int tagview_follow(struct tagview *v, struct bus *bus, struct loop *loop);
+/* The same for the daemon 'self', that provides tags: but its own, which it has at hand. */
+int tagview_follow_others(struct tagview *v, struct bus *bus, struct loop *loop,
+                          const char *self);
 /* Has each of them told its catalogue? */
 bool tagview_knows_all(const struct tagview *v);
 /* 'fn' runs after each change of a catalogue. One per view. */

@@ -10,6 +10,7 @@
 #include "proto/internal.h"
 #include "services/modbusd/config.h"
 #include "services/modbusd/modbusd.h"
+#include "services/modbusd/sl_hub.h"
 #include "libcommon/banned.h"
 
 /* field, metric, help, is it a gauge */
@@ -86,29 +87,17 @@ register_metrics(struct modbusd *d)
 static void
 publish(void *arg, const struct tag_sample *s)
 {
-    const struct modbusd *d = arg;
+    struct modbusd *d = arg;
     tag_pub_add(d->svc->tags, s);
+    sl_hub_sample(d, s);
 }
 
 static void
 catalogue_changed(void *arg)
 {
-    const struct modbusd *d = arg;
+    struct modbusd *d = arg;
     tag_pub_changed(d->svc->tags);
-}
-
-static bool
-catalogue_def(void *arg, size_t at, struct tag_def *ret_def)
-{
-    const struct modbusd *d = arg;
-    return mb_engine_def(d->engine, at, ret_def);
-}
-
-static bool
-catalogue_last(void *arg, size_t at, struct tag_sample *ret_sample)
-{
-    const struct modbusd *d = arg;
-    return mb_engine_last(d->engine, at, ret_sample);
+    sl_hub_changed(d);
 }
 
 /* ---- life ---- */
@@ -122,19 +111,22 @@ modbusd_open(void *self, struct svc *svc)
     int r = modbusd_events_new(d);
     if (r == 0)
         r = mb_engine_new(svc->loop, &hooks, &d->engine);
-    if (r == 0)
-        mb_engine_set_traffic(d->engine, 0, &d->traffic);
-    return r;
+    if (r < 0)
+        return r;
+    mb_engine_set_traffic(d->engine, 0, &d->traffic);
+    return sl_hub_open(d);
 }
 
 static int
 modbusd_start(void *self, struct svc *svc)
 {
     struct modbusd *d = self;
-    struct tag_pub_source source = { catalogue_def, catalogue_last, d };
+    struct tag_pub_source source = { sl_hub_def, sl_hub_last, d };
     int r = modbusd_load_log_level(d);
     if (r == 0)
         r = tag_pub_open(svc->bus, svc->loop, "modbusd", &source, &svc->tags);
+    if (r == 0)
+        r = sl_hub_start(d);
     if (r == 0)
         r = modbusd_load(d);
     if (r == 0)
@@ -147,6 +139,7 @@ modbusd_stop(void *self, struct svc *svc)
 {
     struct modbusd *d = self;
     (void)svc;
+    sl_hub_stop(d);
     mb_engine_free(d->engine);
     d->engine = NULL;
     modbusd_events_free(d);

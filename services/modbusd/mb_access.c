@@ -78,6 +78,12 @@ mb_engine_publish_changes(struct mb_engine *e, bool tell_others)
     return 0;
 }
 
+size_t
+mb_engine_n_tags(const struct mb_engine *e)
+{
+    return e->n_all;
+}
+
 bool
 mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
 {

@@ -14,6 +14,9 @@
 #include "libcommon/svc.h"
 #include "services/modbusd/mb_engine.h"
 
+struct sl_engine;
+struct tagview;
+
 /* The one TCP master and its one interface; the one serial master has the same number. */
 enum {
     MODBUSD_MASTER_ID = 1,
@@ -48,6 +51,9 @@ struct apply_waiter {
 struct modbusd {
     struct svc *svc;
     struct mb_engine *engine;
+    struct sl_engine *slave;
+    struct tagview *view;  /* the hub, as the slave shows it */
+    bool slave_shows_ours; /* tags of this daemon are among them */
     /* devices whose running configuration the engine does not have yet */
     uint32_t *stale;
     size_t n_stale, cap_stale;

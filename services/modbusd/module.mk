@@ -11,7 +11,7 @@ modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/
 modbusd.gen    := api_modbusd
 
 modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c)
-modbusd.srcs   += $(modbusd.slave)
+modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
 test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
 
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
@@ -20,13 +20,13 @@ test_mb_conn.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic
 test_traffic.extra   := $(addprefix services/modbusd/,mb_pdu.c traffic.c mb_rtu.c mb_ascii.c)
 test_mb_merge.extra  := services/modbusd/mb_merge.c
 test_mb_engine.extra := $(modbusd.engine)
-test_mb_config.extra := $(modbusd.engine) $(modbusd.ops)
+test_mb_config.extra := $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) services/modbusd/sl_hub.c
 test_mb_config.gen   := api_modbusd
 test_mb_serial.extra := $(addprefix services/modbusd/,mb_pdu.c mb_rtu.c mb_ascii.c)
 test_mb_line.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c $(modbusd.line))
 fuzz_mb_serial.extra := $(test_mb_serial.extra)
 fuzz_mb_reply.extra  := services/modbusd/mb_pdu.c services/modbusd/mb_value.c
-fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops)
+fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) services/modbusd/sl_hub.c
 fuzz_api_body.gen    += api_modbusd
 test_mb_shares.extra := $(modbusd.engine)
 test_mb_fault.extra  := $(modbusd.engine)

@@ -8,6 +8,8 @@
 #include "libcommon/clock.h"
 #include "libcommon/json.h"
 #include "libcommon/str.h"
+#include "services/modbusd/sl_engine.h"
+#include "services/modbusd/sl_hub.h"
 #include "libcommon/banned.h"
 
 /* Left of a request's time for the answer to travel. */
@@ -215,6 +217,14 @@ answer_bad(struct bus_incoming *in)
     answer_error(in, &r, false);
 }
 
+static void
+serve_slave_read(struct modbusd *d, struct bus_incoming *in, uint32_t no)
+{
+    struct mb_direct_result r;
+    sl_hub_read(d, no, &r);
+    on_bus_read(in, &r);
+}
+
 void
 modbusd_serve_tag_read(void *self, struct bus_incoming *in)
 {
@@ -226,6 +236,8 @@ modbusd_serve_tag_read(void *self, struct bus_incoming *in)
     uint32_t no = rd_u32(&body);
     if (!rd_ended(&body))
         answer_bad(in);
+    else if (no >= SL_TAG_BASE)
+        serve_slave_read(d, in, no);
     else if (!mb_engine_read(d->engine, no, deadline_of(rq), on_bus_read, in, &now))
         on_bus_read(in, &now);
 }
@@ -241,6 +253,15 @@ on_bus_written(void *arg, const struct mb_direct_result *r)
         answer_error(in, r, true);
 }
 
+static void
+serve_slave_write(struct modbusd *d, struct bus_incoming *in, uint32_t no,
+                  const struct tag_value *v)
+{
+    struct mb_direct_result r;
+    sl_hub_write(d, no, v, &r);
+    on_bus_written(in, &r);
+}
+
 void
 modbusd_serve_tag_write(void *self, struct bus_incoming *in)
 {
@@ -253,6 +274,8 @@ modbusd_serve_tag_write(void *self, struct bus_incoming *in)
     uint32_t no = rd_u32(&body);
     if (body.bad || tag_value_decode(&body, &v) < 0 || !rd_ended(&body))
         answer_bad(in);
+    else if (no >= SL_TAG_BASE)
+        serve_slave_write(d, in, no, &v);
     else if (!mb_engine_write(d->engine, no, &v, deadline_of(rq), on_bus_written, in, &now))
         on_bus_written(in, &now);
 }

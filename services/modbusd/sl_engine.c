@@ -19,6 +19,7 @@ struct sl_engine {
     struct sl_tcp *tcp;
     struct loop_timer reopen;
     bool enabled;
+    bool fail_event;
     uint16_t port; /* wanted */
     int error;     /* why it is not open */
 };
@@ -48,7 +49,7 @@ tell_port(struct sl_engine *e, int error)
         log_err("modbus: slave cannot listen port=%u error=%s", e->port, strerror(error));
     else
         log_info("modbus: slave listens port=%u", e->port);
-    if (e->hooks.fail != NULL)
+    if (e->fail_event && e->hooks.fail != NULL)
         e->hooks.fail(e->hooks.arg, e->port, error);
 }
 
@@ -131,6 +132,7 @@ take(struct sl_engine *e, const struct sl_config *cfg, struct sl_map *map)
     e->map = map;
     e->enabled = cfg->enable;
     e->port = cfg->port;
+    e->fail_event = cfg->fail_event;
     sl_tcp_set(e->tcp, map, cfg->unit, cfg->keep_alive_s);
     sl_map_retire(old);
     if (e->hooks.changed != NULL)

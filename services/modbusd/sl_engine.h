@@ -82,6 +82,7 @@ struct sl_config {
     bool enable;
     uint16_t port;                 /* 0: any (tests; sl_engine_get_stats tells) */
     uint8_t unit;                  /* 1..255; 0 and 255 are always heard */
+    bool fail_event;               /* hooks.fail is told */
     unsigned keep_alive_s;         /* a silent peer is asked after so long; 0: never */
     const char *provider, *source; /* of the own tags */
     const struct sl_zone_config *zones;
@@ -117,8 +118,8 @@ struct sl_engine_hooks {
      */
     void (*write)(void *arg, const struct tagview_tag *tag, const struct tag_value *v,
                   uint64_t deadline_us, sl_written_fn *fn, void *fn_arg);
-    /* The port of an enabled slave could not be opened ('error' is errno) or, 0, is open after
-     * all. Once per change. */
+    /* With fail_event: the port of an enabled slave could not be opened ('error' is errno) or,
+     * 0, is open after all. Once per change. */
     void (*fail)(void *arg, uint16_t port, int error);
     void *arg;
 };
