@@ -23,7 +23,7 @@ build/npm/node_modules/.package-lock.json: $(wildcard tests/fakes/npm/*.json)
 	  echo "tests: no peers from the npm registry, their tests are skipped"
 
 # What tests put beside daemons: a library to preload, a provider of tags.
-shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider $(npm_peers)
+shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider $(B)/bin/slave_alone $(npm_peers)
 $(B)/tests/clock%.so: tests/fakes/clock%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<

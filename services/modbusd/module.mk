@@ -12,6 +12,9 @@ modbusd.gen    := api_modbusd
 
 modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c)
 modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
+benches          += slave_alone
+slave_alone.srcs := tests/fakes/slave_alone.c services/modbusd/mb_pdu.c \
+                    services/modbusd/mb_value.c $(modbusd.slave)
 test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
 
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
