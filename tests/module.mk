@@ -27,6 +27,11 @@ benches += tb_pub tb_sub bench_plant
 tb_pub.srcs       := tests/bench/tb_pub.c
 tb_sub.srcs       := tests/bench/tb_sub.c
 bench_plant.srcs  := tests/bench/bench_plant.c
+# Clients of a Modbus server, and libmodbus's own server for comparison.
+benches += mb_load bare_slave
+mb_load.srcs      := tests/bench/mb_load.c
+bare_slave.srcs   := tests/bench/bare_slave.c
+bare_slave.libs   := -lmodbus
 # An audit log of a million records.
 benches += audit_fill
 audit_fill.srcs   := tests/bench/audit_fill.c \

@@ -15,6 +15,8 @@ modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
 benches          += slave_alone
 slave_alone.srcs := tests/fakes/slave_alone.c services/modbusd/mb_pdu.c \
                     services/modbusd/mb_value.c $(modbusd.slave)
+fuzz_mb_request.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c \
+                         services/modbusd/sl_map.c services/modbusd/sl_serve.c
 test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
 
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c

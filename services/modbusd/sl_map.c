@@ -408,19 +408,30 @@ sl_map_count(const struct sl_map *m, struct sl_stats *ret_stats)
 /* ---- building ---- */
 
 static int
-open_table(struct sl_map *m, const struct sl_zone_config *z)
+open_tables(struct sl_map *m, const struct sl_config *cfg)
 {
-    struct sl_table *table = &m->tables[z->format];
-    table->wide = is_bits(z->format) ? 1 : 2;
-    if (table->cells == NULL) {
-        table->cells = calloc(SL_UNITS_MAX, table->wide);
-        table->state = malloc(SL_UNITS_MAX);
+    for (size_t i = 0; i < cfg->n_zones; i++) {
+        const struct sl_zone_config *z = &cfg->zones[i];
+        MUST(z->format < SL_N_FORMATS && z->swap <= MB_SWAP_MAX && z->n <= SL_UNITS_MAX &&
+             z->address <= (int32_t)(SL_UNITS_MAX - z->n));
+        struct sl_table *table = &m->tables[z->format];
+        uint32_t end = z->address < 0 ? 0 : (uint32_t)z->address + z->n;
+        table->units = end > table->units ? end : table->units;
+    }
+    for (unsigned format = 0; format < SL_N_FORMATS; format++) {
+        struct sl_table *table = &m->tables[format];
+        table->wide = is_bits(format) ? 1 : 2;
+        table->cells = calloc(table->units + 1, table->wide);
+        table->state = malloc(table->units + 1);
         if (table->cells == NULL || table->state == NULL)
             return -ENOMEM;
-        memset(table->state, SL_UNMAPPED, SL_UNITS_MAX);
+        memset(table->state, SL_UNMAPPED, table->units);
     }
-    if (z->address >= 0)
-        memset(table->state + z->address, SL_NO_WRITE, z->n); /* as long as no tag is there */
+    /* As long as no tag is there. */
+    for (size_t i = 0; i < cfg->n_zones; i++)
+        if (cfg->zones[i].address >= 0)
+            memset(m->tables[cfg->zones[i].format].state + cfg->zones[i].address, SL_NO_WRITE,
+                   cfg->zones[i].n);
     return 0;
 }
 
@@ -439,11 +450,6 @@ allocate(struct sl_map *m, const struct sl_config *cfg)
     size_t n_own = 0, n_refs = 0, n_text = 0;
     for (size_t i = 0; i < cfg->n_zones; i++) {
         const struct sl_zone_config *z = &cfg->zones[i];
-        MUST(z->format < SL_N_FORMATS && z->n <= SL_UNITS_MAX && z->swap <= MB_SWAP_MAX &&
-             (z->address < 0 || (uint32_t)z->address + z->n <= SL_UNITS_MAX));
-        int r = open_table(m, z);
-        if (r < 0)
-            return r;
         n_own += z->from_hub ? 0 : z->n_tags;
         n_refs += z->from_hub ? z->n_refs : 0;
         n_text += z->from_hub ? 0 : text_size(z);
@@ -451,7 +457,7 @@ allocate(struct sl_map *m, const struct sl_config *cfg)
     m->own = calloc(n_own + 1, sizeof(*m->own));
     m->refs = calloc(n_refs + 1, sizeof(*m->refs));
     m->texts = malloc(n_text + 1);
-    return m->own && m->refs && m->texts ? 0 : -ENOMEM;
+    return m->own && m->refs && m->texts ? open_tables(m, cfg) : -ENOMEM;
 }
 
 static char *
@@ -527,8 +533,6 @@ static int
 lay_out(struct sl_map *m, unsigned format)
 {
     struct sl_table *table = &m->tables[format];
-    if (table->cells == NULL)
-        return 0;
     struct sl_tag **list = calloc(m->n_own + m->n_refs + 1, sizeof(struct sl_tag *));
     if (list == NULL)
         return -ENOMEM;

@@ -180,7 +180,7 @@ static uint8_t
 state_of(const struct span *s)
 {
     uint8_t state = 0;
-    if (s->table->state == NULL || s->first + s->n > SL_UNITS_MAX)
+    if (s->first + s->n > s->table->units)
         return SL_UNMAPPED;
     const uint8_t *at = s->table->state + s->first;
     for (uint32_t i = 0; i < s->n; i++)

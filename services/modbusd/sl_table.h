@@ -40,8 +40,9 @@ struct sl_tag {
 };
 
 struct sl_table {
-    uint8_t *cells;       /* SL_UNITS_MAX * 'wide'; NULL: no zone in it */
-    uint8_t *state;       /* SL_UNITS_MAX */
+    uint32_t units;       /* behind the last zone */
+    uint8_t *cells;       /* units * wide */
+    uint8_t *state;       /* units */
     unsigned wide;        /* cells of a unit: 2 or 1 */
     struct sl_tag **tags; /* by 'at'; they do not overlap */
     size_t n_tags;

@@ -4,8 +4,8 @@
 usage: bench.py [--build DIR] [--row NAME]... [--seconds N] [--minutes N]
 
 Rows: http tagbus latency poll10k dev200 streams memory startup audit signin
-mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write rtu csv. Each
-prints the figure, its reference, the ratio and the target; at the end comes the table.
+mb_flat mb_concurrent mb_100k mb_1000 mb_exact mb_mute mb_write mb_slave rtu csv.
+Each prints the figure, its reference, the ratio and the target; at the end comes the table.
 Figures of a shared machine move: runs of both sides are interleaved, and the
 median of the rounds counts.
 """
@@ -657,12 +657,17 @@ def row_rtu(args):
         rtu.measure(b, args, Started, row)
 
 
+def row_mbslave(args):
+    import mbslave
+    mbslave.row_mbslave(sys.modules[__name__], args)
+
+
 ROWS = {"http": row_http, "tagbus": row_tagbus, "latency": row_latency, "poll10k": row_poll10k,
         "dev200": row_dev200, "streams": row_streams, "memory": row_memory, "startup": row_startup,
         "audit": row_audit, "signin": row_signin,
         **{f"mb_{name}": row_modbus(name) for name in (
             "flat", "concurrent", "100k", "1000", "exact", "mute", "write")},
-        "rtu": row_rtu, "csv": row_csv}
+        "mb_slave": row_mbslave, "rtu": row_rtu, "csv": row_csv}
 
 
 def main():

@@ -18,7 +18,7 @@ LIBRARIES = {
     "curl/*": ["services/fieldgatectl/http.c"],
     "civetweb.h": ["gateway/http.c", "tests/bench/bare_http.c"],
     "modbus.h": ["services/demoplant/*.c"],
-    "modbus/*": ["services/demoplant/*.c", "tests/bench/bare_modbus.c"],
+    "modbus/*": ["services/demoplant/*.c", "tests/bench/bare_*.c"],
     "MQTTAsync.h": ["services/cloudd/mqtt_paho.c", "services/cloudd/*.c"],
     "MQTTClient.h": [],
     "sodium.h": ["services/authd/*.c", "gateway/*.c", "libcommon/*.c", "services/cloudd/*.c",
