@@ -529,10 +529,26 @@ collect(struct sl_tag *tags, size_t n, unsigned format, struct sl_tag **list)
     return found;
 }
 
+/* Drops those of the sorted list that begin where another has not ended; how many are left. */
+static size_t
+keep_placed(struct sl_tag **list, size_t n)
+{
+    uint32_t end = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct sl_tag *t = list[i];
+        t->placed = t->at >= end;
+        if (!t->placed)
+            continue;
+        end = t->at + t->n;
+        list[kept++] = t;
+    }
+    return kept;
+}
+
 static int
 lay_out(struct sl_map *m, unsigned format)
 {
-    struct sl_table *table = &m->tables[format];
     struct sl_tag **list = calloc(m->n_own + m->n_refs + 1, sizeof(struct sl_tag *));
     if (list == NULL)
         return -ENOMEM;
@@ -540,21 +556,14 @@ lay_out(struct sl_map *m, unsigned format)
     n += collect(m->refs, m->n_refs, format, list + n);
     if (n > 0)
         qsort(list, n, sizeof(struct sl_tag *), by_place);
-    uint32_t end = 0;
-    table->tags = list;
+    n = keep_placed(list, n);
+    m->tables[format].tags = list;
+    m->tables[format].n_tags = n;
     for (size_t i = 0; i < n; i++) {
-        list[i]->placed = list[i]->at >= end;
-        if (!list[i]->placed)
-            continue;
-        end = list[i]->at + list[i]->n;
-        table->tags[table->n_tags++] = list[i];
-    }
-    for (size_t i = 0; i < table->n_tags; i++) {
-        struct sl_tag *t = table->tags[i];
-        t->state = rights(t);
-        show_state(t);
-        if (t->is_ref)
-            on_update(&t->tap);
+        list[i]->state = rights(list[i]);
+        show_state(list[i]);
+        if (list[i]->is_ref)
+            on_update(&list[i]->tap);
     }
     return 0;
 }

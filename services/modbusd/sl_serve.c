@@ -27,21 +27,21 @@ enum {
 
 enum { SL_CELLS_MAX = MB_WRITE_BITS_MAX };
 
-/* What one request asks: cells of 'table' (table is NULL for what it does not do). */
 struct span {
-    struct sl_table *table;
-    uint32_t first, n; /* units */
+    uint32_t first, n; /* units; 0: none */
 };
 
+/* What one request asks. */
 struct request {
     uint8_t func;
+    const struct sl_table *table; /* what it reads and writes is in the same */
     struct span read, write;
     const uint8_t *data; /* to write, as in the PDU */
 };
 
 struct sl_job {
     struct sl_map *map;
-    struct sl_table *table;
+    const struct sl_table *table;
     uint32_t lo, hi; /* cells */
     size_t at;       /* index of the tag that is written next */
     uint64_t deadline_us;
@@ -65,8 +65,8 @@ refuse(uint8_t func, uint8_t code, uint8_t out[MB_PDU_MAX])
 
 /* ---- parsing ---- */
 
-static struct sl_table *
-table_of(struct sl_map *m, uint8_t func)
+static const struct sl_table *
+table_of(const struct sl_map *m, uint8_t func)
 {
     switch (func) {
     case MB_READ_COILS:
@@ -142,9 +142,9 @@ parse_both(struct request *q, const uint8_t *pdu, size_t n)
 }
 
 static uint8_t
-parse(struct sl_map *m, const uint8_t *pdu, size_t n, struct request *ret_request)
+parse(const struct sl_map *m, const uint8_t *pdu, size_t n, struct request *ret_request)
 {
-    struct request q = { .func = pdu[0] };
+    struct request q = { .func = pdu[0], .table = table_of(m, pdu[0]) };
     uint8_t wrong;
     switch (q.func) {
     case MB_READ_COILS:
@@ -167,8 +167,6 @@ parse(struct sl_map *m, const uint8_t *pdu, size_t n, struct request *ret_reques
     default:
         return ILLEGAL_FUNCTION;
     }
-    q.read.table = q.read.n ? table_of(m, q.func) : NULL;
-    q.write.table = q.write.n ? table_of(m, q.func) : NULL;
     *ret_request = q;
     return wrong;
 }
@@ -177,12 +175,12 @@ parse(struct sl_map *m, const uint8_t *pdu, size_t n, struct request *ret_reques
 
 /* All that is wrong with any unit of the span. */
 static uint8_t
-state_of(const struct span *s)
+state_of(const struct sl_table *t, const struct span *s)
 {
     uint8_t state = 0;
-    if (s->first + s->n > s->table->units)
+    if (s->first + s->n > t->units)
         return SL_UNMAPPED;
-    const uint8_t *at = s->table->state + s->first;
+    const uint8_t *at = t->state + s->first;
     for (uint32_t i = 0; i < s->n; i++)
         state |= at[i];
     return state;
@@ -191,9 +189,9 @@ state_of(const struct span *s)
 static uint8_t
 check_addresses(const struct request *q)
 {
-    if (q->read.table && (state_of(&q->read) & (SL_UNMAPPED | SL_NO_READ)))
+    if (q->read.n && (state_of(q->table, &q->read) & (SL_UNMAPPED | SL_NO_READ)))
         return ILLEGAL_ADDRESS;
-    if (q->write.table && (state_of(&q->write) & (SL_UNMAPPED | SL_NO_WRITE)))
+    if (q->write.n && (state_of(q->table, &q->write) & (SL_UNMAPPED | SL_NO_WRITE)))
         return ILLEGAL_ADDRESS;
     return SL_OK;
 }
@@ -211,9 +209,9 @@ check_values(uint8_t state)
 /* ---- reading ---- */
 
 static size_t
-read_bits(const struct span *s, uint8_t *out)
+read_bits(const struct sl_table *t, const struct span *s, uint8_t *out)
 {
-    const uint8_t *bits = s->table->cells + s->first;
+    const uint8_t *bits = t->cells + s->first;
     size_t n = (s->n + 7) / 8;
     memset(out, 0, n);
     for (uint32_t i = 0; i < s->n; i++)
@@ -222,16 +220,17 @@ read_bits(const struct span *s, uint8_t *out)
 }
 
 static size_t
-answer_read(uint8_t func, const struct span *s, uint8_t out[MB_PDU_MAX])
+answer_read(uint8_t func, const struct sl_table *t, const struct span *s,
+            uint8_t out[MB_PDU_MAX])
 {
-    uint8_t wrong = check_values(state_of(s));
+    uint8_t wrong = check_values(state_of(t, s));
     if (wrong)
         return refuse(func, wrong, out);
     size_t n = 2 * s->n;
-    if (s->table->wide == 1)
-        n = read_bits(s, out + 2);
+    if (t->wide == 1)
+        n = read_bits(t, s, out + 2);
     else
-        memcpy(out + 2, s->table->cells + 2 * s->first, n);
+        memcpy(out + 2, t->cells + 2 * s->first, n);
     out[0] = func;
     out[1] = (uint8_t)n;
     return 2 + n;
@@ -245,8 +244,8 @@ answer_write(const struct sl_job *j, uint8_t out[MB_PDU_MAX])
 {
     if (j->failed)
         return refuse(j->head[0], j->failed, out);
-    if (j->read.table)
-        return answer_read(j->head[0], &j->read, out);
+    if (j->read.n)
+        return answer_read(j->head[0], j->table, &j->read, out);
     memcpy(out, j->head, MB_HEAD_SIZE);
     return MB_HEAD_SIZE;
 }
@@ -254,7 +253,7 @@ answer_write(const struct sl_job *j, uint8_t out[MB_PDU_MAX])
 static void
 unpack(struct sl_job *j, const struct request *q)
 {
-    j->table = q->write.table;
+    j->table = q->table;
     j->lo = q->write.first * j->table->wide;
     j->hi = j->lo + q->write.n * j->table->wide;
     if (q->func == MB_WRITE_COIL)
@@ -441,7 +440,7 @@ sl_serve(struct sl_map *m, const uint8_t *pdu, size_t n, uint8_t out[MB_PDU_MAX]
         wrong = check_addresses(&q);
     if (wrong)
         return refuse(pdu[0], wrong, out);
-    if (q.write.table == NULL)
-        return answer_read(q.func, &q.read, out);
+    if (q.write.n == 0)
+        return answer_read(q.func, q.table, &q.read, out);
     return serve_write(m, &q, pdu, out, fn, arg, ret_job);
 }

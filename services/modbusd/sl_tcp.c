@@ -76,8 +76,14 @@ client_close(struct client *c)
     loop_timer_cancel(t->loop, &c->timer);
     loop_io_remove(c->io);
     (void)close(c->fd); /* what it did not read is its own loss */
-    *(c->prev ? &c->prev->next : &t->first) = c->next;
-    *(c->next ? &c->next->prev : &t->last) = c->prev;
+    if (c->prev != NULL)
+        c->prev->next = c->next;
+    else
+        t->first = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    else
+        t->last = c->prev;
     t->n_clients--;
     free(c);
 }
@@ -464,8 +470,11 @@ sl_tcp_serve(struct sl_tcp *t, int fd)
     loop_io_remove(t->io);
     if (t->fd >= 0)
         (void)close(t->fd); /* a listener loses nothing */
-    while (t->first != NULL)
-        client_close(t->first);
+    struct client *next;
+    for (struct client *c = t->first; c != NULL; c = next) {
+        next = c->next;
+        client_close(c);
+    }
     t->fd = fd;
     t->io = io;
     return 0;
