@@ -38,7 +38,10 @@ class Slave:
             self.said.append(line.split())
 
     def order(self, line):
+        """Comes back when it was obeyed."""
+        mark = len(self.said)
         self.process.stdin.write(line + "\n")
+        self.hears("done", mark)
 
     def ask(self, line, word):
         """The answer to an order: the line that begins with 'word', after now."""
@@ -52,7 +55,7 @@ class Slave:
         def there():
             found[:] = [s for s in self.said[mark:] if s[0] == word]
             return bool(found)
-        wait_for(f"the slave to say {word}", there)
+        wait_for(f"the slave to say {word}", there, step=0.001)
         return found[0]
 
     def apply(self, lines, port):

@@ -13,7 +13,7 @@
  * type has one.
  *
  * Says "ready PORT", then "write NAME VALUE" (a client writes a hub tag) and
- * "sample ID VALUE" (… an own one). Lines on standard input:
+ * "sample ID VALUE" (… an own one). Lines on standard input, each answered with "done" at last:
  *   hub ID TYPE QUALITY VALUE   the hub has this value (uint64 or double)
  *   owner OUTCOME               number of enum sl_written; -1: no answer yet
  *   answer OUTCOME              of the oldest write that waits
@@ -312,6 +312,7 @@ on_input(void *arg, uint32_t events)
     for (; (end = strchr(at, '\n')) != NULL; at = end + 1) {
         *end = '\0';
         obey(a, at);
+        (void)printf("done\n");
     }
     n -= (size_t)(at - text);
     memmove(text, at, n);
