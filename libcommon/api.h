@@ -136,6 +136,7 @@ struct api_op {
     uint8_t reply_kind, error_style;
     bool partial; /* PATCH: body checked, no defaults, no 'required'; see api_merge */
     bool many;    /* body is one object or a list of them */
+    bool optional; /* body may be missing: then n_body is 0 and body NULL */
     bool defer;   /* handler may return API_PENDING */
     bool form;    /* multipart/form-data is accepted: see api_form_part */
     bool worker;  /* handler runs in a thread of its own: see below */

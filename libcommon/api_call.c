@@ -957,6 +957,8 @@ decode_body(struct api_call *call)
         return op->worker ? API_OK : load_form(call); /* there, because it may be large */
     if (!op->body_desc)
         return API_OK;
+    if (op->optional && (rq->body_kind == BUS_BODY_NONE || rq->body.len == 0))
+        return API_OK;
     if (rq->body_kind != BUS_BODY_JSON)
         return api_fail(call, API_INVALID, "", "a JSON body is required");
     struct json_error e;

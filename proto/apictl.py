@@ -79,7 +79,7 @@ def rows(ops, c_str, path_desc, query_desc, body_desc):
                        f"      {c_str(permission(op))}, {c_str(reply(op))},\n"
                        f"      {path_desc(op)}, {query_desc(op)}, {body_desc(op)},\n"
                        f"      {{ {form or 'NULL'} }}, "
-                       f"{flag(op.spec['x-permission'] == 'open')}, {flag(op.partial)}, {flag(op.many)}, "
+                       f"{flag(op.spec['x-permission'] == 'open')}, {flag(op.partial)}, {flag(op.many)}, {flag(op.optional)}, "
                        f"{flag('text/event-stream' in op.reply_types)},\n"
                        f"      {op.items_max}, {op.body_max}, {op.timeout} }},")
     return out
@@ -144,7 +144,9 @@ def man_op(op):
     for f in fields:
         option = f"\\fB\\-\\-{roff(f.name)}\\fR \\fIvalue\\fR"
         synopsis += f" {option}" if "REQUIRED" in f.flags else f" [{option}]"
-    if op.body:
+    if op.optional:
+        synopsis += " [\\fB\\-\\-body\\fR \\fIJSON\\fR|\\fB\\-\\-set\\fR \\fImember\\fR=\\fIvalue\\fR...]"
+    elif op.body:
         synopsis += " {\\fB\\-\\-body\\fR \\fIJSON\\fR|\\fB\\-\\-set\\fR \\fImember\\fR=\\fIvalue\\fR...}"
     if op.form:
         synopsis += " [\\fB\\-\\-file\\fR \\fIpart\\fR=@\\fIpath\\fR...]"

@@ -284,15 +284,16 @@ class Op:
             raise Stop(f"{where}: the shared lane is for what is answered at once")
 
     def read_body(self, where, spec, schemas):
-        self.body = self.partial = self.many = None
+        self.body = self.partial = self.many = self.optional = None
         words = spec.get("x-body", "").split()
         if words:
             self.partial, self.many = "partial" in words, "many" in words
+            self.optional = "optional" in words
             self.body = words[-1]
-            if self.body not in schemas or set(words[:-1]) - {"partial", "many"}:
-                raise Stop(f"{where}: x-body is [partial] [many] Schema")
-        if self.partial and self.many:
-            raise Stop(f"{where}: x-body is partial or many, not both")
+            if self.body not in schemas or set(words[:-1]) - {"partial", "many", "optional"}:
+                raise Stop(f"{where}: x-body is [partial] [many] [optional] Schema")
+        if [self.partial, self.many, self.optional].count(True) > 1:
+            raise Stop(f"{where}: x-body is partial, many or optional, only one of them")
         self.body_fields = [f for f in schemas[self.body].fields
                             if "READ_ONLY" not in f.flags] if self.body else []
         self.items_max = spec.get("x-items-max", 0)
@@ -531,7 +532,8 @@ def emit_source(daemon, ops, schemas, formats):
                    f" .reply_kind = API_REPLY_{op.reply_kind},")
         style = "MODBUS" if op.spec.get("x-errors") == "modbus" else "PLAIN"
         out.append(f"      .error_style = API_ERRORS_{style}, .partial = {has(op.partial)},"
-                   f" .many = {has(op.many)}, .defer = {has(op.defer)}, .form = {has(op.form)},"
+                   f" .many = {has(op.many)}, .optional = {has(op.optional)},"
+                   f" .defer = {has(op.defer)}, .form = {has(op.form)},"
                    f" .worker = {has(op.worker)},")
         out.append(f"      .success = {op.success}, .timeout_ms = {op.timeout},"
                    f" .items_max = {op.items_max},"
@@ -687,7 +689,7 @@ def openapi_op(op):
             "type": "object",
             "properties": {n: {"type": "string", "format": "binary"} for n in op.form}}}
     if content:
-        out["requestBody"] = {"required": True, "content": content}
+        out["requestBody"] = {"required": not op.optional, "content": content}
     success = {"description": "success"}
     wrap = None
     if op.reply_kind == "DATA":
@@ -834,6 +836,23 @@ def write(path, text):
         f.write(text)
 
 
+def read_fragments(names):
+    """{daemon: (paths, schemas)}; a daemon may have several fragments."""
+    found = {}
+    for name in sorted(names):
+        with open(name, encoding="utf-8") as f:
+            doc = yaml.safe_load(f)
+        if set(doc) - {"daemon", "paths", "schemas"}:
+            raise Stop(f"{name}: only daemon, paths, schemas")
+        there = found.setdefault(doc["daemon"], ({}, {}))
+        for mine, more in zip(there, (doc.get("paths", {}), doc.get("schemas", {}))):
+            twice = sorted(set(mine) & set(more))
+            if twice:
+                raise Stop(f"{name}: {twice[0]} is in another fragment, too")
+            mine.update(more)
+    return found
+
+
 def load(fragments):
     permissions = load_yaml("permissions.yaml")
     events = load_yaml("audit.yaml")
@@ -841,16 +860,11 @@ def load(fragments):
     permission_ids = {p["id"] for p in permissions}
     event_names = {e["name"] for e in events}
     daemons, ops, schemas_by_daemon, ids = [], [], {}, {}
-    for name in sorted(fragments):
-        with open(name, encoding="utf-8") as f:
-            doc = yaml.safe_load(f)
-        daemon = doc["daemon"]
-        if set(doc) - {"daemon", "paths", "schemas"}:
-            raise Stop(f"{name}: only daemon, paths, schemas")
-        schemas = {n: Schema(daemon, n, s, formats) for n, s in doc.get("schemas", {}).items()}
+    for daemon, (paths, specs) in read_fragments(fragments).items():
+        schemas = {n: Schema(daemon, n, s, formats) for n, s in specs.items()}
         daemons.append(daemon)
         schemas_by_daemon[daemon] = schemas
-        for path, methods in doc.get("paths", {}).items():
+        for path, methods in paths.items():
             for method, spec in methods.items():
                 if method not in METHODS:
                     raise Stop(f"{path}: {method} is not a method")

@@ -22,6 +22,7 @@ struct ctl_op {
     bool is_open;                         /* needs no session */
     bool partial;                         /* any subset of the members may be sent */
     bool many;                            /* one object, or a list of 1..items_max */
+    bool optional;                        /* the body may be missing */
     bool stream;                          /* may answer with an event stream */
     uint32_t items_max, body_max, timeout_ms;
 };

@@ -129,6 +129,8 @@ check_body(const struct request *rq)
     bool takes_form = op->parts[0] != NULL, takes_json = op->body_desc != NULL;
     if (rq->n_parts > 0 || (!takes_json && !takes_form))
         return CTL_OK;
+    if (rq->body.len == 0 && op->optional)
+        return CTL_OK;
     if (rq->body.len == 0) {
         complain("%s needs %s%s%s; see 'fieldgatectl help %s'", op->name,
                  takes_json ? "a body: --body or --set" : "",

@@ -50,12 +50,13 @@ def fragment():
 
 
 class Apigen(unittest.TestCase):
-    def run_with(self, doc):
+    def run_with(self, *docs):
         with tempfile.TemporaryDirectory() as d:
-            path = os.path.join(d, "testd.yaml")
-            with open(path, "w", encoding="utf-8") as f:
-                yaml.safe_dump(doc, f)
-            done = subprocess.run([sys.executable, APIGEN, "--out", os.path.join(d, "gen"), path],
+            paths = [os.path.join(d, f"testd{i}.yaml") for i in range(len(docs))]
+            for path, doc in zip(paths, docs):
+                with open(path, "w", encoding="utf-8") as f:
+                    yaml.safe_dump(doc, f)
+            done = subprocess.run([sys.executable, APIGEN, "--out", os.path.join(d, "gen"), *paths],
                                   capture_output=True, text=True, timeout=60 * harness.SLOW)
         return done.returncode, done.stderr
 
@@ -70,6 +71,18 @@ class Apigen(unittest.TestCase):
     def test_a_sound_fragment_passes(self):
         self.assertEqual(self.run_with(fragment()), (0, ""))
 
+    def test_a_daemon_may_have_several_fragments_that_share_schemas_and_repeat_nothing(self):
+        get, patch = fragment(), fragment()
+        del get["paths"]["/things/{id}"]["patch"]
+        patch["paths"] = {"/thing/{id}": {"patch": patch["paths"]["/things/{id}"]["patch"]}}
+        code, text = self.run_with(get, patch)
+        self.assertEqual((code, "Thing is in another fragment" in text), (1, True), text)
+        del patch["schemas"]
+        self.assertEqual(self.run_with(get, patch), (0, ""))
+        patch["paths"]["/things/{id}"] = get["paths"]["/things/{id}"]
+        code, text = self.run_with(get, patch)
+        self.assertEqual((code, "/things/{id} is in another" in text), (1, True), text)
+
     def test_words_of_an_operation_are_those_of_the_subset(self):
         get = lambda **keys: lambda ops, props: ops["get"].update(keys)
         patch = lambda **keys: lambda ops, props: ops["patch"].update(keys)
@@ -82,8 +95,9 @@ class Apigen(unittest.TestCase):
         self.assert_stops("x-permission is missing", lambda ops, props: ops["get"].pop("x-permission"))
         self.assert_stops("unknown permission", get(**{"x-permission": "SYS_NOTHING"}))
         self.assert_stops("x-reply is", get(**{"x-reply": "datum Thing"}))
-        self.assert_stops("partial or many", patch(**{"x-body": "partial many Thing",
-                                                      "x-items-max": 5}))
+        self.assert_stops("only one of them", patch(**{"x-body": "partial many Thing",
+                                                       "x-items-max": 5}))
+        self.assert_stops("only one of them", patch(**{"x-body": "partial optional Thing"}))
         self.assert_stops("x-items-max", patch(**{"x-body": "many Thing"}))
         self.assert_stops("x-items-max", patch(**{"x-items-max": 5}))
         self.assert_stops("shared lane", patch(**{"x-lane": "shared"}))

@@ -30,7 +30,17 @@
 #include "libcommon/svc.h"
 
 enum { DB_THINGS, DB_NOTES, DB_OUTBOX, N_DBS };
-enum { READ = 11, CHANGE, DEFERRED, UPLOAD, CHANGE_OWN, READ_WITH, MANY, LONG }; /* operations */
+enum {
+    READ = 11,
+    CHANGE,
+    DEFERRED,
+    UPLOAD,
+    CHANGE_OWN,
+    READ_WITH,
+    MANY,
+    LONG,
+    MAYBE
+}; /* operations */
 enum { FAR_US = 60 * 1000 * 1000 };
 
 static const char *const dbs[N_DBS] = { "things", "notes", "outbox" };
@@ -221,6 +231,8 @@ static const struct api_op ops[] = {
     { OP, .id = READ_WITH, .name = "readWith", .permission = 5, .reply_kind = API_REPLY_OWN },
     { OP, .id = MANY, .name = "many", .permission = API_PERMISSION_OPEN, .many = true,
       .items_max = 3, .body_desc = &number_desc, .reply_kind = API_REPLY_OWN },
+    { OP, .id = MAYBE, .name = "maybe", .permission = API_PERMISSION_OPEN, .optional = true,
+      .body_desc = &number_desc, .reply_kind = API_REPLY_OWN },
     { OP, .id = CHANGE, .name = "change", .permission = API_PERMISSION_OPEN,
       .audit = API_AUDIT_CHANGE, .event = "e", .summary = "s", .reply_kind = API_REPLY_EMPTY },
     { OP, .id = DEFERRED, .name = "deferred", .permission = API_PERMISSION_OPEN,
@@ -585,6 +597,25 @@ a_list_has_a_bound_that_is_looked_at_before_it_is_decoded(void **state)
         if (i == 3)
             assert_non_null(strstr(in.body, "at most 3 elements"));
     }
+}
+
+static void
+an_optional_body_may_be_missing_but_is_judged_when_it_is_there(void **state)
+{
+    (void)state;
+    struct bus_incoming none = request(MAYBE), good = request(MAYBE), bad = request(MAYBE);
+    n_elements = 9;
+    serve(&none, count_elements);
+    assert_int_equal(none.status, 200);
+    assert_int_equal(n_elements, 0);
+    good.request.body_kind = bad.request.body_kind = BUS_BODY_JSON;
+    good.request.body = (struct bus_str){ "{\"n\":1}", 7 };
+    serve(&good, count_elements);
+    assert_int_equal(good.status, 200);
+    assert_int_equal(n_elements, 1);
+    bad.request.body = (struct bus_str){ "{}", 2 };
+    serve(&bad, count_elements);
+    assert_int_equal(bad.status, 400);
 }
 
 static void
@@ -1156,6 +1187,7 @@ main(void)
         T(an_answer_too_large_for_a_message_goes_as_a_file),
         T(what_is_too_large_to_keep_is_the_client_s_fault),
         T(a_list_has_a_bound_that_is_looked_at_before_it_is_decoded),
+        T(an_optional_body_may_be_missing_but_is_judged_when_it_is_there),
         T(a_handler_that_succeeds_after_a_failure_has_failed),
         T(a_held_call_keeps_no_transaction_and_is_answered_later),
         T(a_call_that_is_held_and_finished_at_once_is_answered_once),
