@@ -84,12 +84,9 @@ mb_engine_n_tags(const struct mb_engine *e)
     return e->n_all;
 }
 
-bool
-mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
+static void
+define(const struct mb_engine *e, const struct mb_tag *t, struct tag_def *ret_def)
 {
-    if (at >= e->n_all)
-        return false;
-    const struct mb_tag *t = e->all[at];
     memset(ret_def, 0, sizeof(*ret_def));
     ret_def->no = t->no;
     ret_def->type = t->type;
@@ -103,6 +100,14 @@ mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
     (void)str_copy(ret_def->source, sizeof(ret_def->source), t->dev->name);
     (void)str_copy(ret_def->name, sizeof(ret_def->name), t->name);
     (void)str_copy(ret_def->unit, sizeof(ret_def->unit), t->unit);
+}
+
+bool
+mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
+{
+    if (at >= e->n_all)
+        return false;
+    define(e, e->all[at], ret_def);
     return true;
 }
 
@@ -122,6 +127,15 @@ tag_of_number(const struct mb_engine *e, uint32_t no)
     struct mb_tag **found =
         e->n_all ? bsearch(&k, e->all, e->n_all, sizeof(struct mb_tag *), by_number) : NULL;
     return found ? *found : NULL;
+}
+
+bool
+mb_engine_def_of(const struct mb_engine *e, uint32_t no, struct tag_def *ret_def)
+{
+    const struct mb_tag *t = tag_of_number(e, no);
+    if (t)
+        define(e, t, ret_def);
+    return t != NULL;
 }
 
 uint32_t

@@ -194,6 +194,8 @@ int mb_engine_publish_changes(struct mb_engine *e, bool tell);
 /* The catalogue and the last values, for tag_pub_source; 'at' from 0. */
 size_t mb_engine_n_tags(const struct mb_engine *e);
 bool mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def);
+/* The same by number; false: there is none. */
+bool mb_engine_def_of(const struct mb_engine *e, uint32_t no, struct tag_def *ret_def);
 bool mb_engine_last(const struct mb_engine *e, size_t at, struct tag_sample *ret_sample);
 /* Number of a tag by its names; 0: none. */
 uint32_t mb_engine_find(const struct mb_engine *e, const char *provider, const char *source,

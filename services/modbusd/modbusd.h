@@ -15,6 +15,7 @@
 #include "services/modbusd/mb_engine.h"
 
 struct sl_engine;
+struct sl_plan;
 struct tagview;
 
 /* The one TCP master and its one interface; the one serial master has the same number. */
@@ -24,6 +25,9 @@ enum {
     MODBUSD_CONFIG_ID = 1,
     MODBUSD_PARAMS_ID = 1,
 };
+/* The one TCP slave, and the source of its own tags in the tag hub. */
+enum { MODBUSD_SLAVE_ID = 1 };
+#define MODBUSD_SL_SOURCE "local_device"
 /*
  * Limits of this implementation; the original's, which hold instead with
  * --set original-limits=1.
@@ -37,6 +41,9 @@ enum {
     MODBUSD_ORIGINAL_CMDS_MAX = 2048,
     MODBUSD_ORIGINAL_TAGS_MAX = 2048,
     MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
+    MODBUSD_ZONES_MAX = 100000,
+    MODBUSD_SL_TAGS_MAX = 100000,
+    MODBUSD_REFS_MAX = 100000,
 };
 
 enum { MODBUSD_NAME_SIZE = 129 }; /* of a device, command or tag, terminated */
@@ -68,6 +75,7 @@ struct modbusd {
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
     struct events *events;
+    struct sl_plan *slave_plan; /* prepared, waits for the commit */
 };
 
 /*
@@ -102,6 +110,8 @@ int modbusd_all_stale(struct modbusd *d, struct store_txn *txn);
  * call: begins to hand over what is stale; the call is answered when that is done.
  */
 void modbusd_reload(void *self, void *waiter);
+/* Starts the slave with its running configuration; 0 or -errno. */
+int modbusd_load_slave(struct modbusd *d);
 /* Sets the level kept in the store; 0 or -errno. */
 int modbusd_load_log_level(struct modbusd *d);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libcommon/base.h"
 #include "libcommon/log.h"
@@ -112,65 +113,108 @@ sl_engine_free(struct sl_engine *e)
     free(e);
 }
 
-/* The listener of a port that is not open yet; -1: none is wanted. */
-static int
-prepare_port(const struct sl_engine *e, const struct sl_config *cfg, bool *ret_differs,
-             int *ret_fd)
+struct sl_plan {
+    struct sl_map *map;
+    bool enable, fail_event;
+    uint16_t port;
+    uint8_t unit;
+    unsigned keep_alive_s;
+    bool new_port; /* 'fd' takes the place of the listener that is there */
+    int fd;        /* -1: none is wanted */
+};
+
+static bool
+is_open(const struct sl_engine *e)
 {
-    *ret_fd = -1;
-    *ret_differs = cfg->enable != e->enabled || (cfg->enable && cfg->port != e->port);
-    return *ret_differs && cfg->enable ? sl_tcp_listen(cfg->port, ret_fd) : 0;
+    return sl_tcp_port(e->tcp) != 0;
 }
 
-/* From here on nothing fails. */
+int
+sl_engine_prepare(struct sl_engine *e, const struct sl_config *cfg, struct sl_plan **ret_plan)
+{
+    struct sl_plan *plan = calloc(1, sizeof(*plan));
+    if (plan == NULL)
+        return -ENOMEM;
+    plan->enable = cfg->enable;
+    plan->fail_event = cfg->fail_event;
+    plan->port = cfg->port;
+    plan->unit = cfg->unit;
+    plan->keep_alive_s = cfg->keep_alive_s;
+    plan->new_port = cfg->enable != is_open(e) || (cfg->enable && cfg->port != e->port);
+    plan->fd = -1;
+    int r = sl_map_new(e->loop, e->view, &e->hooks, cfg, &plan->map);
+    if (r == 0 && plan->new_port && plan->enable)
+        r = sl_tcp_listen(cfg->port, &plan->fd);
+    if (r < 0) {
+        sl_plan_free(plan);
+        return r;
+    }
+    *ret_plan = plan;
+    return 0;
+}
+
+void
+sl_plan_free(struct sl_plan *plan)
+{
+    if (plan == NULL)
+        return;
+    sl_map_retire(plan->map);
+    if (plan->fd >= 0)
+        (void)close(plan->fd); /* nobody heard of it */
+    free(plan);
+}
+
+/* What clients ask from now on. */
 static void
-take(struct sl_engine *e, const struct sl_config *cfg, struct sl_map *map)
+take_map(struct sl_engine *e, const struct sl_plan *plan)
 {
     struct sl_map *old = e->map;
     if (old != NULL)
-        sl_map_inherit(map, old);
-    e->map = map;
-    e->enabled = cfg->enable;
-    e->port = cfg->port;
-    e->fail_event = cfg->fail_event;
-    sl_tcp_set(e->tcp, map, cfg->unit, cfg->keep_alive_s);
+        sl_map_inherit(plan->map, old);
+    e->map = plan->map;
+    e->enabled = plan->enable;
+    e->port = plan->port;
+    e->fail_event = plan->fail_event;
+    sl_tcp_set(e->tcp, e->map, plan->unit, plan->keep_alive_s);
     sl_map_retire(old);
     if (e->hooks.changed != NULL)
         e->hooks.changed(e->hooks.arg);
 }
 
+void
+sl_engine_take(struct sl_engine *e, struct sl_plan *plan)
+{
+    int r = plan->new_port ? sl_tcp_serve(e->tcp, plan->fd) : 0;
+    take_map(e, plan);
+    free(plan);
+    if (r < 0)
+        plan_reopen(e);
+    else
+        loop_timer_cancel(e->loop, &e->reopen);
+    tell_port(e, -r);
+}
+
 int
 sl_engine_apply(struct sl_engine *e, const struct sl_config *cfg)
 {
-    struct sl_map *map = NULL;
-    bool differs;
-    int fd;
-    int r = sl_map_new(e->loop, e->view, &e->hooks, cfg, &map);
-    if (r < 0)
-        return r;
-    r = prepare_port(e, cfg, &differs, &fd);
-    if (r == 0 && differs)
-        r = sl_tcp_serve(e->tcp, fd);
-    if (r < 0) {
-        sl_map_retire(map);
-        return r;
-    }
-    take(e, cfg, map);
-    if (differs) {
-        loop_timer_cancel(e->loop, &e->reopen);
-        tell_port(e, 0);
-    }
-    return 0;
+    struct sl_plan *plan;
+    int r = sl_engine_prepare(e, cfg, &plan);
+    if (r == 0)
+        sl_engine_take(e, plan);
+    return r;
 }
 
 int
 sl_engine_start(struct sl_engine *e, const struct sl_config *cfg)
 {
-    struct sl_map *map = NULL;
-    int r = sl_map_new(e->loop, e->view, &e->hooks, cfg, &map);
+    struct sl_config closed = *cfg;
+    struct sl_plan *plan;
+    closed.enable = false;
+    int r = sl_engine_prepare(e, &closed, &plan);
     if (r < 0)
         return r;
-    take(e, cfg, map);
+    plan->enable = cfg->enable;
+    sl_engine_take(e, plan);
     if (cfg->enable)
         open_port(e);
     return 0;

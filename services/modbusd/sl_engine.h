@@ -134,12 +134,22 @@ int sl_engine_new(struct loop *loop, struct tagview *view, const struct sl_engin
 void sl_engine_free(struct sl_engine *e);
 
 /*
- * Makes 'cfg' (copied) the running configuration. Only what differs is
+ * Prepares all that can fail for making 'cfg' (copied) the running
+ * configuration: memory and the port. Returns 0; -ENOMEM, -EADDRINUSE,
+ * -EACCES, … of the new port: then there is nothing to free.
+ */
+struct sl_plan;
+int sl_engine_prepare(struct sl_engine *e, const struct sl_config *cfg,
+                      struct sl_plan **ret_plan);
+/*
+ * What was prepared (and is freed) runs from now on. Only what differs is
  * touched: values of own tags that stay (same id and form) are kept,
  * connections too unless the port changed or the slave was switched off.
- * Returns 0; -ENOMEM, -EADDRINUSE, -EACCES, … of the new port: then the old
- * configuration goes on as it was.
  */
+void sl_engine_take(struct sl_engine *e, struct sl_plan *plan);
+/* It was not wanted after all; NULL does nothing. */
+void sl_plan_free(struct sl_plan *plan);
+/* Both at once; when the first fails, the old configuration goes on as it was. */
 int sl_engine_apply(struct sl_engine *e, const struct sl_config *cfg);
 /*
  * For the start of the daemon: as apply, but a port that cannot be opened

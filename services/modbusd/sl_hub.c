@@ -192,6 +192,19 @@ sl_hub_changed(struct modbusd *d)
         tagview_samples(d->view, self, &last, 1, true);
 }
 
+bool
+sl_hub_lookup(const struct modbusd *d, const char *provider, const char *source,
+              const char *name, struct tag_def *ret_def)
+{
+    const struct tagview_tag *t = tagview_find(d->view, provider, source, name);
+    if (t != NULL && tagview_tag_is_listed(t)) {
+        *ret_def = (struct tag_def){ .type = t->type, .access = t->access, .size = t->size };
+        return true;
+    }
+    uint32_t no = mb_engine_find(d->engine, provider, source, name);
+    return no != 0 && mb_engine_def_of(d->engine, no, ret_def);
+}
+
 /* ---- own tags, asked by others ---- */
 
 static enum mb_direct_status
@@ -294,6 +307,8 @@ void
 sl_hub_stop(struct modbusd *d)
 {
     /* The view stays: writes under way hold tags in it. */
+    sl_plan_free(d->slave_plan);
+    d->slave_plan = NULL;
     sl_engine_free(d->slave);
     d->slave = NULL;
 }

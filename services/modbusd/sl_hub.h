@@ -26,6 +26,10 @@ void sl_hub_changed(struct modbusd *d);
 bool sl_hub_def(void *arg, size_t at, struct tag_def *ret_def);
 bool sl_hub_last(void *arg, size_t at, struct tag_sample *ret_sample);
 
+/* What the hub lists by this name, of this daemon or another; false: nothing. */
+bool sl_hub_lookup(const struct modbusd *d, const char *provider, const char *source,
+                   const char *name, struct tag_def *ret_def);
+
 /* TAG_READ and TAG_WRITE of a slave's own tag (from SL_TAG_BASE on). */
 void sl_hub_read(struct modbusd *d, uint32_t no, struct mb_direct_result *ret_result);
 void sl_hub_write(struct modbusd *d, uint32_t no, const struct tag_value *v,
