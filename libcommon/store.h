@@ -17,7 +17,7 @@ struct store;
 struct store_txn;
 
 enum { STORE_OK, STORE_NOT_FOUND };
-enum { STORE_TXN_MAX = 64 << 20, STORE_KEY_MAX = 511, STORE_DB_MAX = 24 };
+enum { STORE_TXN_MAX = 64 << 20, STORE_KEY_MAX = 511, STORE_DB_MAX = 48 };
 
 /* Brings records from schema 'from' to 'from' + 1 inside 'txn'; 0 or -errno. */
 typedef int store_migrate_fn(struct store_txn *txn, uint32_t from);

@@ -12,13 +12,44 @@
 enum { RUN = DB_ONE_RUN - DB_ONE, RECORD_MAX = 64 << 10 };
 
 const char *const config_dbs[N_DBS] = {
-    [DB_ONE] = "one",           [DB_DEV] = "dev",           [DB_CMD] = "cmd",
-    [DB_TAG] = "tag",           [DB_ONE_RUN] = "one-run",   [DB_DEV_RUN] = "dev-run",
-    [DB_CMD_RUN] = "cmd-run",   [DB_TAG_RUN] = "tag-run",   [DB_TOUCHED] = "touched",
-    [DB_CMD_ID] = "cmd-id",     [DB_TAG_ID] = "tag-id",     [DB_DEV_NAME] = "dev-name",
-    [DB_DEV_ADDR] = "dev-addr", [DB_CMD_NAME] = "cmd-name", [DB_TAG_NAME] = "tag-name",
-    [DB_NOTES] = "notes",       [DB_OUTBOX] = "outbox",
+    [DB_ONE] = "one",
+    [DB_DEV] = "dev",
+    [DB_CMD] = "cmd",
+    [DB_TAG] = "tag",
+    [DB_ONE_RUN] = "one-run",
+    [DB_DEV_RUN] = "dev-run",
+    [DB_CMD_RUN] = "cmd-run",
+    [DB_TAG_RUN] = "tag-run",
+    [DB_TOUCHED] = "touched",
+    [DB_CMD_ID] = "cmd-id",
+    [DB_TAG_ID] = "tag-id",
+    [DB_DEV_NAME] = "dev-name",
+    [DB_DEV_ADDR] = "dev-addr",
+    [DB_CMD_NAME] = "cmd-name",
+    [DB_TAG_NAME] = "tag-name",
+    [DB_NOTES] = "notes",
+    [DB_OUTBOX] = "outbox",
+    [DB_SL_ONE] = "sl-one",
+    [DB_ZONE] = "zone",
+    [DB_SL_TAG] = "sl-tag",
+    [DB_REF] = "ref",
+    [DB_SL_ONE_RUN] = "sl-one-run",
+    [DB_ZONE_RUN] = "zone-run",
+    [DB_SL_TAG_RUN] = "sl-tag-run",
+    [DB_REF_RUN] = "ref-run",
+    [DB_SL_TOUCHED] = "sl-touched",
+    [DB_ZONE_PLACE] = "zone-place",
+    [DB_SL_TAG_ID] = "sl-tag-id",
+    [DB_SL_TAG_NAME] = "sl-tag-name",
+    [DB_REF_ID] = "ref-id",
+    [DB_REF_NAME] = "ref-name",
 };
+
+static unsigned
+touched_db(uint8_t kind)
+{
+    return kind >= KIND_SL_ONE ? DB_SL_TOUCHED : DB_TOUCHED;
+}
 
 /* ---- keys ---- */
 
@@ -62,6 +93,24 @@ config_key_tag(uint32_t dev, uint32_t cmd, uint32_t tag)
     return key_of(KIND_TAG, 3, dev, cmd, tag);
 }
 
+struct config_key
+config_key_sl_one(uint32_t which)
+{
+    return key_of(KIND_SL_ONE, 1, which, 0, 0);
+}
+
+struct config_key
+config_key_zone(uint32_t zone)
+{
+    return key_of(KIND_ZONE, 1, zone, 0, 0);
+}
+
+struct config_key
+config_key_in_zone(enum config_kind kind, uint32_t zone, uint32_t id)
+{
+    return key_of((uint8_t)kind, 2, zone, id, 0);
+}
+
 uint32_t
 config_key_part(const struct config_key *k, unsigned i)
 {
@@ -77,7 +126,11 @@ config_key_id(const struct config_key *k)
 int
 config_key_of(uint8_t kind, const void *bytes, size_t size, struct config_key *ret_key)
 {
-    if (kind > KIND_TAG || size != 4u * (kind == KIND_ONE ? 1u : kind))
+    static const uint8_t parts[N_KINDS] = {
+        [KIND_ONE] = 1,    [KIND_DEV] = 1,  [KIND_CMD] = 2,    [KIND_TAG] = 3,
+        [KIND_SL_ONE] = 1, [KIND_ZONE] = 1, [KIND_SL_TAG] = 2, [KIND_REF] = 2,
+    };
+    if (kind >= N_KINDS || size != 4u * parts[kind])
         return -EPROTO;
     *ret_key = (struct config_key){ .kind = kind, .size = (uint8_t)size };
     memcpy(ret_key->bytes, bytes, size);
@@ -97,12 +150,19 @@ kind_of(const struct config_key *key)
         [KIND_DEV] = { &remote_dev_desc, "mcmds" },
         [KIND_CMD] = { &mcmd_desc, "tags" },
         [KIND_TAG] = { &tag_for_mcmds_desc, NULL },
+        [KIND_ZONE] = { &szone_desc, "tags\":[],\"refTags" },
+        [KIND_SL_TAG] = { &tag_for_szone_desc, NULL },
+        [KIND_REF] = { &ref_tag_desc, NULL },
     };
+    static const struct record_kind slave = { &tcp_slave_desc, "szones" };
+    static const struct record_kind slave_params = { &slave_param_desc, NULL };
     static const struct record_kind tcp_iface = { &master_tcp_iface_desc, "remoteDevs" };
     static const struct record_kind tcp_master = { &tcp_master_desc, "masterTcpIfaces" };
     static const struct record_kind params = { &master_param_desc, NULL };
     static const struct record_kind ser_iface = { &master_ser_iface_desc, "remoteDevs" };
     static const struct record_kind ser_master = { &ser_master_desc, "masterSerIfaces" };
+    if (key->kind == KIND_SL_ONE)
+        return config_key_id(key) == SL_ONE_SLAVE ? &slave : &slave_params;
     if (key->kind != KIND_ONE)
         return &kinds[key->kind];
     switch (config_key_id(key)) {
@@ -123,6 +183,19 @@ static const struct api_desc *
 desc_of(const struct config_key *key)
 {
     return kind_of(key)->desc;
+}
+
+/* The table of a kind's own numbers; 0: its keys are these. */
+static unsigned
+id_db(unsigned kind)
+{
+    static const unsigned dbs[N_KINDS] = {
+        [KIND_CMD] = DB_CMD_ID,
+        [KIND_TAG] = DB_TAG_ID,
+        [KIND_SL_TAG] = DB_SL_TAG_ID,
+        [KIND_REF] = DB_REF_ID,
+    };
+    return dbs[kind];
 }
 
 static int
@@ -147,6 +220,13 @@ int
 config_find_tag(struct store_txn *txn, uint32_t tag, struct config_key *ret_key)
 {
     return find_by_id(txn, DB_TAG_ID, KIND_TAG, tag, ret_key);
+}
+
+int
+config_find_in_zone(struct store_txn *txn, enum config_kind kind, uint32_t id,
+                    struct config_key *ret_key)
+{
+    return find_by_id(txn, id_db(kind), (uint8_t)kind, id, ret_key);
 }
 
 int
@@ -213,6 +293,26 @@ entry_addr(struct entry *e, const struct remote_dev *dev)
     e->size = (size_t)n;
 }
 
+static void
+entry_ref(struct entry *e, const struct ref_tag *ref)
+{
+    int n = snprintf((char *)e->bytes, sizeof(e->bytes), "%s/%s/%s", ref->prvd_name,
+                     ref->src_name, ref->tag_name);
+    MUST(n > 0 && n < (int)sizeof(e->bytes));
+    e->db = DB_REF_NAME;
+    e->size = (size_t)n;
+}
+
+static void
+entry_place(struct entry *e, const struct config_key *key, const struct szone *zone)
+{
+    e->db = DB_ZONE_PLACE;
+    e->size = 12;
+    put_u32(e->bytes, (uint32_t)zone->data_format);
+    put_u32(e->bytes + 4, (uint32_t)zone->address);
+    put_u32(e->bytes + 8, zone->address < 0 ? config_key_id(key) : (uint32_t)zone->quan);
+}
+
 static int
 entry_get(struct store_txn *txn, const struct entry *e, uint32_t *ret_id)
 {
@@ -244,6 +344,16 @@ entries_of(const struct config_key *key, const void *record, struct entry names[
     case KIND_TAG:
         entry_named(&names[0], DB_TAG_NAME, &dev, ((const struct tag_for_mcmds *)record)->name);
         return 1;
+    case KIND_ZONE:
+        entry_place(&names[0], key, record);
+        return 1;
+    case KIND_SL_TAG:
+        entry_named(&names[0], DB_SL_TAG_NAME, NULL,
+                    ((const struct tag_for_szone *)record)->name);
+        return 1;
+    case KIND_REF:
+        entry_ref(&names[0], record);
+        return 1;
     default:
         return 0;
     }
@@ -261,11 +371,8 @@ index_add(struct store_txn *txn, const struct config_key *key, const void *recor
         if (r < 0)
             return r;
     }
-    if (key->kind == KIND_CMD)
-        return store_put(txn, DB_CMD_ID, id, sizeof(id), key->bytes, key->size);
-    if (key->kind == KIND_TAG)
-        return store_put(txn, DB_TAG_ID, id, sizeof(id), key->bytes, key->size);
-    return 0;
+    unsigned by_id = id_db(key->kind);
+    return by_id ? store_put(txn, by_id, id, sizeof(id), key->bytes, key->size) : 0;
 }
 
 static int
@@ -280,11 +387,8 @@ index_del(struct store_txn *txn, const struct config_key *key, const void *recor
         if (r < 0)
             return r;
     }
-    int r = 0;
-    if (key->kind == KIND_CMD)
-        r = store_del(txn, DB_CMD_ID, id, sizeof(id));
-    else if (key->kind == KIND_TAG)
-        r = store_del(txn, DB_TAG_ID, id, sizeof(id));
+    unsigned by_id = id_db(key->kind);
+    int r = by_id ? store_del(txn, by_id, id, sizeof(id)) : 0;
     return r < 0 ? r : 0;
 }
 
@@ -329,11 +433,29 @@ config_tag_named(struct store_txn *txn, uint32_t dev, const char *name, uint32_t
 }
 
 int
+config_sl_tag_named(struct store_txn *txn, const char *name, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_named(&e, DB_SL_TAG_NAME, NULL, name);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
+config_ref_to(struct store_txn *txn, const struct ref_tag *ref, uint32_t *ret_id)
+{
+    struct entry e;
+    entry_ref(&e, ref);
+    return entry_get(txn, &e, ret_id);
+}
+
+int
 config_next_id(struct store_txn *txn, enum config_kind kind, uint32_t *ret_id)
 {
-    const char *name = kind == KIND_DEV   ? "next-dev"
-                       : kind == KIND_CMD ? "next-cmd"
-                                          : "next-tag";
+    static const char *const names[N_KINDS] = {
+        [KIND_DEV] = "next-dev",   [KIND_CMD] = "next-cmd",       [KIND_TAG] = "next-tag",
+        [KIND_ZONE] = "next-zone", [KIND_SL_TAG] = "next-sl-tag", [KIND_REF] = "next-ref",
+    };
+    const char *name = names[kind];
     const void *value;
     size_t size;
     uint32_t next = 1;
@@ -374,9 +496,10 @@ touch(struct store_txn *txn, const struct config_key *key, const void *text, siz
         return r;
     bool same = r == STORE_NOT_FOUND ? text == NULL
                                      : text && run_size == n && memcmp(run, text, n) == 0;
+    unsigned db = touched_db(key->kind);
     if (!same)
-        return store_put(txn, DB_TOUCHED, touched, 1u + key->size, "", 0);
-    r = store_del(txn, DB_TOUCHED, touched, 1u + key->size);
+        return store_put(txn, db, touched, 1u + key->size, "", 0);
+    r = store_del(txn, db, touched, 1u + key->size);
     return r < 0 ? r : 0;
 }
 
@@ -458,11 +581,18 @@ first_below(struct store_txn *txn, const struct config_key *key, uint8_t kind,
     return r;
 }
 
+/* Do records of 'kind' hang below one of kind 'of'? */
+static bool
+hangs_below(uint8_t kind, uint8_t of)
+{
+    return kind > KIND_TAG ? of == KIND_ZONE && kind > KIND_ZONE : kind > of;
+}
+
 int
 config_del_below(struct store_txn *txn, const struct config_key *key)
 {
-    for (uint8_t kind = KIND_TAG; kind > key->kind; kind--)
-        for (;;) {
+    for (uint8_t kind = N_KINDS - 1; kind > key->kind; kind--)
+        while (hangs_below(kind, key->kind)) {
             struct config_key below;
             int r = first_below(txn, key, kind, &below);
             if (r == STORE_NOT_FOUND)
@@ -489,7 +619,8 @@ static int
 touch_all(struct store_txn *txn, uint8_t kind)
 {
     struct store_iter it;
-    int r = store_iter_init(&it, txn, DB_TOUCHED, &kind, 1, false);
+    unsigned db = touched_db(kind);
+    int r = store_iter_init(&it, txn, db, &kind, 1, false);
     if (r < 0)
         return r;
     while ((r = store_iter_next(&it)) == STORE_OK && ((const uint8_t *)it.key)[0] == kind)
@@ -509,7 +640,7 @@ touch_all(struct store_txn *txn, uint8_t kind)
         }
         size_t n = it.key_size;
         memcpy(touched + 1, it.key, n);
-        r = store_put(txn, DB_TOUCHED, touched, 1 + n, "", 0);
+        r = store_put(txn, db, touched, 1 + n, "", 0);
         if (r < 0)
             break;
     }
@@ -527,8 +658,13 @@ config_del_all(struct store_txn *txn, enum config_kind kind)
         { KIND_TAG, { DB_TAG, DB_TAG_ID, DB_TAG_NAME, 0 } },
         { KIND_CMD, { DB_CMD, DB_CMD_ID, DB_CMD_NAME, 0 } },
         { KIND_DEV, { DB_DEV, DB_DEV_NAME, DB_DEV_ADDR, 0 } },
+        { KIND_REF, { DB_REF, DB_REF_ID, DB_REF_NAME, 0 } },
+        { KIND_SL_TAG, { DB_SL_TAG, DB_SL_TAG_ID, DB_SL_TAG_NAME, 0 } },
+        { KIND_ZONE, { DB_ZONE, DB_ZONE_PLACE, 0 } },
     };
-    for (size_t i = 0; i < ARRAY_LEN(tables) && tables[i].kind >= kind; i++) {
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
+        if (tables[i].kind != kind && !hangs_below(tables[i].kind, (uint8_t)kind))
+            continue;
         for (const uint8_t *db = tables[i].dbs; *db; db++) {
             int r = store_clear(txn, *db);
             if (r < 0)
@@ -543,10 +679,16 @@ config_del_all(struct store_txn *txn, enum config_kind kind)
 
 /* ---- apply and undo ---- */
 
-int
-config_count_touched(struct store_txn *txn, uint64_t *ret_n)
+static unsigned
+touched_of(enum config_side side)
 {
-    return store_count(txn, DB_TOUCHED, ret_n);
+    return side == SIDE_MASTER ? DB_TOUCHED : DB_SL_TOUCHED;
+}
+
+int
+config_count_touched(struct store_txn *txn, enum config_side side, uint64_t *ret_n)
+{
+    return store_count(txn, touched_of(side), ret_n);
 }
 
 static int
@@ -587,7 +729,7 @@ config_ensure(struct api_arena *a, struct store_txn *txn, const struct config_ke
     if (r < 0)
         return r;
     touched_key(key, touched);
-    r = store_del(txn, DB_TOUCHED, touched, 1u + key->size);
+    r = store_del(txn, touched_db(key->kind), touched, 1u + key->size);
     return r < 0 ? r : 0;
 }
 
@@ -705,11 +847,12 @@ next_touched(struct store_iter *it, struct config_key *ret_key)
 }
 
 int
-config_apply(struct store_txn *txn, int (*changed)(void *arg, uint32_t dev), void *arg)
+config_apply(struct store_txn *txn, enum config_side side,
+             int (*changed)(void *arg, uint32_t dev), void *arg)
 {
     struct store_iter it;
     struct config_key key;
-    int r = store_iter_init(&it, txn, DB_TOUCHED, NULL, 0, false);
+    int r = store_iter_init(&it, txn, touched_of(side), NULL, 0, false);
     if (r < 0)
         return r;
     while ((r = next_touched(&it, &key)) == STORE_OK) {
@@ -720,7 +863,7 @@ config_apply(struct store_txn *txn, int (*changed)(void *arg, uint32_t dev), voi
             break;
     }
     store_iter_done(&it);
-    return r < 0 ? r : store_clear(txn, DB_TOUCHED);
+    return r < 0 ? r : store_clear(txn, touched_of(side));
 }
 
 /* One touched record back to what is running. */
@@ -747,13 +890,13 @@ undo_one(struct store_txn *txn, const struct config_key *key, bool put)
 }
 
 int
-config_undo(struct store_txn *txn)
+config_undo(struct store_txn *txn, enum config_side side)
 {
     /* First all out, then all in: names may have been exchanged between records. */
     for (int put = 0; put <= 1; put++) {
         struct store_iter it;
         struct config_key key;
-        int r = store_iter_init(&it, txn, DB_TOUCHED, NULL, 0, false);
+        int r = store_iter_init(&it, txn, touched_of(side), NULL, 0, false);
         if (r < 0)
             return r;
         while ((r = next_touched(&it, &key)) == STORE_OK)
@@ -763,7 +906,7 @@ config_undo(struct store_txn *txn)
         if (r < 0)
             return r;
     }
-    return store_clear(txn, DB_TOUCHED);
+    return store_clear(txn, touched_of(side));
 }
 
 /* ---- JSON ---- */
@@ -783,12 +926,43 @@ static int write_below(struct store_txn *txn, const struct config_key *key, uint
 static int write_in_one(struct store_txn *txn, uint32_t which, struct buf *b);
 
 static int
+write_zone(struct store_txn *txn, const struct config_key *key, const void *text, size_t n,
+           struct buf *b)
+{
+    put_open(b, text, n, "tags");
+    int r = write_below(txn, key, KIND_SL_TAG, b);
+    buf_puts(b, "],\"refTags\":[");
+    if (r == 0)
+        r = write_below(txn, key, KIND_REF, b);
+    buf_puts(b, "]}");
+    return r;
+}
+
+static int
+write_slave(struct store_txn *txn, const void *text, size_t n, struct buf *b)
+{
+    uint64_t n_zones;
+    buf_put(b, text, n - 1);
+    buf_printf(b, ",\"maxRefTagQuan\":%d,\"maxRefTagByte\":0,", MODBUSD_REFS_MAX);
+    buf_printf(b, "\"maxTagAndRefTagQuan\":%d,", MODBUSD_SL_TAGS_MAX + MODBUSD_REFS_MAX);
+    buf_printf(b, "\"maxTagAndRefTagByte\":0,\"customTagSrcName\":\"%s\",\"szones\":[",
+               MODBUSD_SL_SOURCE);
+    int r = config_write_all(txn, KIND_ZONE, b, &n_zones);
+    buf_puts(b, "]}");
+    return r;
+}
+
+static int
 write_record(struct store_txn *txn, const struct config_key *key, const void *text, size_t n,
              struct buf *b)
 {
     const char *list = kind_of(key)->list;
     if (n < 2)
         return -EPROTO;
+    if (key->kind == KIND_ZONE)
+        return write_zone(txn, key, text, n, b);
+    if (key->kind == KIND_SL_ONE && list)
+        return write_slave(txn, text, n, b);
     if (!list) {
         buf_put(b, text, n);
         return 0;
@@ -927,7 +1101,7 @@ int
 config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b, uint64_t *ret_n)
 {
     /* Tables of commands and tags are in order of their devices; the *_ID ones by number. */
-    unsigned db = kind == KIND_CMD ? DB_CMD_ID : kind == KIND_TAG ? DB_TAG_ID : DB_DEV;
+    unsigned by_id = id_db(kind), db = by_id ? by_id : (unsigned)DB_ONE + kind;
     struct store_iter it;
     uint64_t n = 0;
     int r = store_iter_init(&it, txn, db, NULL, 0, false);
@@ -935,10 +1109,10 @@ config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b, ui
         return r;
     while ((r = store_iter_next(&it)) == STORE_OK) {
         struct config_key key;
-        if (db == DB_DEV)
-            r = config_key_of(KIND_DEV, it.key, it.key_size, &key);
-        else
+        if (by_id)
             r = config_key_of((uint8_t)kind, it.value, it.size, &key);
+        else
+            r = config_key_of((uint8_t)kind, it.key, it.key_size, &key);
         if (r == 0 && n++ > 0)
             buf_putc(b, ',');
         if (r == 0)
@@ -980,16 +1154,14 @@ config_to_tag(const struct tag_for_mcmds *in, struct mb_tag_config *ret_tag)
     };
 }
 
-static struct mb_scaling
-scaling_of(const struct mcmd *in)
+struct mb_scaling
+config_scaling(int64_t func, double slope, double offset, const double source[2],
+               const double target[2])
 {
-    struct mb_scaling s = { .on = in->scaling_func != 0,
-                            .slope = in->intercept_slope,
-                            .offset = in->intercept_offset };
-    if (in->scaling_func == 2) {
-        s.slope = (in->point_target_max - in->point_target_min) /
-                  (in->point_source_max - in->point_source_min);
-        s.offset = in->point_target_min - s.slope * in->point_source_min;
+    struct mb_scaling s = { .on = func != 0, .slope = slope, .offset = offset };
+    if (func == 2) {
+        s.slope = (target[1] - target[0]) / (source[1] - source[0]);
+        s.offset = target[0] - s.slope * source[0];
     }
     return s;
 }
@@ -1010,7 +1182,10 @@ config_to_cmd(const struct mcmd *in, struct mb_cmd_config *ret_cmd)
         .write_n = (uint16_t)in->write_quantity,
         .interval_ms = (uint32_t)in->poll_interval,
         .swap = (uint8_t)in->swap,
-        .scaling = scaling_of(in),
+        .scaling =
+            config_scaling(in->scaling_func, in->intercept_slope, in->intercept_offset,
+                           (const double[]){ in->point_source_min, in->point_source_max },
+                           (const double[]){ in->point_target_min, in->point_target_max }),
         .fault_func = (enum mb_instead)in->fp_func,
         .fault_tout_s = (uint32_t)in->fp_tout,
         .fault_data = in->fp_data,
@@ -1170,8 +1345,8 @@ int
 config_load_params(struct api_arena *a, struct store_txn *txn, struct master_param *ret_params)
 {
     struct config_key key = config_key_one(ONE_PARAMS);
-    int r = api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_param_desc,
-                          ret_params);
+    int r =
+        api_store_get(a, txn, DB_ONE_RUN, key.bytes, key.size, &master_param_desc, ret_params);
     return r == STORE_NOT_FOUND ? -EPROTO : r;
 }
 

@@ -130,6 +130,8 @@ modbusd_start(void *self, struct svc *svc)
     if (r == 0)
         r = modbusd_load(d);
     if (r == 0)
+        r = modbusd_load_slave(d);
+    if (r == 0)
         register_metrics(d);
     return r;
 }

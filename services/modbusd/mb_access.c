@@ -85,7 +85,7 @@ mb_engine_n_tags(const struct mb_engine *e)
 }
 
 static void
-define(const struct mb_engine *e, const struct mb_tag *t, struct tag_def *ret_def)
+define(const struct mb_tag *t, struct tag_def *ret_def)
 {
     memset(ret_def, 0, sizeof(*ret_def));
     ret_def->no = t->no;
@@ -107,7 +107,7 @@ mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
 {
     if (at >= e->n_all)
         return false;
-    define(e, e->all[at], ret_def);
+    define(e->all[at], ret_def);
     return true;
 }
 
@@ -134,7 +134,7 @@ mb_engine_def_of(const struct mb_engine *e, uint32_t no, struct tag_def *ret_def
 {
     const struct mb_tag *t = tag_of_number(e, no);
     if (t)
-        define(e, t, ret_def);
+        define(t, ret_def);
     return t != NULL;
 }
 

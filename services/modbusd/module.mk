@@ -6,7 +6,9 @@ modbusd.engine := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_conn.c mb
 programs       += modbusd
 modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_devs.c op_mcmds.c \
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c \
-                  op_params.c op_daemon.c op_clone.c op_traffic.c op_csv.c mb_csv.c)
+                  op_params.c op_daemon.c op_clone.c op_traffic.c op_csv.c mb_csv.c sl_config.c \
+                  sl_space.c op_sl_slave.c op_sl_zones.c op_sl_stage.c op_sl_auto.c op_sl_tags.c \
+                  op_sl_control.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
@@ -19,6 +21,7 @@ fuzz_mb_request.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c \
                          services/modbusd/sl_map.c services/modbusd/sl_serve.c
 test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
 
+test_sl_space.extra  := services/modbusd/sl_space.c
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c
 test_mb_value.extra  := services/modbusd/mb_value.c
 test_mb_conn.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c)

@@ -155,6 +155,40 @@ op_reply_one(struct api_call *call, const struct config_key *key)
 }
 
 enum api_status
+op_reply_only(struct api_call *call, const struct config_key *key)
+{
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    struct buf b;
+    buf_init(&b, REPLY_MAX);
+    buf_puts(&b, "{\"data\":["); /* clients of the original find the data at a fixed place */
+    int r = config_write(txn, key, &b);
+    buf_puts(&b, "],\"count\":1}");
+    if (r == 0)
+        return modbusd_reply(call, &b);
+    buf_done(&b);
+    return op_store_error(call, r);
+}
+
+void
+op_put_platform_tag(struct buf *b, const struct tag_def *def)
+{
+    static const char *const access[] = { "", "r", "w", "rw" };
+    jw_open(b, '{');
+    jw_kstr(b, "prvdName", def->provider);
+    jw_kstr(b, "srcName", def->source);
+    jw_kstr(b, "tagName", def->name);
+    jw_kstr(b, "dataType", tag_type_text(def->type));
+    jw_kstr(b, "access", access[def->access & 3]);
+    if (def->size)
+        jw_ki64(b, "dataSize", def->size);
+    if (def->unit[0])
+        jw_kstr(b, "dataUnit", def->unit);
+    jw_close(b, '}');
+}
+
+enum api_status
 op_reply_all(struct api_call *call, enum config_kind kind)
 {
     struct store_txn *txn = api_view(call);

@@ -25,6 +25,8 @@ enum api_status op_check_original_devs(struct api_call *call, struct store_txn *
 
 /* {"data":<the staged record>} of 'key'. */
 enum api_status op_reply_one(struct api_call *call, const struct config_key *key);
+/* {"data":[<the staged record>],"count":1} of a kind that has one. */
+enum api_status op_reply_only(struct api_call *call, const struct config_key *key);
 /* {"count":n,"data":[…]} of all records of 'kind'. */
 enum api_status op_reply_all(struct api_call *call, enum config_kind kind);
 /* The records that a POST made: one as an object, a list as a list. */
@@ -46,6 +48,8 @@ int op_write_tree(struct store_txn *txn, struct buf *b);
  */
 enum api_status op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
                             const struct config_key *key, struct remote_dev dev);
+/* Appends a PlatformTag. */
+void op_put_platform_tag(struct buf *b, const struct tag_def *def);
 
 /*
  * Stage a record after its rules were checked: the same ones for every way in. The parent's

@@ -293,7 +293,7 @@ modbusd_apply_master_config(struct modbusd *self, struct api_call *call)
         return API_INTERNAL;
     int r = waiter_init(w, call, txn);
     if (r == 0)
-        r = config_apply(txn, note_changed, w);
+        r = config_apply(txn, SIDE_MASTER, note_changed, w);
     if (r < 0)
         return op_store_error(call, r);
     api_after_commit(call, modbusd_reload, w);
@@ -307,7 +307,7 @@ modbusd_undo_master_config(struct modbusd *self, struct api_call *call)
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
-    int r = config_undo(txn);
+    int r = config_undo(txn, SIDE_MASTER);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }
 
@@ -320,7 +320,7 @@ modbusd_get_master_config_change(struct modbusd *self, struct api_call *call,
     struct store_txn *txn = api_view(call);
     if (!txn)
         return API_INTERNAL;
-    int r = config_count_touched(txn, &n);
+    int r = config_count_touched(txn, SIDE_MASTER, &n);
     if (r < 0)
         return op_store_error(call, r);
     reply->result = n > 0;
@@ -421,26 +421,14 @@ modbusd_put_master_log_level(struct modbusd *self, struct api_call *call,
 enum api_status
 modbusd_get_master_platform_tags(struct modbusd *self, struct api_call *call)
 {
-    static const char *const access[] = { "", "r", "w", "rw" };
     struct mb_engine_stats stats;
     struct tag_def def;
     struct buf b;
     mb_engine_get_stats(self->engine, &stats);
     buf_init(&b, 128 << 20);
     buf_printf(&b, "{\"count\":%zu,\"data\":[", stats.n_tags);
-    for (size_t at = 0; mb_engine_def(self->engine, at, &def); at++) {
-        jw_open(&b, '{');
-        jw_kstr(&b, "prvdName", def.provider);
-        jw_kstr(&b, "srcName", def.source);
-        jw_kstr(&b, "tagName", def.name);
-        jw_kstr(&b, "dataType", tag_type_text(def.type));
-        jw_kstr(&b, "access", access[def.access & 3]);
-        if (def.size)
-            jw_ki64(&b, "dataSize", def.size);
-        if (def.unit[0])
-            jw_kstr(&b, "dataUnit", def.unit);
-        jw_close(&b, '}');
-    }
+    for (size_t at = 0; mb_engine_def(self->engine, at, &def); at++)
+        op_put_platform_tag(&b, &def);
     buf_puts(&b, "]}");
     return modbusd_reply(call, &b);
 }

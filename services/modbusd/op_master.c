@@ -1,23 +1,14 @@
 /* The TCP master and its interface: one of each, there from the first start on. */
 #include "services/modbusd/op.h"
+
+#include "libcommon/str.h"
 #include "libcommon/banned.h"
 
 enum api_status
 op_reply_as_list(struct api_call *call, uint32_t which)
 {
-    struct store_txn *txn = api_view(call);
-    if (!txn)
-        return API_INTERNAL;
     struct config_key key = config_key_one(which);
-    struct buf b;
-    buf_init(&b, 128 << 20);
-    buf_puts(&b, "{\"data\":["); /* clients of the original find the data at a fixed place */
-    int r = config_write(txn, &key, &b);
-    buf_puts(&b, "],\"count\":1}");
-    if (r == 0)
-        return modbusd_reply(call, &b);
-    buf_done(&b);
-    return op_store_error(call, r);
+    return op_reply_only(call, &key);
 }
 
 /* ---- interface ---- */
@@ -120,11 +111,18 @@ op_stage_master(struct api_call *call, struct api_arena *a, struct store_txn *tx
                 struct tcp_master master)
 {
     struct config_key key = config_key_one(ONE_MASTER);
+    struct config_key slave_key = config_key_sl_one(SL_ONE_SLAVE);
+    struct tcp_slave slave;
+    int r = config_get(a, txn, &slave_key, &slave);
+    if (r != 0)
+        return op_store_error(call, r);
+    if (str_eq(slave.name, master.name))
+        return api_fail(call, API_INVALID, "/name", "name exists already");
     master.has_tcp_master_id = master.has_config_id = true;
     master.tcp_master_id = MODBUSD_MASTER_ID;
     master.config_id = MODBUSD_CONFIG_ID;
     master.n_master_tcp_ifaces = 0;
-    int r = config_put(a, txn, &key, &master);
+    r = config_put(a, txn, &key, &master);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }
 

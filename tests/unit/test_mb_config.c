@@ -1,4 +1,4 @@
-/* Staged and running configuration in a store: indexes, apply, undo. */
+/* Staged and running configuration in a store: indexes, apply, undo; of master and slave. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "services/modbusd/config.h"
+#include "services/modbusd/sl_config.h"
 
 static char dir[64];
 static struct store *store;
@@ -109,7 +110,7 @@ static uint64_t
 touched(void)
 {
     uint64_t n;
-    assert_int_equal(config_count_touched(txn, &n), 0);
+    assert_int_equal(config_count_touched(txn, SIDE_MASTER, &n), 0);
     return n;
 }
 
@@ -133,7 +134,7 @@ static uint32_t
 apply(void)
 {
     uint32_t changed = 0;
-    assert_int_equal(config_apply(txn, note, &changed), 0);
+    assert_int_equal(config_apply(txn, SIDE_MASTER, note, &changed), 0);
     assert_int_equal(touched(), 0);
     return changed;
 }
@@ -265,7 +266,7 @@ undo_brings_everything_back(void **state)
     assert_int_equal(config_del(arena, txn, &key), 0);
     assert_int_equal(config_del_all(txn, KIND_TAG), 0);
     assert_string_not_equal(everything(), before);
-    assert_int_equal(config_undo(txn), 0);
+    assert_int_equal(config_undo(txn, SIDE_MASTER), 0);
     assert_int_equal(touched(), 0);
     assert_string_equal(everything(), before);
     assert_int_equal(apply(), 0);
@@ -281,7 +282,7 @@ deleting_all_is_applied_and_undone(void **state)
     assert_int_equal(config_del_all(txn, KIND_DEV), 0);
     assert_string_equal(everything(), "");
     assert_int_equal(touched(), 12);
-    assert_int_equal(config_undo(txn), 0);
+    assert_int_equal(config_undo(txn, SIDE_MASTER), 0);
     assert_string_equal(everything(), before);
     assert_int_equal(config_del_all(txn, KIND_CMD), 0);
     assert_int_equal(apply(), 1u << 1 | 1u << 2);
@@ -556,11 +557,186 @@ a_reset_is_applied_and_undone(void **state)
     assert_int_equal(config_get(arena, txn, &key, &master), 0);
     assert_string_equal(master.name, "modbus_tcp_master");
     assert_int_equal(touched(), 2 + 4 + 6);
-    assert_int_equal(config_undo(txn), 0);
+    assert_int_equal(config_undo(txn, SIDE_MASTER), 0);
     assert_int_equal(count(DB_TAG), 6);
     assert_int_equal(config_reset(arena, txn), 0);
     assert_int_equal(apply(), 1u << 1 | 1u << 2);
     assert_int_equal(count(DB_TAG_RUN), 0);
+}
+
+/* ---- the slave's side ---- */
+
+static void
+put_zone(uint32_t id, int64_t format, int64_t address, int64_t quan)
+{
+    struct szone zone;
+    struct config_key key = config_key_zone(id);
+    assert_int_equal(api_defaults(arena, &szone_desc, &zone), 0);
+    zone.has_szone_id = true;
+    zone.szone_id = id;
+    zone.data_format = format;
+    zone.address = address;
+    zone.quan = quan;
+    zone.swap = 4;
+    assert_int_equal(config_put(arena, txn, &key, &zone), 0);
+}
+
+static void
+put_own_tag(uint32_t zone, uint32_t id, const char *name)
+{
+    struct tag_for_szone tag;
+    struct config_key key = config_key_in_zone(KIND_SL_TAG, zone, id);
+    assert_int_equal(api_defaults(arena, &tag_for_szone_desc, &tag), 0);
+    tag.has_tag_id = tag.has_szone_id = true;
+    tag.tag_id = id;
+    tag.szone_id = zone;
+    tag.name = name;
+    tag.data_type = TAG_FOR_SZONE_DATA_TYPE_UINT16;
+    assert_int_equal(config_put(arena, txn, &key, &tag), 0);
+}
+
+static void
+put_ref(uint32_t zone, uint32_t id, const char *name)
+{
+    struct ref_tag ref = { .has_ref_tag_id = true,
+                           .ref_tag_id = id,
+                           .has_szone_id = true,
+                           .szone_id = zone,
+                           .prvd_name = "p",
+                           .src_name = "s",
+                           .tag_name = name,
+                           .has_data_type = true,
+                           .data_type = REF_TAG_DATA_TYPE_UINT32,
+                           .has_access = true,
+                           .access = REF_TAG_ACCESS_RW,
+                           .has_offset = true,
+                           .offset = 4 };
+    struct config_key key = config_key_in_zone(KIND_REF, zone, id);
+    assert_int_equal(config_put(arena, txn, &key, &ref), 0);
+}
+
+/* Two zones of holding registers at 10..13 and 20..25, one of coils, one without a place. */
+static void
+put_zones(void)
+{
+    assert_int_equal(sl_config_ensure_defaults(arena, txn), 0);
+    put_zone(1, SL_HOLDING, 10, 4);
+    put_own_tag(1, 7, "a");
+    put_own_tag(1, 8, "b");
+    put_zone(2, SL_HOLDING, 20, 6);
+    put_ref(2, 7, "flow");
+    put_zone(3, SL_COILS, 10, 4);
+    put_zone(4, SL_HOLDING, -1, 4);
+}
+
+static uint64_t
+touched_by_slave(void)
+{
+    uint64_t n;
+    assert_int_equal(config_count_touched(txn, SIDE_SLAVE, &n), 0);
+    return n;
+}
+
+static int
+overlap(uint32_t id, int64_t format, int64_t address, int64_t quan, uint32_t *ret_other)
+{
+    struct szone zone = { .data_format = format, .address = address, .quan = quan };
+    return sl_config_overlap(txn, id, &zone, ret_other);
+}
+
+static void
+a_zone_overlaps_others_of_its_format_and_not_itself(void **state)
+{
+    (void)state;
+    uint32_t other = 0;
+    put_zones();
+    assert_int_equal(overlap(9, SL_HOLDING, 13, 1, &other), STORE_OK);
+    assert_int_equal(other, 1);
+    assert_int_equal(overlap(9, SL_HOLDING, 0, 65536, &other), STORE_OK);
+    assert_int_equal(overlap(9, SL_HOLDING, 14, 7, &other), STORE_OK);
+    assert_int_equal(other, 2);
+    assert_int_equal(overlap(9, SL_HOLDING, 14, 6, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(9, SL_HOLDING, 26, 1, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(9, SL_HOLDING, 0, 10, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(9, SL_INPUT, 10, 4, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(9, SL_INPUT_BITS, 0, 65536, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(2, SL_HOLDING, 15, 40, &other), STORE_NOT_FOUND);
+    assert_int_equal(overlap(2, SL_HOLDING, 13, 40, &other), STORE_OK);
+    assert_int_equal(other, 1);
+    static struct sl_space space;
+    assert_int_equal(sl_config_space(txn, SL_HOLDING, &space), 0);
+    assert_int_equal(sl_space_find(&space, 0, 10), 0);
+    assert_int_equal(sl_space_find(&space, 1, 10), 26);
+    assert_int_equal(sl_space_find(&space, 10, 6), 14);
+}
+
+static void
+master_and_slave_are_applied_and_undone_by_themselves(void **state)
+{
+    (void)state;
+    put_plant();
+    put_zones();
+    uint64_t of_master = touched();
+    assert_int_equal(touched_by_slave(), 7);
+    assert_int_equal(config_apply(txn, SIDE_SLAVE, NULL, NULL), 0);
+    assert_int_equal(touched_by_slave(), 0);
+    assert_int_equal(touched(), of_master);
+    struct config_key zone = config_key_zone(1);
+    assert_int_equal(config_del(arena, txn, &zone), 0);
+    put_zone(2, SL_HOLDING, 10, 4);
+    put_own_tag(2, 9, "a"); /* the name is free */
+    assert_int_equal(touched_by_slave(), 5);
+    assert_int_equal(config_undo(txn, SIDE_MASTER), 0);
+    assert_int_equal(touched(), 0);
+    assert_int_equal(touched_by_slave(), 5);
+    assert_int_equal(config_undo(txn, SIDE_SLAVE), 0);
+    assert_int_equal(touched_by_slave(), 0);
+    uint32_t id = 0;
+    assert_int_equal(config_sl_tag_named(txn, "a", &id), STORE_OK);
+    assert_int_equal(id, 7);
+    assert_int_equal(overlap(9, SL_HOLDING, 20, 1, &id), STORE_OK);
+    assert_int_equal(id, 2);
+    assert_int_equal(config_del_all(txn, KIND_ZONE), 0);
+    assert_int_equal(count(DB_REF) + count(DB_SL_TAG) + count(DB_SL_TAG_NAME) +
+                         count(DB_ZONE_PLACE) + count(DB_REF_NAME) + count(DB_REF_ID),
+                     0);
+    assert_int_equal(touched_by_slave(), 7);
+}
+
+static void
+deleting_an_own_tag_spares_a_reference_tag_of_the_same_numbers(void **state)
+{
+    (void)state;
+    put_zones();
+    put_own_tag(2, 9, "c");
+    put_ref(2, 9, "set");
+    struct config_key key = config_key_in_zone(KIND_SL_TAG, 2, 9);
+    assert_int_equal(config_del(arena, txn, &key), 0);
+    assert_int_equal(count(DB_REF), 2);
+    assert_int_equal(count(DB_SL_TAG), 2);
+}
+
+static void
+the_slave_gets_what_is_running(void **state)
+{
+    (void)state;
+    struct sl_config cfg;
+    put_zones();
+    assert_int_equal(sl_config_load(arena, txn, &cfg), 0);
+    assert_false(cfg.enable);
+    assert_int_equal(cfg.port, 502);
+    assert_int_equal(cfg.n_zones, 0);
+    assert_int_equal(config_apply(txn, SIDE_SLAVE, NULL, NULL), 0);
+    assert_int_equal(sl_config_load(arena, txn, &cfg), 0);
+    assert_int_equal(cfg.n_zones, 4);
+    assert_int_equal(cfg.zones[0].n_tags, 2);
+    assert_int_equal(cfg.zones[0].n_refs, 0);
+    assert_string_equal(cfg.zones[0].tags[1].name, "b");
+    assert_int_equal(cfg.zones[0].swap, 5); /* all bytes: 4 of a zone, 5 of a command */
+    assert_int_equal(cfg.zones[1].n_refs, 1);
+    assert_int_equal(cfg.zones[1].refs[0].access, TAG_ACCESS_READ | TAG_ACCESS_WRITE);
+    assert_int_equal(cfg.zones[1].refs[0].offset, 4);
+    assert_int_equal(cfg.zones[3].address, -1);
 }
 
 int
@@ -584,6 +760,10 @@ main(void)
         T(an_old_record_of_a_device_is_that_of_a_tcp_device),
         T(a_record_that_an_older_store_lacks_is_no_change),
         T(a_reset_is_applied_and_undone),
+        T(a_zone_overlaps_others_of_its_format_and_not_itself),
+        T(master_and_slave_are_applied_and_undone_by_themselves),
+        T(deleting_an_own_tag_spares_a_reference_tag_of_the_same_numbers),
+        T(the_slave_gets_what_is_running),
     };
 #undef T
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,321 @@
+/* Apply, undo, log level, and what the slave tells about itself. */
+#include <errno.h>
+#include <string.h>
+
+#include "libcommon/json.h"
+#include "libcommon/log.h"
+#include "services/modbusd/op_sl.h"
+#include "services/modbusd/sl_hub.h"
+#include "libcommon/banned.h"
+
+enum { LOAD_ARENA_MAX = 512 << 20, REPLY_MAX = 128 << 20 };
+
+/* ---- start and apply ---- */
+
+static int
+ensure_defaults(struct modbusd *d, struct api_arena *a)
+{
+    struct store_txn *txn;
+    int r = store_begin(d->svc->store, &txn);
+    if (r < 0)
+        return r;
+    r = sl_config_ensure_defaults(a, txn);
+    if (r == 0)
+        return store_commit(txn);
+    store_abort(txn);
+    return r;
+}
+
+int
+modbusd_load_slave(struct modbusd *d)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(LOAD_ARENA_MAX);
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    struct sl_config cfg;
+    int r = a ? ensure_defaults(d, a) : -ENOMEM;
+    if (r == 0)
+        r = store_read(d->svc->store, &txn);
+    if (r == 0)
+        r = sl_config_load(a, txn, &cfg);
+    if (r == -EPROTO) {
+        log_err("modbusd: the configuration of the slave cannot be read");
+        return 0;
+    }
+    return r < 0 ? r : sl_engine_start(d->slave, &cfg);
+}
+
+static void
+take_over(void *self, void *arg)
+{
+    struct modbusd *d = self;
+    struct sl_plan *plan = arg;
+    MUST(plan == d->slave_plan);
+    d->slave_plan = NULL;
+    sl_engine_take(d->slave, plan);
+}
+
+enum api_status
+sl_apply(struct modbusd *d, struct api_call *call)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(LOAD_ARENA_MAX);
+    struct store_txn *txn = api_txn(call);
+    struct sl_config cfg;
+    if (!txn || !a)
+        return API_INTERNAL;
+    int r = config_apply(txn, SIDE_SLAVE, NULL, NULL);
+    if (r == 0)
+        r = sl_config_load(a, txn, &cfg);
+    if (r != 0)
+        return op_store_error(call, r);
+    /* One is left over when a commit failed. */
+    sl_plan_free(d->slave_plan);
+    d->slave_plan = NULL;
+    r = sl_engine_prepare(d->slave, &cfg, &d->slave_plan);
+    if (r == -ENOMEM)
+        return api_fail_errno(call, r, "cannot prepare the slave");
+    if (r < 0)
+        return api_fail(call, API_CONFLICT, "/listenPort",
+                        "Input value failed: listenPort %u cannot be opened: %s", cfg.port,
+                        strerror(-r));
+    api_after_commit(call, take_over, d->slave_plan);
+    return API_OK;
+}
+
+enum api_status
+modbusd_apply_slave_config(struct modbusd *self, struct api_call *call)
+{
+    return sl_apply(self, call);
+}
+
+enum api_status
+modbusd_undo_slave_config(struct modbusd *self, struct api_call *call)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_undo(txn, SIDE_SLAVE);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+modbusd_get_slave_config_change(struct modbusd *self, struct api_call *call,
+                                struct config_change *reply)
+{
+    (void)self;
+    uint64_t n;
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_count_touched(txn, SIDE_SLAVE, &n);
+    if (r < 0)
+        return op_store_error(call, r);
+    reply->result = n > 0;
+    return API_OK;
+}
+
+/* ---- log level: one of the daemon ---- */
+
+enum api_status
+modbusd_get_slave_log_level(struct modbusd *self, struct api_call *call)
+{
+    return modbusd_get_master_log_level(self, call);
+}
+
+enum api_status
+modbusd_put_slave_log_level(struct modbusd *self, struct api_call *call,
+                            const struct log_level_body *body)
+{
+    return modbusd_put_master_log_level(self, call, body);
+}
+
+/* ---- overview of what is staged ---- */
+
+struct overview {
+    uint64_t n_tags, n_refs, n_unknown, n_misplaced, n_touched;
+};
+
+/* Does the tag hub list the tag of an entry of DB_REF_NAME? */
+static bool
+is_listed(const struct modbusd *d, const void *key, size_t size)
+{
+    char text[STORE_KEY_MAX + 1];
+    memcpy(text, key, size);
+    text[size] = '\0';
+    char *source = strchr(text, '/'), *name = source ? strchr(source + 1, '/') : NULL;
+    if (!name)
+        return false;
+    *source = *name = '\0';
+    struct tag_def def;
+    return sl_hub_lookup(d, text, source + 1, name + 1, &def);
+}
+
+static int
+count_unknown(const struct modbusd *d, struct store_txn *txn, uint64_t *ret_n)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_REF_NAME, NULL, 0, false);
+    if (r < 0)
+        return r;
+    *ret_n = 0;
+    while ((r = store_iter_next(&it)) == STORE_OK)
+        *ret_n += !is_listed(d, it.key, it.key_size);
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
+}
+
+/* Reference tags of the zones without a place. */
+static int
+count_misplaced(struct store_txn *txn, uint64_t *ret_n)
+{
+    *ret_n = 0;
+    for (uint32_t format = 0; format < SL_N_FORMATS; format++) {
+        struct store_iter it;
+        uint8_t from[8];
+        put_u32(from, format);
+        put_u32(from + 4, UINT32_MAX);
+        int r = store_iter_init(&it, txn, DB_ZONE_PLACE, from, sizeof(from), false);
+        if (r < 0)
+            return r;
+        while ((r = store_iter_next(&it)) == STORE_OK &&
+               memcmp(it.key, from, sizeof(from)) == 0) {
+            struct sl_walk w;
+            struct config_key key;
+            struct bus_str text;
+            uint32_t zone = get_u32(it.value);
+            r = sl_walk_begin(&w, txn, DB_REF, KIND_REF, zone);
+            if (r < 0)
+                break;
+            while ((r = sl_walk_next(&w, zone, &key, &text)) == STORE_OK)
+                (*ret_n)++;
+            sl_walk_done(&w);
+            if (r < 0)
+                break;
+        }
+        store_iter_done(&it);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int
+count_all(const struct modbusd *d, struct store_txn *txn, struct overview *ret_o)
+{
+    int r = store_count(txn, DB_SL_TAG, &ret_o->n_tags);
+    if (r == 0)
+        r = store_count(txn, DB_REF, &ret_o->n_refs);
+    if (r == 0)
+        r = config_count_touched(txn, SIDE_SLAVE, &ret_o->n_touched);
+    if (r == 0)
+        r = count_unknown(d, txn, &ret_o->n_unknown);
+    return r < 0 ? r : count_misplaced(txn, &ret_o->n_misplaced);
+}
+
+static void
+write_entry(struct buf *b, const struct tcp_slave *slave, const struct overview *o)
+{
+    uint64_t n_invalid = o->n_unknown + o->n_misplaced;
+    jw_open(b, '{');
+    jw_ki64(b, "tcpSlaveId", MODBUSD_SLAVE_ID);
+    jw_ki64(b, "enable", slave->enable);
+    jw_ku64(b, "tagCount", o->n_tags + o->n_refs);
+    jw_ku64(b, "invalidTagCount", n_invalid < o->n_refs ? n_invalid : o->n_refs);
+    jw_kbool(b, "isConfigError", n_invalid > 0);
+    jw_kstr(b, "configErrorReason",
+            o->n_unknown     ? "Unknown tag"
+            : o->n_misplaced ? "Invalid address"
+                             : "");
+    jw_close(b, '}');
+}
+
+enum api_status
+modbusd_get_slave_overview(struct modbusd *self, struct api_call *call)
+{
+    struct overview o;
+    struct tcp_slave slave;
+    struct slave_param params;
+    struct config_key key = config_key_sl_one(SL_ONE_SLAVE);
+    struct config_key params_key = config_key_sl_one(SL_ONE_PARAMS);
+    struct store_txn *txn = api_view(call);
+    struct buf *b = api_reply_buf(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, &key, &slave);
+    if (r == 0)
+        r = config_get(api_call_arena(call), txn, &params_key, &params);
+    if (r == 0)
+        r = count_all(self, txn, &o);
+    if (r != 0)
+        return op_store_error(call, r);
+    buf_puts(b, "{\"data\":{");
+    jw_kstr(b, "version", API_VERSION);
+    jw_ki64(b, "enableFailEvent", params.enable_fail_event);
+    jw_kbool(b, "isConfigChanged", o.n_touched > 0);
+    buf_printf(b, ",\"tcp\":{\"enable\":%d,\"tcpSlaves\":[", (int)params.enable_tcp_slaves);
+    write_entry(b, &slave, &o);
+    buf_printf(b, "]},\"serial\":{\"enable\":%d,\"serSlaves\":[]}}}",
+               (int)params.enable_ser_slaves);
+    return API_OK;
+}
+
+/* ---- what is running, and how it does ---- */
+
+enum api_status
+modbusd_get_slave_protocol_status(struct modbusd *self, struct api_call *call,
+                                  struct protocol_status *reply)
+{
+    (void)call;
+    struct sl_stats s;
+    sl_engine_get_stats(self->slave, &s);
+    reply->status = !s.enabled || (s.open && s.n_misplaced == 0 && s.n_unknown == 0);
+    return API_OK;
+}
+
+static void
+write_counters(struct buf *b, const struct sl_counters *n)
+{
+    jw_ku64(b, "recvValidReqs", n->valid);
+    jw_ku64(b, "recvInvalidReqs", n->invalid);
+    jw_ku64(b, "sentResps", n->responses);
+    jw_ku64(b, "sentExceptions", n->exceptions);
+}
+
+enum api_status
+modbusd_get_slave_tcp_status(struct modbusd *self, struct api_call *call)
+{
+    struct sl_stats s;
+    struct sl_conn_stats conn;
+    struct buf *b = api_reply_buf(call);
+    sl_engine_get_stats(self->slave, &s);
+    buf_puts(b, "{\"data\":{");
+    jw_kstr(b, "mode", "TCP");
+    jw_ku64(b, "numConns", s.n_conns);
+    write_counters(b, &s.all);
+    jw_name(b, "conns");
+    jw_open(b, '[');
+    for (size_t at = 0; sl_engine_conn_stats(self->slave, at, &conn); at++) {
+        jw_open(b, '{');
+        jw_kstr(b, "status", sl_conn_status_text(conn.status));
+        jw_ku64(b, "connId", conn.id);
+        jw_kstr(b, "remoteIpPort", conn.remote);
+        write_counters(b, &conn.n);
+        jw_close(b, '}');
+    }
+    jw_close(b, ']');
+    buf_puts(b, "}}");
+    return API_OK;
+}
+
+enum api_status
+modbusd_get_slave_platform_tags(struct modbusd *self, struct api_call *call)
+{
+    struct tag_def def;
+    struct buf b;
+    buf_init(&b, REPLY_MAX);
+    buf_printf(&b, "{\"count\":%zu,\"data\":[", sl_engine_n_tags(self->slave));
+    for (size_t at = 0; sl_engine_def(self->slave, at, &def); at++)
+        op_put_platform_tag(&b, &def);
+    buf_puts(&b, "]}");
+    return modbusd_reply(call, &b);
+}
