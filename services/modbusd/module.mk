@@ -40,7 +40,7 @@ test_mb_shares.extra := $(modbusd.engine)
 test_mb_fault.extra  := $(modbusd.engine)
 test_mb_fault.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
-fuzz_mb_csv.extra    := $(modbusd.engine) $(modbusd.ops)
+fuzz_mb_csv.extra    := $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) services/modbusd/sl_hub.c
 fuzz_mb_csv.gen      := api_modbusd
 test_mb_group.extra  := $(modbusd.engine)
 test_mb_group.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us

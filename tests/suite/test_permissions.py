@@ -32,6 +32,7 @@ PATHS = {
     "/mqtt": "APP_MQTT_RW", "/aws": "APP_AWS_RW", "/azure-device": "APP_AID_RW",
     "/sparkplug": "APP_SPARKPLUG_RW", "/modbusmaster": "APP_MODBUS_RW",
     "/modbusslave": "APP_MODBUS_RW",
+    "/modbusslave": "APP_MODBUS_RW",
 }
 
 # What tells of records is looked at by itself; the security report has evidence of each moment.
