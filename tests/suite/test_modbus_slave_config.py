@@ -93,6 +93,12 @@ class Slave(Suite):
         self.assert_ok(self.admin.patch(f"{S}/config/tcp-slaves/1", {"enable": 1, **more}))
         self.apply_slave()
 
+    def write(self, name, kind, value):
+        """Over the hub, once it lists the tag."""
+        wait_for(f"{name} in the hub", lambda: self.admin.put(
+            f"/tags/access/modbus_tcp_slave/local_device/{name}",
+            {"dataType": kind, "dataValue": value}).status == 200)
+
     def client(self, port=None):
         c = Modbus(port or self.port)
         self.addCleanup(c.close)
@@ -379,8 +385,7 @@ class Served(Slave):
         self.switch_on()
         client = self.client()
         self.assertEqual(client.read(3, 100, 4), [0, 0, 0, 0])
-        self.assert_ok(self.admin.put("/tags/access/modbus_tcp_slave/local_device/temp",
-                                      {"dataType": "int32", "dataValue": -2}))
+        self.write("temp", "int32", -2)
         self.assertEqual(client.read(3, 100, 4), [0, 0xFFFF, 0xFFFE, 0])
         client.write(100, 321)
         wait_for("the value in the hub", lambda: self.values(
@@ -498,6 +503,5 @@ class Served(Slave):
         self.switch_on()
         client = self.client()
         for swap, registers in orders.items():
-            self.assert_ok(self.admin.put(f"/tags/access/modbus_tcp_slave/local_device/v{swap}",
-                                          {"dataType": "uint32", "dataValue": 0x11223344}))
+            self.write(f"v{swap}", "uint32", 0x11223344)
             self.assertEqual(client.read(3, 2 * swap, 2), registers, swap)
