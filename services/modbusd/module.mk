@@ -12,14 +12,16 @@ modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_dev
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
-modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c)
+modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c sl_line.c)
 modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
 benches          += slave_alone
 slave_alone.srcs := tests/fakes/slave_alone.c services/modbusd/mb_pdu.c \
                     services/modbusd/mb_value.c $(modbusd.slave)
 fuzz_mb_request.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c \
                          services/modbusd/sl_map.c services/modbusd/sl_serve.c
-test_sl_serve.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c $(modbusd.slave)
+test_sl_serve.extra := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c) \
+                       $(modbusd.slave)
+test_sl_line.extra  := $(test_sl_serve.extra)
 
 test_sl_space.extra  := services/modbusd/sl_space.c
 test_mb_pdu.extra    := services/modbusd/mb_pdu.c

@@ -8,6 +8,7 @@
 
 #include "libcommon/base.h"
 #include "libcommon/log.h"
+#include "services/modbusd/sl_line.h"
 #include "services/modbusd/sl_map.h"
 #include "services/modbusd/sl_tcp.h"
 #include "libcommon/banned.h"
@@ -18,6 +19,7 @@ struct sl_engine {
     struct sl_engine_hooks hooks;
     struct sl_map *map; /* NULL: no configuration yet */
     struct sl_tcp *tcp;
+    struct sl_line *lines[SERIAL_PORTS_MAX]; /* by portValue */
     struct loop_timer reopen;
     bool enabled;
     bool fail_event;
@@ -94,8 +96,10 @@ sl_engine_new(struct loop *loop, struct tagview *view, const struct sl_engine_ho
     e->hooks = *hooks;
     loop_timer_init(&e->reopen, on_reopen, e);
     int r = sl_tcp_new(loop, &e->tcp);
+    for (size_t i = 0; i < SERIAL_PORTS_MAX && r == 0; i++)
+        r = sl_line_new(loop, &e->lines[i]);
     if (r < 0) {
-        free(e);
+        sl_engine_free(e);
         return r;
     }
     *ret_engine = e;
@@ -109,6 +113,8 @@ sl_engine_free(struct sl_engine *e)
         return;
     loop_timer_cancel(e->loop, &e->reopen);
     sl_tcp_free(e->tcp);
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        sl_line_free(e->lines[i]);
     sl_map_retire(e->map);
     free(e);
 }
@@ -176,6 +182,8 @@ take_map(struct sl_engine *e, const struct sl_plan *plan)
     e->port = plan->port;
     e->fail_event = plan->fail_event;
     sl_tcp_set(e->tcp, e->map, plan->unit, plan->keep_alive_s);
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        sl_line_set_map(e->lines[i], e->map);
     sl_map_retire(old);
     if (e->hooks.changed != NULL)
         e->hooks.changed(e->hooks.arg);
@@ -218,6 +226,21 @@ sl_engine_start(struct sl_engine *e, const struct sl_config *cfg)
     if (cfg->enable)
         open_port(e);
     return 0;
+}
+
+void
+sl_engine_set_lines(struct sl_engine *e,
+                    const struct sl_line_config *const lines[SERIAL_PORTS_MAX])
+{
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        sl_line_set(e->lines[i], lines[i]);
+}
+
+void
+sl_engine_line_stats(const struct sl_engine *e, uint32_t port, struct sl_line_stats *ret_stats)
+{
+    MUST(port < SERIAL_PORTS_MAX);
+    sl_line_get_stats(e->lines[port], ret_stats);
 }
 
 /* ---- own tags ---- */

@@ -1,8 +1,8 @@
 /*
  * The Modbus slave: its map (sl_map.h) of tags over the four tables of Modbus,
- * and the TCP server (sl_tcp.h) that clients ask. The engine holds them
- * together, takes a configuration while it runs, and is the provider of the
- * slave's own tags on the tag bus.
+ * the TCP server (sl_tcp.h) that clients ask, and serial lines (sl_line.h). The engine holds
+ * them together, takes a configuration while it runs, and is the provider of the slave's own
+ * tags on the tag bus.
  *
  * Everything runs on the loop thread and nothing blocks.
  */
@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "libcommon/loop.h"
+#include "libcommon/serial.h"
 #include "libcommon/tagbus.h"
 #include "services/modbusd/mb_value.h"
 
@@ -158,6 +159,19 @@ int sl_engine_apply(struct sl_engine *e, const struct sl_config *cfg);
  */
 int sl_engine_start(struct sl_engine *e, const struct sl_config *cfg);
 enum { SL_REOPEN_S = 10 };
+
+/*
+ * Where else the slave is asked: a configuration for each serial port by its
+ * portValue, NULL: not on this one. Lines whose configuration stays notice
+ * nothing. Independent of cfg.enable, which is TCP's.
+ */
+struct sl_line_config;
+struct sl_line_stats;
+void sl_engine_set_lines(struct sl_engine *e,
+                         const struct sl_line_config *const lines[SERIAL_PORTS_MAX]);
+/* 'port' below SERIAL_PORTS_MAX. */
+void sl_engine_line_stats(const struct sl_engine *e, uint32_t port,
+                          struct sl_line_stats *ret_stats);
 
 /* Catalogue and last values of the own tags, for tag_pub_source; 'at' from 0. */
 bool sl_engine_def(const struct sl_engine *e, size_t at, struct tag_def *ret_def);
