@@ -156,13 +156,16 @@ kind_of(const struct config_key *key)
     };
     static const struct record_kind slave = { &tcp_slave_desc, "szones" };
     static const struct record_kind slave_params = { &slave_param_desc, NULL };
+    static const struct record_kind one_ser_slave = { &ser_slave_desc, NULL };
     static const struct record_kind tcp_iface = { &master_tcp_iface_desc, "remoteDevs" };
     static const struct record_kind tcp_master = { &tcp_master_desc, "masterTcpIfaces" };
     static const struct record_kind params = { &master_param_desc, NULL };
     static const struct record_kind ser_iface = { &master_ser_iface_desc, "remoteDevs" };
     static const struct record_kind ser_master = { &ser_master_desc, "masterSerIfaces" };
     if (key->kind == KIND_SL_ONE)
-        return config_key_id(key) == SL_ONE_SLAVE ? &slave : &slave_params;
+        return config_key_id(key) == SL_ONE_SLAVE    ? &slave
+               : config_key_id(key) == SL_ONE_PARAMS ? &slave_params
+                                                     : &one_ser_slave;
     if (key->kind != KIND_ONE)
         return &kinds[key->kind];
     switch (config_key_id(key)) {
@@ -1011,6 +1014,19 @@ serial_iface_of(const char *text, size_t n)
     for (at += sizeof(member) - 1; at < text + n && *at >= '0' && *at <= '9'; at++)
         id = id * 10 + (uint32_t)(*at - '0');
     return id;
+}
+
+int
+config_ser_iface_has_devs(struct store_txn *txn, uint32_t id)
+{
+    struct store_iter it;
+    int has = 0, r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while (!has && (r = store_iter_next(&it)) == STORE_OK)
+        has = serial_iface_of(it.value, it.size) == id;
+    store_iter_done(&it);
+    return r < 0 ? r : has;
 }
 
 /* The devices on a serial interface; 0: those of TCP. */

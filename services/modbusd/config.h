@@ -84,7 +84,8 @@ enum {
     ONE_SER_MASTER = 0x80,
     ONE_SER_IFACES = 0x100
 };
-enum { SL_ONE_SLAVE = 1, SL_ONE_PARAMS = 2 };
+/* Serial slaves follow: SL_ONE_SER_SLAVES and their number, 1..SERIAL_PORTS_MAX. */
+enum { SL_ONE_SLAVE = 1, SL_ONE_PARAMS = 2, SL_ONE_SER_SLAVES = 0x100 };
 /* Whose records: each side is applied and undone by itself. */
 enum config_side { SIDE_MASTER, SIDE_SLAVE };
 
@@ -174,6 +175,8 @@ int config_write_cmds(struct store_txn *txn, const struct config_key *dev, struc
 int config_write_all(struct store_txn *txn, enum config_kind kind, struct buf *b,
                      uint64_t *ret_n);
 
+/* Are there staged devices on a serial interface? 1, 0 or -errno. */
+int config_ser_iface_has_devs(struct store_txn *txn, uint32_t id);
 /* Appends all serial interfaces, parted by commas. */
 int config_write_ser_ifaces(struct store_txn *txn, struct buf *b, uint64_t *ret_n);
 

@@ -112,6 +112,8 @@ int modbusd_all_stale(struct modbusd *d, struct store_txn *txn);
 void modbusd_reload(void *self, void *waiter);
 /* Starts the slave with its running configuration; 0 or -errno. */
 int modbusd_load_slave(struct modbusd *d);
+/* Tells the slave on which serial ports it listens, as stored; what cannot be read is logged. */
+void modbusd_load_ser_slaves(struct modbusd *d);
 /* Sets the level kept in the store; 0 or -errno. */
 int modbusd_load_log_level(struct modbusd *d);
 

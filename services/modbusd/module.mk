@@ -8,15 +8,15 @@ modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_dev
                   op_tags.c op_control.c op_operate.c op_ser.c ports.c \
                   op_params.c op_daemon.c op_clone.c op_traffic.c op_csv.c mb_csv.c sl_config.c \
                   sl_space.c op_sl_slave.c op_sl_zones.c op_sl_stage.c op_sl_auto.c op_sl_tags.c \
-                  op_sl_control.c)
+                  op_sl_control.c op_sl_ser.c)
 modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,events.c facts.c main.c)
 modbusd.gen    := api_modbusd
 
 modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c sl_line.c)
 modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
 benches          += slave_alone
-slave_alone.srcs := tests/fakes/slave_alone.c services/modbusd/mb_pdu.c \
-                    services/modbusd/mb_value.c $(modbusd.slave)
+slave_alone.srcs := tests/fakes/slave_alone.c $(modbusd.slave) \
+                    $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c)
 fuzz_mb_request.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c \
                          services/modbusd/sl_map.c services/modbusd/sl_serve.c
 test_sl_serve.extra := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c) \

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "services/modbusd/op.h"
+#include "services/modbusd/sl_config.h"
 #include "libcommon/banned.h"
 
 static const char *
@@ -47,6 +48,14 @@ check_serial(struct api_call *call, struct store_txn *txn, const char *at,
     int r = config_get(api_call_arena(call), txn, &key, &iface);
     if (r != 0)
         return r < 0 ? op_store_error(call, r) : no_parent(call, at, "masterSerIfaceId");
+    struct ser_slave slave;
+    struct config_key slave_key = sl_config_ser_key((uint32_t)dev->master_ser_iface_id);
+    r = config_get(api_call_arena(call), txn, &slave_key, &slave);
+    if (r < 0)
+        return op_store_error(call, r);
+    if (r == STORE_OK)
+        return api_fail(call, API_INVALID, below(call, at, "masterSerIfaceId"),
+                        "Input value failed: a slave uses this serial port");
     if (dev->enable_concurrent_transaction)
         return api_fail(call, API_INVALID, below(call, at, "enableConcurrentTransaction"),
                         "Input value failed: enableConcurrentTransaction must be 0 on a serial "

@@ -26,6 +26,22 @@ ensure_defaults(struct modbusd *d, struct api_arena *a)
     return r;
 }
 
+void
+modbusd_load_ser_slaves(struct modbusd *d)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(1 << 20);
+    CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    const struct sl_line_config *lines[SERIAL_PORTS_MAX];
+    int r = a ? store_read(d->svc->store, &txn) : -ENOMEM;
+    if (r == 0)
+        r = sl_config_load_lines(a, txn, lines);
+    if (r == 0)
+        sl_engine_set_lines(d->slave, lines);
+    else
+        log_err("modbusd: the configuration of serial slaves cannot be read error=%s",
+                strerror(r < 0 ? -r : ENOENT));
+}
+
 int
 modbusd_load_slave(struct modbusd *d)
 {
@@ -41,7 +57,11 @@ modbusd_load_slave(struct modbusd *d)
         log_err("modbusd: the configuration of the slave cannot be read");
         return 0;
     }
-    return r < 0 ? r : sl_engine_start(d->slave, &cfg);
+    if (r == 0)
+        r = sl_engine_start(d->slave, &cfg);
+    if (r == 0)
+        modbusd_load_ser_slaves(d);
+    return r;
 }
 
 static void
@@ -52,6 +72,7 @@ take_over(void *self, void *arg)
     MUST(plan == d->slave_plan);
     d->slave_plan = NULL;
     sl_engine_take(d->slave, plan);
+    modbusd_load_ser_slaves(d);
 }
 
 enum api_status

@@ -84,6 +84,7 @@ modbusd_serve_serial_changed(void *self, struct bus_incoming *in)
     if (r == 0) {
         d->iface_stale = true;
         r = loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us());
+        modbusd_load_ser_slaves(d);
     }
     if (r < 0)
         log_err("modbusd: cannot keep the serial ports error=%s", strerror(-r));

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "libcommon/log.h"
+#include "libcommon/str.h"
 #include "libcommon/banned.h"
 
 _Static_assert(TAG_FOR_SZONE_ACCESS_R + 1 == TAG_ACCESS_READ &&
@@ -288,6 +289,54 @@ sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config *ret
         .fail_event = params.enable_fail_event != 0,
     };
     return load_tables(&l, ret_cfg);
+}
+
+/* ---- serial slaves ---- */
+
+struct config_key
+sl_config_ser_key(uint32_t id)
+{
+    return config_key_sl_one(SL_ONE_SER_SLAVES + id);
+}
+
+/* NULL: it does not run. */
+static int
+load_line(struct api_arena *a, struct store_txn *txn, const struct serial_port *port,
+          const struct sl_line_config **ret_line)
+{
+    struct ser_slave slave;
+    struct config_key key = sl_config_ser_key(port->port_value + 1);
+    int r = api_store_get(a, txn, DB_SL_ONE_RUN, key.bytes, key.size, &ser_slave_desc, &slave);
+    if (r == STORE_NOT_FOUND || (r == 0 && !slave.enable))
+        return 0;
+    if (r < 0)
+        return r;
+    struct sl_line_config *line = api_arena_alloc(a, sizeof(*line));
+    if (!line)
+        return -ENOMEM;
+    *line = (struct sl_line_config){ .settings = port->settings,
+                                     .ascii = slave.format == 1,
+                                     .unit = (uint8_t)slave.slave_id };
+    *ret_line = line;
+    return str_copy(line->device, sizeof(line->device), port->device);
+}
+
+int
+sl_config_load_lines(struct api_arena *a, struct store_txn *txn,
+                     const struct sl_line_config *ret_lines[SERIAL_PORTS_MAX])
+{
+    struct serial_port ports[SERIAL_PORTS_MAX];
+    struct slave_param params;
+    size_t n = 0;
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        ret_lines[i] = NULL;
+    int r = sl_config_load_params(a, txn, &params);
+    if (r == 0)
+        r = config_get_ports(txn, ports, &n);
+    for (size_t i = 0; i < n && r == 0 && params.enable_ser_slaves; i++)
+        if (ports[i].port_value < SERIAL_PORTS_MAX)
+            r = load_line(a, txn, &ports[i], &ret_lines[ports[i].port_value]);
+    return r;
 }
 
 /* ---- places ---- */

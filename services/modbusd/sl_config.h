@@ -7,6 +7,7 @@
 
 #include "services/modbusd/config.h"
 #include "services/modbusd/sl_engine.h"
+#include "services/modbusd/sl_line.h"
 #include "services/modbusd/sl_space.h"
 
 static inline bool
@@ -36,6 +37,15 @@ int sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config 
 /* The running parameters. */
 int sl_config_load_params(struct api_arena *a, struct store_txn *txn,
                           struct slave_param *ret_params);
+
+/* The serial slave of an interface's number (1..SERIAL_PORTS_MAX), in one of its tables. */
+struct config_key sl_config_ser_key(uint32_t id);
+/*
+ * Those that run, by portValue, in memory of 'a'; NULL where there is none, it
+ * is off, or iod has told of no such port.
+ */
+int sl_config_load_lines(struct api_arena *a, struct store_txn *txn,
+                         const struct sl_line_config *ret_lines[SERIAL_PORTS_MAX]);
 
 /* What the staged zones take of the table of a format. */
 int sl_config_space(struct store_txn *txn, int64_t format, struct sl_space *ret_space);

@@ -69,6 +69,7 @@ RULES = [
     ("putMqttStoreAndForward", "/targetDiskName", "no such disk"),
     ("(post|put)MqttClient", "/remoteAPI/enable", "not offered"),
     ("(post|put)MqttClient", "/willMessage/enable", "a will needs a topic"),
+    ("(post|patch)SerSlave", "/portValue", "no such port, or not that of the path"),
     ("patchSerials?", "/id", "no such port, or not that of the path"),
     ("(put|patch)SystemHttpserver", "/http(sEnable|Port|sPort)", "fixed, or a port that is not ours"),
 ]
@@ -367,6 +368,10 @@ class Walk(Suite):
             "importMasters": lambda: ((), Form(mastersFile=("m.csv", self.csv("masters/export")))),
             "importMcmds": lambda: ((), Form(remoteDevId=str(self.device), mcmdsFile=("c.csv", self.csv(
                 f"mcmds/export?remoteDevId={self.device}")))),
+            "postSerSlave": lambda: ((), self.no_ser_slave()),
+            "patchSerSlave": lambda: ((self.ser_slave(),), {"slaveId": 1}),
+            "getSerSlave": lambda: ((self.ser_slave(),), None),
+            "deleteSerSlave": lambda: ((self.ser_slave(),), None),
             "putMasterLogLevel": lambda: ((), {"logLevel": "INFO"}),
             "putMasterParams": lambda: ((), {"enableTcpMasters": 1}),
             "patchMasterParams": lambda: ((), {"enableTcpMasters": 1}),
@@ -422,6 +427,15 @@ class Walk(Suite):
 
     def csv(self, what):
         return self.admin.get(f"/modbusmaster/control/config/{what}").body.decode()
+    def no_ser_slave(self):
+        """What makes one, after it is gone."""
+        self.admin.delete("/modbusslave/config/ser-slaves/1")
+        return {"portValue": 0}
+
+    def ser_slave(self):
+        self.assertEqual(self.admin.post("/modbusslave/config/ser-slaves",
+                                         self.no_ser_slave()).status, 200)
+        return 1
 
     def target(self, op, path, query=None):
         if op.name == "exportMcmds":
@@ -454,9 +468,8 @@ class Walk(Suite):
              "/modbusmaster/config/tags", "/modbusmaster/config/master-params",
              "/modbusmaster/control/log-level",
              "/modbusslave/config/tcp-slaves", "/modbusslave/config/slave-params",
-             "/modbusslave/config/tags",
-             "/secrets/certificates", "/secrets/keys", "/system/httpserver",
-             "/device/serials")
+             "/modbusslave/config/tags", "/secrets/certificates", "/secrets/keys",
+             "/system/httpserver", "/device/serials", "/modbusslave/config/ser-slaves")
     VOLATILE = ("status", "loginAt", "passwordChangedAt", "disks", "flag")
 
     def state(self):
