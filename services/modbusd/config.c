@@ -981,7 +981,8 @@ static int
 write_below(struct store_txn *txn, const struct config_key *key, uint8_t kind, struct buf *b)
 {
     struct store_iter it;
-    int r = store_iter_init(&it, txn, DB_ONE + kind, key->bytes, key->size, false);
+    int r = store_iter_init(&it, txn, DB_ONE + kind, key->size ? key->bytes : NULL, key->size,
+                            false);
     if (r < 0)
         return r;
     bool first = true;
