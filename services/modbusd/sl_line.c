@@ -36,6 +36,7 @@ struct sl_line {
     uint64_t gone_us;   /* the last bit of our answer */
     bool is_fresh;      /* the first byte of 'in' came after a long silence */
     bool may_echo;      /* the line, as far as is known */
+    bool surely_echoes; /* it did where nothing else can have been heard */
     bool heard_echo;    /* of the last answer */
     struct sl_line_stats stats;
     uint16_t n_in, n_out;
@@ -101,8 +102,10 @@ serve(struct sl_line *l, uint8_t unit, const uint8_t *pdu, size_t n)
     forget_job(l);
     if (l->map == NULL)
         return;
-    if (l->n_out > 0)
+    if (l->n_out > 0) {
         l->may_echo = l->heard_echo;
+        l->surely_echoes &= l->heard_echo;
+    }
     l->asked_us = l->heard_us;
     l->stats.counts.valid++;
     l->stats.broadcasts += is_broadcast;
@@ -182,19 +185,29 @@ on_silent(void *arg)
 
 /* ---- hearing ---- */
 
+/* Can the answer be what a master sends that repeats its request? */
+static bool
+may_be_request(const struct sl_line *l)
+{
+    uint8_t func = l->out[1];
+    return l->cfg.ascii || func == MB_WRITE_COIL || func == MB_WRITE_REG;
+}
+
 /*
  * On a two-wire line without suppression we hear ourselves. Before our answer
- * has left nobody else speaks. Later, in a lump, our answer may be heard whole:
- * once, and where an answer without echo has not shown that there is none,
- * because the answer to a write may be what a master sends that repeats it.
+ * has left nobody else speaks. Later, in a lump, our answer may be heard
+ * whole, once: at any time on a line that surely echoes, soon on one that has
+ * not shown by an answer without echo that it does not.
  */
 static bool
 drop_echo(struct sl_line *l, uint64_t now)
 {
-    bool is_copy = l->may_echo && !l->heard_echo && now < l->gone_us + SL_LINE_LUMP_US &&
-                   l->n_in == l->n_out && memcmp(l->in, l->out, l->n_out) == 0;
+    bool is_due = l->surely_echoes || now < l->gone_us + SL_LINE_LUMP_US;
+    bool is_copy = l->may_echo && !l->heard_echo && is_due && l->n_in == l->n_out &&
+                   memcmp(l->in, l->out, l->n_out) == 0;
     if (now >= l->gone_us && !is_copy)
         return false;
+    l->surely_echoes |= now < l->gone_us || !may_be_request(l);
     l->heard_echo = true;
     l->n_in = 0;
     return true;
@@ -356,6 +369,7 @@ sl_line_set(struct sl_line *l, const struct sl_line_config *cfg)
     l->silence_us = silence_us(&cfg->settings);
     l->gap_us = cfg->ascii ? ASCII_GAP_US : l->silence_us + SL_LINE_LUMP_US;
     l->may_echo = true;
+    l->surely_echoes = false;
     open_port(l);
 }
 
