@@ -75,19 +75,22 @@ class MakeRun(unittest.TestCase):
         return [line for line in out.splitlines() if "run.sh" not in line and "pgrep" not in line]
 
     def walk(self):
-        """The shell blocks of README.md's walk, with our ports; [(block, output)]"""
+        """The shell blocks of README.md's walk and of the PLC on the desk, which is the demo
+        plant here, with our ports; their outputs."""
         with open(f"{harness.ROOT}/README.md", encoding="utf-8") as f:
             text = f.read()
         text = text[text.index("## The walk"):text.index("## Map of the code")]
         blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-        self.assertEqual(len(blocks), 7)
+        self.assertEqual(len(blocks), 8)
+        blocks.insert(6, blocks.pop().replace("192.168.1.20 PORT=502 UNIT=1",
+                                              "127.0.0.1 PORT=15020 UNIT=2"))
         script = ""
         for block in blocks:
             block = block.replace("$PWD/build/release", harness.BUILD)
             for old, name in (("59000", "HTTP_PORT"), ("18830", "MQTT_PORT"),
                               ("15020", "PLANT_PORT")):
                 block = block.replace(old, str(self.ports[name]))
-            script += block.replace("-C 3", "-C 3 -W 20") + "\necho; echo '@@@@'\n"
+            script += re.sub(r"-C \d", r"\g<0> -W 20", block) + "\necho; echo '@@@@'\n"
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True,
                               timeout=120 * harness.SLOW)
         return done.stdout.split("@@@@")
@@ -96,7 +99,7 @@ class MakeRun(unittest.TestCase):
         for name in PORTS:
             self.assertIn(str(self.ports[name]), self.r.text)
         out = self.walk()
-        self.assertNotIn('"error"', "".join(out[:6]))
+        self.assertNotIn('"error"', "".join(out[:7]))
         self.assertIn('"name":"admin"', out[0])
         self.assertIn('"plant"', out[1])
         self.assertIn('"tagName":"flow"', out[2])
@@ -109,7 +112,10 @@ class MakeRun(unittest.TestCase):
         self.assertIn('"name":"admin"', out[5])
         self.assertRegex(out[5], r"\d+ records, ids 1\.\.\d+, chain good")
         self.assertIn("POST /api/v1/users", out[5])
-        self.assertIn("authentication required", out[6])
+        self.assertIn('"holding_t10"', out[6])
+        self.assertIn('"status":"OK"', out[6])
+        self.assertRegex(out[6], r'"plc":\{"holding_t[12]":\{"values"')
+        self.assertIn("authentication required", out[7])
         # what dies is started again, with a line that says so
         pid = next(p for p in self.processes() if "/tagd " in p).split()[0]
         os.kill(int(pid), signal.SIGKILL)
