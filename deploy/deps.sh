@@ -15,11 +15,11 @@ run='mosquitto mosquitto-clients curl fonts-dejavu-core'
 # unit tests; peers that share no code with us; certificates and TLS versions; namespaces;
 # pgrep and the kill that units call; systemd's own judgement of units and users, and a machine
 # that it boots; schemas; a scanner of TLS servers; the text and pages of PDF files and their font;
-# manual pages
+# manual pages; a Modbus peer that tests/fakes/npm pins
 test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount procps systemd
     systemd-container sslscan poppler-utils fonts-dejavu-core groff-base man-db
     python3 python3-hypothesis python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
-    python3-jsonschema'
+    python3-jsonschema npm'
 lint='clang clang-tidy cppcheck libclang-rt-14-dev'
 bench='wrk nginx-light mosquitto python3-paho-mqtt python3-jsonschema procps'
 
@@ -50,8 +50,11 @@ command -v dpkg-query >/dev/null 2>&1 || die "this is not a Debian system. Field
 missing=
 for package in $wanted; do
     case " $missing " in *" $package "*) continue ;; esac
-    # any nginx will do
-    if [ "$package" = nginx-light ] && command -v /usr/sbin/nginx >/dev/null 2>&1; then continue; fi
+    # any nginx and any npm will do
+    case $package in
+    nginx-light) ! command -v /usr/sbin/nginx >/dev/null 2>&1 || continue ;;
+    npm) ! command -v npm >/dev/null 2>&1 || continue ;;
+    esac
     installed "$package" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

@@ -252,6 +252,7 @@ def main():
     seen = os.path.join(BASE, "contract-seen")
     with open(seen, "w", encoding="ascii"):
         env["CONTRACT_SEEN"] = seen
+    env["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(BASE, "hypothesis")
     env["PORTS_GIVEN"] = os.path.join(BASE, "ports")
     os.mkdir(env["PORTS_GIVEN"])
     env.update(BUILD=build, VARIANT=args.variant, CMOCKA_MESSAGE_OUTPUT="TAP",

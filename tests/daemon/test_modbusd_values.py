@@ -345,6 +345,7 @@ class Values(ModbusDaemon):
         self.assertEqual(self.last(target).value, 99)
 
 
-@unittest.skipUnless(os.path.isdir(JsPlant.modules), "no npm here")
+@unittest.skipUnless(os.path.isdir(JsPlant.modules),
+                     "no jsmodbus: the npm registry was out of reach")
 class ValuesOfJsmodbus(Values):
     kind, has_23 = JsPlant, False
