@@ -387,7 +387,7 @@ settle(struct store *s, uint32_t schema, store_migrate_fn *migrate)
     MDB_envinfo info;
 
     int r = store_begin(s, &txn);
-    if (r < 0)
+    if (r != 0)
         return r;
     (void)mdb_env_info(s->env, &info);
     bool is_new = info.me_last_txnid == 0;
