@@ -1004,7 +1004,8 @@ tell_written(struct mb_cmd *c)
 static void
 poll_answered(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
-    for (struct mb_cmd *m = c; m; m = m->next_merged)
+    mb_health_polled(c);
+    for (struct mb_cmd *m = c->next_merged; m; m = m->next_merged)
         mb_health_polled(m);
     mb_fault_polled(c, true, r->now_us);
     next_period(l->e, c, r->now_us);

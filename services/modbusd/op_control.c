@@ -243,7 +243,7 @@ modbusd_load(struct modbusd *d)
 static int
 waiter_init(struct apply_waiter *w, struct api_call *call, struct store_txn *txn)
 {
-    uint64_t n, n_run;
+    uint64_t n = 0, n_run = 0;
     int r = store_count(txn, DB_DEV, &n);
     if (r == 0)
         r = store_count(txn, DB_DEV_RUN, &n_run);
