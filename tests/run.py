@@ -81,7 +81,12 @@ class Result:
     def __init__(self, job):
         self.job, self.passed, self.failed, self.output = job, [], [], []
         self.skipped = []
-        self.took = 0.0
+        self.took = self.cpu = 0.0
+
+
+def has_ended(process):
+    """As poll(), but its use of the CPU is still there to ask for."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def run_job(job, env, scale, base):
@@ -135,7 +140,7 @@ def run_job(job, env, scale, base):
                 else:
                     result.output.append(line + "\n")
                     tests.append(line)
-        elif process.poll() is not None:
+        elif has_ended(process):
             # a child kept the pipe open
             open_pipe = process.stdout.read() is not None
     for sig in (signal.SIGTERM, signal.SIGKILL):
@@ -144,9 +149,11 @@ def run_job(job, env, scale, base):
         except ProcessLookupError:
             break
         end = time.monotonic() + 3
-        while time.monotonic() < end and process.poll() is None:
+        while time.monotonic() < end and not has_ended(process):
             time.sleep(0.02)
-    code = process.wait()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    result.cpu = used.ru_utime + used.ru_stime
     RUNNING.discard(process.pid)
     shutil.rmtree(tmp, ignore_errors=True)
     if job.kind == "cmocka":
@@ -274,7 +281,7 @@ def main():
                   + (f", {len(result.failed)} FAILED: {', '.join(result.failed)}"
                      if result.failed else "")
                   + (f", {len(result.skipped)} skipped" if result.skipped else "")
-                  + f" ({result.took:.1f} s)", flush=True)
+                  + f" ({result.took:.1f} s, {result.cpu:.1f} s of CPU)", flush=True)
             lock.notify_all()
 
     threads = []
