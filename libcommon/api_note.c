@@ -224,12 +224,14 @@ api_notes_settle(struct api_notes *n)
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
     if (!n)
         return;
-    int made = 0, r = store_begin(n->svc->store, &txn);
+    int made = 0, r = store_try_begin(n->svc->store, &txn);
     if (r == 0)
         made = r = record_left(n, txn);
     if (r > 0)
         r = store_commit(MOVE_PTR(txn));
-    if (r < 0) {
+    if (r == -EBUSY) { /* a long change is under way */
+        retry_later(n);
+    } else if (r < 0) {
         log_err("api: cannot record changes of unknown outcome error=%s", strerror(-r));
         retry_later(n);
     } else if (made > 0) {

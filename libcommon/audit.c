@@ -254,9 +254,7 @@ purge_alone(struct audit_outbox *o)
     if (r < 0 || n < audit_backlog(o) + PURGE_ALONE + KEPT_ROWS)
         return;
     store_abort(MOVE_PTR(txn));
-    if (store_is_writing(o->svc->store)) /* nothing to wait for */
-        return;
-    if (store_begin(o->svc->store, &txn) == 0 && purge(o, txn, PURGE_ALONE) == 0)
+    if (store_try_begin(o->svc->store, &txn) == 0 && purge(o, txn, PURGE_ALONE) == 0)
         (void)store_commit(MOVE_PTR(txn)); /* else they are deleted with a later write */
 }
 
@@ -281,11 +279,13 @@ become_another(struct audit_outbox *o)
     uint8_t id[ID_SIZE];
     int r = getrandom(id, sizeof(id), 0) == sizeof(id) ? 0 : -EIO;
     if (r == 0)
-        r = store_begin(o->svc->store, &txn);
+        r = store_try_begin(o->svc->store, &txn);
     if (r == 0)
         r = store_put(txn, o->db, id_key, sizeof(id_key), id, sizeof(id));
     if (r == 0)
         r = store_commit(MOVE_PTR(txn));
+    if (r == -EBUSY) /* a long change is under way: with the next answer */
+        return;
     if (r < 0) {
         log_err("audit: the store is an older copy and cannot be told apart error=%s",
                 strerror(-r));

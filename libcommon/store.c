@@ -546,15 +546,15 @@ store_read(struct store *s, struct store_txn **ret_txn)
     return r;
 }
 
-int
-store_begin(struct store *s, struct store_txn **ret_txn)
+static int
+begin_writing(struct store *s, bool waits, struct store_txn **ret_txn)
 {
     pthread_mutex_lock(&s->lock);
-    while (s->writing) {
+    while (s->writing && waits) {
         MUST(!pthread_equal(s->writer_thread, pthread_self()));
         pthread_cond_wait(&s->written, &s->lock);
     }
-    int r = begin(s, NULL);
+    int r = s->writing ? -EBUSY : begin(s, NULL);
     if (r == 0) {
         s->writing = true;
         s->writer_thread = pthread_self();
@@ -562,6 +562,18 @@ store_begin(struct store *s, struct store_txn **ret_txn)
     }
     pthread_mutex_unlock(&s->lock);
     return r;
+}
+
+int
+store_begin(struct store *s, struct store_txn **ret_txn)
+{
+    return begin_writing(s, true, ret_txn);
+}
+
+int
+store_try_begin(struct store *s, struct store_txn **ret_txn)
+{
+    return begin_writing(s, false, ret_txn);
 }
 
 bool

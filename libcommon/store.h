@@ -43,6 +43,8 @@ int store_read(struct store *s, struct store_txn **ret_txn);
  * (a second of the same thread is a programmer's error).
  */
 int store_begin(struct store *s, struct store_txn **ret_txn);
+/* As store_begin, but without waiting: -EBUSY while another thread has it. For the loop. */
+int store_try_begin(struct store *s, struct store_txn **ret_txn);
 /* Is there one at this moment, of any thread? */
 bool store_is_writing(struct store *s);
 /*

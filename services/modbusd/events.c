@@ -1,5 +1,10 @@
-/* Audit records of devices and commands that fail and come back. */
+/*
+ * Audit records of what happens by itself: devices and commands that fail and
+ * come back, a slave that cannot listen. They wait while a long change has the
+ * store, and for room on the disk: polling goes on.
+ */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "libcommon/audit.h"
@@ -75,11 +80,16 @@ put_all(struct modbusd *d)
 {
     struct events *events = d->events;
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
-    int r = store_begin(d->svc->store, &txn);
+    int r = store_try_begin(d->svc->store, &txn);
     for (size_t i = 0; r == 0 && i < events->n; i++) {
         const struct entry *e = &events->all[i];
+        char message[AUDIT_MESSAGE_MAX + 64];
+        int len = snprintf(message, sizeof(message), "%s", e->message); /* fits */
+        if (events->n_lost > 0 && i == events->n - 1)
+            (void)snprintf(message + len, sizeof(message) - (size_t)len, /* cut, at the worst */
+                           "; %" PRIu64 " events after it were not recorded", events->n_lost);
         struct audit_record record = { .event = e->event,
-                                       .message = e->message,
+                                       .message = message,
                                        .detail = "",
                                        .source = "modbusd",
                                        .addr = "",
@@ -98,16 +108,19 @@ flush(void *arg)
     if (events->n == 0)
         return;
     int r = put_all(d);
-    if (r < 0) {
-        log_err("modbusd: events are not recorded yet n=%zu error=%s", events->n, strerror(-r));
-        (void)loop_timer_set(d->svc->loop, &events->timer, clock_mono_us() + AGAIN_US);
+    if (r == 0) {
+        audit_kick(d->svc->outbox);
+        if (events->n_lost > 0)
+            log_err("modbusd: events are not recorded n=%" PRIu64, events->n_lost);
+        events->n = 0;
+        events->n_lost = 0;
         return;
     }
-    audit_kick(d->svc->outbox);
-    events->n = 0;
-    if (events->n_lost > 0)
-        log_err("modbusd: events are not recorded n=%llu", (unsigned long long)events->n_lost);
-    events->n_lost = 0;
+    if (r != -EBUSY)
+        log_err("modbusd: events are not recorded yet n=%zu error=%s", events->n, strerror(-r));
+    /* Without memory for the timer: with the next event. */
+    (void)loop_timer_set(d->svc->loop, &events->timer,
+                         clock_mono_us() + (r == -EBUSY ? GATHER_US : AGAIN_US));
 }
 
 static bool
@@ -126,21 +139,28 @@ reserve(struct events *events)
 }
 
 void
-modbusd_event(void *arg, const struct mb_event *event)
+modbusd_record(struct modbusd *d, const char *event, const char *message)
 {
-    struct modbusd *d = arg;
     struct events *events = d->events;
     if (!reserve(events)) {
         events->n_lost++;
         return;
     }
     struct entry *e = &events->all[events->n++];
-    e->event = names[event->kind];
+    e->event = event;
     e->at_us = clock_wall_us();
-    describe(event, e->message);
+    (void)snprintf(e->message, sizeof(e->message), "%s", message); /* as long */
     if (!loop_timer_is_set(&events->timer) &&
         loop_timer_set(d->svc->loop, &events->timer, clock_mono_us() + GATHER_US) < 0)
         flush(d);
+}
+
+void
+modbusd_event(void *arg, const struct mb_event *event)
+{
+    char message[AUDIT_MESSAGE_MAX];
+    describe(event, message);
+    modbusd_record(arg, names[event->kind], message);
 }
 
 int

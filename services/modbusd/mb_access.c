@@ -50,12 +50,22 @@ in_order(const struct mb_engine *e)
     return true;
 }
 
-int
-mb_engine_publish_changes(struct mb_engine *e, bool tell_others)
+static size_t
+count_tags(const struct mb_engine *e)
 {
-    size_t n = 0;
+    size_t n = e->n_devs; /* each has its status */
     for (size_t i = 0; i < e->n_devs; i++)
-        n += e->devs[i]->n_tags + 1;
+        n += e->devs[i]->n_tags;
+    return n;
+}
+
+/* Makes 'all' that of the devices there are now; 0 or -ENOMEM (then it is empty). */
+static int
+list_tags(struct mb_engine *e)
+{
+    if (e->is_listed)
+        return 0;
+    size_t n = count_tags(e);
     e->n_all = 0;
     if (n > e->cap_all) {
         struct mb_tag **all = reallocarray(e->all, n, sizeof(struct mb_tag *));
@@ -73,14 +83,23 @@ mb_engine_publish_changes(struct mb_engine *e, bool tell_others)
         e->all[e->n_all++] = &e->devs[i]->status;
     if (!in_order(e))
         qsort(e->all, n, sizeof(struct mb_tag *), by_number);
-    if (tell_others)
-        e->hooks.changed(e->hooks.arg);
+    e->is_listed = true;
     return 0;
 }
 
-size_t
-mb_engine_n_tags(const struct mb_engine *e)
+int
+mb_engine_publish_changes(struct mb_engine *e)
 {
+    int r = list_tags(e);
+    if (r == 0)
+        e->hooks.changed(e->hooks.arg);
+    return r;
+}
+
+size_t
+mb_engine_n_tags(struct mb_engine *e)
+{
+    (void)list_tags(e); /* without memory there are none, for now */
     return e->n_all;
 }
 
@@ -103,34 +122,34 @@ define(const struct mb_tag *t, struct tag_def *ret_def)
 }
 
 bool
-mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def)
+mb_engine_def(struct mb_engine *e, size_t at, struct tag_def *ret_def)
 {
-    if (at >= e->n_all)
+    if (at >= mb_engine_n_tags(e))
         return false;
     define(e->all[at], ret_def);
     return true;
 }
 
 bool
-mb_engine_last(const struct mb_engine *e, size_t at, struct tag_sample *ret_sample)
+mb_engine_last(struct mb_engine *e, size_t at, struct tag_sample *ret_sample)
 {
-    if (at >= e->n_all)
+    if (at >= mb_engine_n_tags(e))
         return false;
     mb_tag_sample(e->all[at], ret_sample);
     return true;
 }
 
 static struct mb_tag *
-tag_of_number(const struct mb_engine *e, uint32_t no)
+tag_of_number(struct mb_engine *e, uint32_t no)
 {
     struct mb_tag key = { .no = no }, *k = &key;
-    struct mb_tag **found =
-        e->n_all ? bsearch(&k, e->all, e->n_all, sizeof(struct mb_tag *), by_number) : NULL;
+    size_t n = mb_engine_n_tags(e);
+    struct mb_tag **found = n ? bsearch(&k, e->all, n, sizeof(struct mb_tag *), by_number) : NULL;
     return found ? *found : NULL;
 }
 
 bool
-mb_engine_def_of(const struct mb_engine *e, uint32_t no, struct tag_def *ret_def)
+mb_engine_def_of(struct mb_engine *e, uint32_t no, struct tag_def *ret_def)
 {
     const struct mb_tag *t = tag_of_number(e, no);
     if (t)
@@ -157,7 +176,7 @@ mb_engine_find(const struct mb_engine *e, const char *provider, const char *sour
 }
 
 uint8_t
-mb_engine_tag_type(const struct mb_engine *e, uint32_t no, uint16_t *ret_size)
+mb_engine_tag_type(struct mb_engine *e, uint32_t no, uint16_t *ret_size)
 {
     const struct mb_tag *t = tag_of_number(e, no);
     if (!t)
@@ -367,7 +386,7 @@ mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats
                                  .directs = e->directs,
                                  .strict = e->strict,
                                  .fault_writes = e->fault_writes,
-                                 .n_tags = e->n_all,
+                                 .n_tags = count_tags(e),
                                  .n_devices = e->n_devs };
     for (const struct mb_link *l = e->links; l; l = l->next) {
         s.n_open += l->conn.state == MB_CONN_OPEN;

@@ -646,6 +646,7 @@ mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg)
     if (!polled)
         d->health = (struct mb_health){ 0 };
     mb_dev_regroup(d);
+    e->is_listed = false;
     /* In before the old one is out: a connection that both use stays. */
     if (l) {
         link_add(l, d);
@@ -677,6 +678,7 @@ mb_engine_remove_device(struct mb_engine *e, uint32_t id)
         return;
     struct mb_dev *d = e->devs[at];
     struct mb_link *l = d->link;
+    e->is_listed = false;
     if (l) {
         link_remove(d);
         link_free_if_empty(l);

@@ -185,23 +185,25 @@ int mb_engine_set_port(struct mb_engine *e, const struct mb_port_config *cfg);
 int mb_engine_set_device(struct mb_engine *e, const struct mb_dev_config *cfg);
 void mb_engine_remove_device(struct mb_engine *e, uint32_t id);
 /*
- * Must follow changes before the loop goes on: the catalogue is made anew.
- * With 'tell', the group of changes is complete: hooks.changed is called.
- * Returns 0 or -ENOMEM (then the catalogue is empty).
+ * The group of changes is complete: hooks.changed is called. Returns 0 or
+ * -ENOMEM (then the catalogue is empty).
  */
-int mb_engine_publish_changes(struct mb_engine *e, bool tell);
+int mb_engine_publish_changes(struct mb_engine *e);
 
-/* The catalogue and the last values, for tag_pub_source; 'at' from 0. */
-size_t mb_engine_n_tags(const struct mb_engine *e);
-bool mb_engine_def(const struct mb_engine *e, size_t at, struct tag_def *ret_def);
+/*
+ * The catalogue and the last values, for tag_pub_source; 'at' from 0. Made
+ * anew by the first who asks after devices were changed.
+ */
+size_t mb_engine_n_tags(struct mb_engine *e);
+bool mb_engine_def(struct mb_engine *e, size_t at, struct tag_def *ret_def);
 /* The same by number; false: there is none. */
-bool mb_engine_def_of(const struct mb_engine *e, uint32_t no, struct tag_def *ret_def);
-bool mb_engine_last(const struct mb_engine *e, size_t at, struct tag_sample *ret_sample);
+bool mb_engine_def_of(struct mb_engine *e, uint32_t no, struct tag_def *ret_def);
+bool mb_engine_last(struct mb_engine *e, size_t at, struct tag_sample *ret_sample);
 /* Number of a tag by its names; 0: none. */
 uint32_t mb_engine_find(const struct mb_engine *e, const char *provider, const char *source,
                         const char *name);
 /* Bus type of the tag; 0: no such tag. */
-uint8_t mb_engine_tag_type(const struct mb_engine *e, uint32_t no, uint16_t *ret_size);
+uint8_t mb_engine_tag_type(struct mb_engine *e, uint32_t no, uint16_t *ret_size);
 
 /* ---- direct access ---- */
 

@@ -200,6 +200,7 @@ struct mb_engine {
     struct mb_link *links;
     struct mb_tag **all; /* by number */
     size_t n_all, cap_all;
+    bool is_listed; /* 'all' is that of 'devs' */
     size_t n_directs;
     struct mb_conn_counters conn;
     struct loop_timer fault_timer;

@@ -79,12 +79,15 @@ struct modbusd {
 };
 
 /*
- * Audit records of devices that fail and come back (hooks.event): gathered for
- * a moment, so that many at once are one transaction. 'new' returns 0 or
+ * Audit records of what happens by itself: gathered for a moment, so that many
+ * at once are one transaction, and kept back while the store is being written
+ * or the disk is full. 'event' (static) is of the catalogue, 'message' shorter
+ * than AUDIT_MESSAGE_MAX. modbusd_event: hooks.event. 'new' returns 0 or
  * -ENOMEM; 'free' writes what is left, and takes NULL.
  */
 int modbusd_events_new(struct modbusd *d);
 void modbusd_events_free(struct modbusd *d);
+void modbusd_record(struct modbusd *d, const char *event, const char *message);
 void modbusd_event(void *arg, const struct mb_event *event);
 
 /* TAG_READ and TAG_WRITE of proto/internal.h. */

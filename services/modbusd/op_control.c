@@ -182,7 +182,7 @@ on_reload(void *arg)
     if (r == 0 && d->n_stale == 0 && d->restarting)
         r = begin_again(d);
     bool done = r < 0 || (d->n_stale == 0 && !d->iface_stale);
-    int told = mb_engine_publish_changes(d->engine, done);
+    int told = done ? mb_engine_publish_changes(d->engine) : 0;
     r = r < 0 ? r : told;
     uint64_t next = done ? 0 : clock_mono_us();
     d->load_failed = r < 0;
@@ -234,7 +234,7 @@ modbusd_load(struct modbusd *d)
     d->iface_stale = true;
     if (r == 0)
         r = load_stale(d, UINT64_MAX);
-    return r < 0 ? r : mb_engine_publish_changes(d->engine, true);
+    return r < 0 ? r : mb_engine_publish_changes(d->engine);
 }
 
 /* ---- apply and undo ---- */

@@ -55,7 +55,7 @@ keep_ports(struct modbusd *d, const struct serial_port *ports, size_t n,
 {
     CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(LOAD_ARENA_MAX);
     struct store_txn *txn = NULL;
-    int r = a ? store_begin(d->svc->store, &txn) : -ENOMEM;
+    int r = a ? store_try_begin(d->svc->store, &txn) : -ENOMEM;
     if (r < 0)
         return r;
     r = config_put_ports(txn, json->p, json->len);
@@ -81,6 +81,10 @@ modbusd_serve_serial_changed(void *self, struct bus_incoming *in)
         return;
     }
     int r = keep_ports(d, ports, n, json);
+    if (r == -EBUSY) { /* a long change is under way; iod tells it again */
+        bus_answer_status(in, API_UNAVAILABLE);
+        return;
+    }
     if (r == 0) {
         d->iface_stale = true;
         r = loop_timer_set(d->svc->loop, &d->reload_timer, clock_mono_us());

@@ -6,7 +6,6 @@
 
 #include "libcommon/audit.h"
 #include "libcommon/base.h"
-#include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/metrics.h"
 #include "libcommon/str.h"
@@ -259,22 +258,12 @@ catalogue_changed(void *arg)
 static void
 record_failure(void *arg, uint16_t port, int error)
 {
-    const struct modbusd *d = arg;
     char message[AUDIT_MESSAGE_MAX];
     if (error == 0)
         return; /* the log has it */
     (void)snprintf(message, sizeof(message), "Modbus slave cannot listen on port %u: %s", port,
                    strerror(error)); /* fits */
-    struct audit_record record = { .event = "modbusSlaveFail",
-                                   .message = message,
-                                   .detail = "",
-                                   .source = self,
-                                   .addr = "",
-                                   .at_us = clock_wall_us() };
-    int r = audit_event(d->svc->outbox, &record);
-    if (r < 0)
-        log_err("modbus: the failure of the slave could not be recorded error=%s",
-                strerror(-r));
+    modbusd_record(arg, "modbusSlaveFail", message);
 }
 
 int

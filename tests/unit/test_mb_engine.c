@@ -199,7 +199,7 @@ add_device(uint32_t id, const char *name, uint8_t unit, const struct mb_cmd_conf
 {
     struct mb_dev_config cfg = device(id, name, unit, cmds, n);
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
 }
 
 /* Devices 1..n with units 1..n, each polling its own address. */
@@ -364,7 +364,7 @@ a_silent_unit_that_is_left_alone_is_asked_at_its_pace(void **state)
     add_units(2, 50);
     UNTIL(w.last[1].quality == TAG_BAD_TIMEOUT && w.n_samples[2] > 3);
     mb_engine_remove_device(w.engine, 2);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     unsigned asked = w.asked[1];
     run_for(1000000);
     assert_true(w.asked[1] - asked + w.n_excused >= 4); /* a time-out each */
@@ -623,7 +623,7 @@ other_devices_notice_nothing_of_a_change(void **state)
     assert_int_equal(w.fake.n_accepted, 1);
     UNTIL(w.last[2].value.u == 519);
     mb_engine_remove_device(w.engine, 2);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     unsigned gone = w.n_samples[2];
     before = w.n_samples[1];
     UNTIL(w.n_samples[1] >= before + 5);
@@ -715,7 +715,7 @@ a_value_does_not_outlive_its_meaning(void **state)
             break;
         }
         assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-        assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+        assert_int_equal(mb_engine_publish_changes(w.engine), 0);
         assert_int_equal(quality_of(0), change < 6 ? TAG_BAD_NEVER : TAG_GOOD);
         assert_int_equal(quality_of(1), change < 2 ? TAG_BAD_NEVER : TAG_GOOD);
         if (change >= 2 && change < 6)
@@ -727,7 +727,7 @@ a_value_does_not_outlive_its_meaning(void **state)
     c.scaling.slope = 3;
     struct mb_dev_config cfg = device(1, "pump", 1, &c, 1);
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     assert_int_equal(quality_of(0), TAG_BAD_NEVER);
 }
 
@@ -782,7 +782,7 @@ a_device_without_address_or_switched_off_is_not_asked(void **state)
     cfg.addr = "0.0.0.0";
     tags[1].id = 3;
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     int64_t now = clock_wall_us(), ts[4];
     run_for(300000);
     assert_int_equal(w.fake.n_accepted, 0);
@@ -793,7 +793,7 @@ a_device_without_address_or_switched_off_is_not_asked(void **state)
         ts[i] = s.ts_us;
     }
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     for (size_t i = 0; i < 4; i++) {
         assert_true(mb_engine_last(w.engine, i, &s));
         assert_int_equal(s.ts_us, ts[i]);
@@ -813,7 +813,7 @@ concurrent_transactions_are_used_where_they_are_allowed(void **state)
     cfg.limit = 3;
     w.mute = 1;
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     UNTIL(w.asked[1] == 3);
     run_for(100000);
     assert_int_equal(w.asked[1], 3);

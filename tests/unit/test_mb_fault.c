@@ -193,7 +193,7 @@ set_device(const struct mb_cmd_config *cmds, size_t n, bool enable)
                                  .cmds = cmds,
                                  .n_cmds = n };
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
 }
 
 static enum mb_direct_status

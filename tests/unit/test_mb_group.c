@@ -250,7 +250,7 @@ set_device(const struct mb_cmd_config *cmds, size_t n)
                                  .cmds = cmds,
                                  .n_cmds = n };
     assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
 }
 
 /* Of the last window: each of the first n tags had so many good samples, or one more or less.
@@ -518,7 +518,7 @@ requests_of_many_devices_spread_over_the_period(void **state)
         cfg.addr = addr;
         assert_int_equal(mb_engine_set_device(w.engine, &cfg), 0);
     }
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
     count_for(1100000);
     assert_in_range(w.n_requests, FAKE_PEERS, FAKE_PEERS + 80);
     assert_in_range(w.n_slot_most, 1, 5); /* of 400 in 1,000 ms, at the start too */

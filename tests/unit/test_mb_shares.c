@@ -273,7 +273,7 @@ start(const struct row *row)
     mb_engine_set_iface(w.engine, &iface);
     for (unsigned u = 1; u <= UNITS; u++)
         add_unit(u, interval_ms(row), u <= row->n_mute && row->limit ? row->limit : 1);
-    assert_int_equal(mb_engine_publish_changes(w.engine, true), 0);
+    assert_int_equal(mb_engine_publish_changes(w.engine), 0);
 }
 
 static void
