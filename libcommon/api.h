@@ -319,6 +319,12 @@ int api_form_part(const struct api_call *call, const char *name, const char **re
  * NULL: there is none.
  */
 char *api_form_edit(struct api_call *call, const char *name, size_t *ret_n);
+/*
+ * The parts as members of 'desc', read as the values of a query are. The part
+ * 'file' is none of them; any other that is no member is refused. API_OK or the refusal.
+ */
+enum api_status api_form_decode(struct api_call *call, const struct api_desc *desc,
+                                const char *file, void *ret_struct);
 /* Overwrites the bytes of a part that holds a secret, once they are not needed any more. */
 void api_form_wipe(struct api_call *call, const char *name);
 

@@ -907,6 +907,42 @@ decode_values(struct api_call *call, const struct api_desc *desc, const struct b
     return r < 0 ? api_fail_errno(call, r, "cannot decode") : API_OK;
 }
 
+static const struct api_field *
+field_named(const struct api_desc *desc, const char *name)
+{
+    for (size_t i = 0; i < desc->n_fields; i++)
+        if (str_eq(desc->fields[i].name, name))
+            return &desc->fields[i];
+    return NULL;
+}
+
+enum api_status
+api_form_decode(struct api_call *call, const struct api_desc *desc, const char *file,
+                void *ret_struct)
+{
+    struct api_call_private *p = api_private(call);
+    struct bus_str names[API_FORM_PARTS_MAX], values[API_FORM_PARTS_MAX];
+    struct api_fault f = { .kind = API_FAULT_UNKNOWN };
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_parts; i++) {
+        const struct api_form_entry *part = &p->parts[i];
+        const struct api_field *field = field_named(desc, part->name);
+        if (!field && !str_eq(part->name, file)) {
+            (void)snprintf(f.pointer, sizeof(f.pointer), "/%.100s", part->name); /* both fit */
+            (void)snprintf(f.message, sizeof(f.message), "%.100s", part->name);
+            return fail_with_fault(call, &f);
+        }
+        if (!field || field->flags & API_F_READ_ONLY) /* as in a JSON body */
+            continue;
+        names[n] = (struct bus_str){ part->name, (uint32_t)strlen(part->name) };
+        values[n++] = (struct bus_str){ part->bytes, (uint32_t)part->n };
+    }
+    int r = api_decode_values(p->arena, desc, names, values, n, ret_struct, &f);
+    if (r == -EINVAL)
+        return fail_with_fault(call, &f);
+    return r < 0 ? api_fail_errno(call, r, "cannot decode") : API_OK;
+}
+
 static enum api_status
 decode_many(struct api_call *call, const cJSON *list)
 {

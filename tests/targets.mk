@@ -24,8 +24,8 @@ $(npm_peers): $(wildcard tests/fakes/npm/*.json)
 	  && touch $@ || echo "tests: no peers from the npm registry, their tests are skipped"
 
 # What tests put beside daemons: a library to preload, a provider of tags.
-shims: $(B)/tests/clockshift.so $(B)/bin/fake_provider $(B)/bin/slave_alone $(npm_peers)
-$(B)/tests/clock%.so: tests/fakes/clock%.c
+shims: $(B)/tests/clockshift.so $(B)/tests/heldsync.so $(B)/bin/fake_provider $(B)/bin/slave_alone $(npm_peers)
+$(B)/tests/%.so: tests/fakes/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<
 
@@ -33,6 +33,7 @@ $(B)/tests/clock%.so: tests/fakes/clock%.c
 soak: deps
 	$(sub_make) programs shims bench_programs $(B)/tests/clockspeed.so
 	$(PYTHON) tests/run.py --build $(B) --variant $(VARIANT) -v soak/
+	KILLS=100 $(PYTHON) tests/run.py --build $(B) --variant $(VARIANT) -v suite/test_modbus_kill
 	$(PYTHON) tests/bench/bench.py --build $(B) --row mb_exact --minutes 10
 
 # ---- fuzzing: libFuzzer in a tree of its own; corpora replayed by every check ----

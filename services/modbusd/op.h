@@ -73,6 +73,16 @@ enum api_status op_stage_tag(struct api_call *call, struct api_arena *a, struct 
                              size_t i, const struct config_key *key,
                              const struct mb_cmd_config *cmd, struct tag_for_mcmds tag);
 
+/*
+ * Takes what the part mcmdsFile of a form has in place of the commands and
+ * tags of the device; how many that are.
+ */
+enum api_status op_import_cmds(struct api_call *call, uint32_t dev, uint64_t *ret_n_cmds,
+                               uint64_t *ret_n_tags);
+/* autoCreate=tags for those commands of the device that have no tags. */
+enum api_status op_auto_tags(struct api_call *call, struct store_txn *txn,
+                             const struct config_key *dev);
+
 /* Rules of a tag in its command; 'i' and the body as for op_pointer. */
 enum api_status op_check_tag(struct api_call *call, size_t i, const struct mb_cmd_config *cmd,
                              const struct tag_for_mcmds *tag);

@@ -581,11 +581,10 @@ import_part(struct import *m, const char *part)
 }
 
 static void
-tell_audit(struct import *m)
+tell_audit(struct api_call *call, uint64_t n_devs, uint64_t n_cmds, uint64_t n_tags)
 {
-    api_audit_message(m->call,
-                      "%s: %" PRIu64 " devices, %" PRIu64 " commands, %" PRIu64 " tags",
-                      m->call->op->summary, m->n_devs, m->n_cmds, m->n_tags);
+    api_audit_message(call, "%s: %" PRIu64 " devices, %" PRIu64 " commands, %" PRIu64 " tags",
+                      call->op->summary, n_devs, n_cmds, n_tags);
 }
 
 enum api_status
@@ -598,7 +597,7 @@ modbusd_import_masters(struct modbusd *self, struct api_call *call)
     enum api_status status = import_part(&m, "mastersFile");
     if (status != API_OK)
         return status;
-    tell_audit(&m);
+    tell_audit(call, m.n_devs, m.n_cmds, m.n_tags);
     struct buf b;
     buf_init(&b, REPLY_MAX);
     buf_puts(&b, "{\"count\":1,\"data\":[");
@@ -632,23 +631,36 @@ find_target(struct api_call *call, uint32_t *ret_dev)
 }
 
 enum api_status
+op_import_cmds(struct api_call *call, uint32_t dev, uint64_t *ret_n_cmds, uint64_t *ret_n_tags)
+{
+    struct import m = { .call = call,
+                        .file = MB_CSV_MCMDS,
+                        .pointer = "/mcmdsFile",
+                        .dev = dev,
+                        .status = API_OK };
+    enum api_status status = import_part(&m, "mcmdsFile");
+    *ret_n_cmds = m.n_cmds;
+    *ret_n_tags = m.n_tags;
+    return status;
+}
+
+enum api_status
 modbusd_import_mcmds(struct modbusd *self, struct api_call *call)
 {
     (void)self; /* the loop's */
-    struct import m = {
-        .call = call, .file = MB_CSV_MCMDS, .pointer = "/mcmdsFile", .status = API_OK
-    };
-    enum api_status status = find_target(call, &m.dev);
+    uint32_t dev;
+    uint64_t n_cmds, n_tags;
+    enum api_status status = find_target(call, &dev);
     if (status == API_OK)
-        status = import_part(&m, "mcmdsFile");
+        status = op_import_cmds(call, dev, &n_cmds, &n_tags);
     if (status != API_OK)
         return status;
-    tell_audit(&m);
-    struct config_key key = config_key_dev(m.dev);
+    tell_audit(call, 0, n_cmds, n_tags);
+    struct config_key key = config_key_dev(dev);
     struct buf b;
     buf_init(&b, REPLY_MAX);
     buf_puts(&b, "{\"count\":1,\"data\":[[");
-    int r = config_write_cmds(m.txn, &key, &b);
+    int r = config_write_cmds(api_txn(call), &key, &b);
     buf_puts(&b, "]]}");
     if (r == 0)
         return modbusd_reply(call, &b);

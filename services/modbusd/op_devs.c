@@ -1,5 +1,6 @@
 /* Remote devices. */
 #include <errno.h>
+#include <inttypes.h>
 
 #include "services/modbusd/op.h"
 #include "services/modbusd/sl_config.h"
@@ -126,26 +127,59 @@ modbusd_get_remote_devs(struct modbusd *self, struct api_call *call)
     return op_reply_all(call, KIND_DEV);
 }
 
-enum api_status
-modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
-                         const struct remote_dev *body, size_t n_body)
+/* Stages new ones; their keys. */
+static enum api_status
+add_all(struct api_call *call, struct store_txn *txn, const struct remote_dev *devs, size_t n,
+        struct config_key *ret_keys)
 {
-    (void)self;
-    struct store_txn *txn = api_txn(call);
-    struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
-    if (!txn || !keys)
-        return txn ? API_TOO_LARGE : API_INTERNAL;
-    enum api_status status = op_check_room(call, txn, DB_DEV, n_body, MODBUSD_DEVS_MAX);
-    for (size_t i = 0; i < n_body && status == API_OK; i++) {
+    enum api_status status = op_check_room(call, txn, DB_DEV, n, MODBUSD_DEVS_MAX);
+    for (size_t i = 0; i < n && status == API_OK; i++) {
         uint32_t id;
         int r = config_next_id(txn, KIND_DEV, &id);
         if (r != 0)
             return op_store_error(call, r);
-        keys[i] = config_key_dev(id);
-        status = op_save_dev(call, txn, op_pointer(call, i, NULL), &keys[i], body[i]);
+        ret_keys[i] = config_key_dev(id);
+        status = op_save_dev(call, txn, op_pointer(call, i, NULL), &ret_keys[i], devs[i]);
     }
+    return status == API_OK ? op_check_original_devs(call, txn) : status;
+}
+
+/* The device of a form, with what is below it in the part mcmdsFile. */
+static enum api_status
+add_form(struct api_call *call, struct store_txn *txn, bool with_tags)
+{
+    struct remote_dev dev;
+    struct config_key key;
+    uint64_t n_cmds, n_tags;
+    enum api_status status = api_form_decode(call, &remote_dev_desc, "mcmdsFile", &dev);
     if (status == API_OK)
-        status = op_check_original_devs(call, txn);
+        status = add_all(call, txn, &dev, 1, &key);
+    if (status == API_OK)
+        status = op_import_cmds(call, config_key_id(&key), &n_cmds, &n_tags);
+    if (status == API_OK && with_tags)
+        status = op_auto_tags(call, txn, &key);
+    if (status != API_OK)
+        return status;
+    api_audit_message(call, "%s: %s with %" PRIu64 " commands", call->op->summary, dev.name,
+                      n_cmds);
+    return op_reply_one(call, &key);
+}
+
+enum api_status
+modbusd_post_remote_devs(struct modbusd *self, struct api_call *call,
+                         const struct modbusd_post_remote_devs_query *query,
+                         const struct remote_dev *body, size_t n_body)
+{
+    (void)self; /* the loop's */
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    if (n_body == 0)
+        return add_form(call, txn, query->has_auto_create);
+    struct config_key *keys = api_alloc(call, n_body * sizeof(*keys));
+    if (!keys)
+        return API_TOO_LARGE;
+    enum api_status status = add_all(call, txn, body, n_body, keys);
     return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 

@@ -6,6 +6,8 @@
 #include "services/modbusd/op.h"
 #include "libcommon/banned.h"
 
+enum { RECORD_ARENA_MAX = 1 << 20 };
+
 static enum api_status
 wrong(struct api_call *call, size_t i, const char *member, const char *text)
 {
@@ -237,6 +239,48 @@ auto_create(struct api_call *call, struct store_txn *txn, size_t i,
             return status;
     }
     return API_OK;
+}
+
+/* The same for a command that is there already, unless it has tags. 'a': for the records. */
+static enum api_status
+auto_create_below(struct api_call *call, struct api_arena *a, struct store_txn *txn,
+                  const struct config_key *key, size_t *n_made)
+{
+    struct mcmd cmd;
+    struct config_key *tags;
+    size_t n_tags;
+    int r = config_keys_below(a, txn, key, KIND_TAG, &tags, &n_tags);
+    if (r == 0)
+        r = config_get(a, txn, key, &cmd);
+    if (r != 0)
+        return op_store_error(call, r);
+    if (n_tags > 0)
+        return API_OK;
+    cmd.has_data_type = mb_func_bits((uint8_t)cmd.func);
+    cmd.data_type = MCMD_DATA_TYPE_BOOLEAN;
+    enum api_status status = auto_create(call, txn, 0, key, &cmd, n_made);
+    if (status != API_INVALID)
+        return status;
+    const char *pointer, *text;
+    api_take_failure(call, &pointer, &text);
+    return api_fail(call, API_INVALID, "/mcmdsFile", "command %s: %s", cmd.name, text);
+}
+
+enum api_status
+op_auto_tags(struct api_call *call, struct store_txn *txn, const struct config_key *dev)
+{
+    struct config_key *cmds;
+    size_t n_cmds, n_made = 0;
+    enum api_status status = API_OK;
+    int r = config_keys_below(api_call_arena(call), txn, dev, KIND_CMD, &cmds, &n_cmds);
+    if (r < 0)
+        return op_store_error(call, r);
+    for (size_t i = 0; i < n_cmds && status == API_OK; i++) {
+        CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(RECORD_ARENA_MAX);
+        status = a ? auto_create_below(call, a, txn, &cmds[i], &n_made)
+                   : op_store_error(call, -ENOMEM);
+    }
+    return status;
 }
 
 /* ---- operations ---- */

@@ -250,6 +250,69 @@ class Csv(Suite):
                             pointer="/remoteDevId", word="Fail to export")
         self.assert_refused(self.admin.get(f"{CONTROL}/mcmds/export"), 400, pointer="/remoteDevId")
 
+    # ---- a device with its commands, as a form ----
+
+    NEW = {"masterTcpIfaceId": "1", "name": "fan", "slaveId": "7", "slaveIpaddr": "192.0.2.7"}
+
+    def post_device(self, text, query="", **parts):
+        return self.admin.form("POST", f"{TREE}/remote-devs{query}",
+                               **({**self.NEW, **parts} | ({"mcmdsFile": ("c.csv", text)}
+                                                           if text is not None else {})))
+
+    def test_a_form_makes_a_device_with_its_commands_and_tags(self):
+        text = self.exported(f"mcmds/export?remoteDevId={self.number('pump')}")
+        made = self.assert_ok(self.post_device(text, remoteDevId="77")).data
+        self.assertEqual({k: made[k] for k in ("name", "slaveId", "slaveIpaddr", "slaveTcpPort")},
+                         {"name": "fan", "slaveId": 7, "slaveIpaddr": "192.0.2.7",
+                          "slaveTcpPort": 502})
+        self.assertEqual(made["remoteDevId"], self.number("fan"))
+        self.assertEqual(made, self.admin.get(f"{TREE}/remote-devs/{made['remoteDevId']}").data)
+        self.assertEqual(
+            self.exported(f"mcmds/export?remoteDevId={made['remoteDevId']}"), text)
+        self.assert_audited("modbusMasterUpdate", "fan with 2 commands", count=1)
+
+    def test_with_auto_create_commands_of_the_form_without_tags_get_some(self):
+        text = ("version,1\r\nmcmds\r\nname,func,readQuantity\r\nregs,3,4\r\nbits,1,3\r\n"
+                "own,3,2\r\ntags\r\nmcmdName,name,dataType,access\r\nown,a,uint16,r\r\n")
+        tags = lambda made: {c["name"]: [(t["name"], t["dataType"], t.get("dataSize"), t["offset"])
+                                         for t in c["tags"]] for c in made["mcmds"]}
+        made = self.assert_ok(self.post_device(text, "?autoCreate=tags")).data
+        self.assertEqual(tags(made), {
+            "regs": [("regs", "raw", 8, 0)],
+            "bits": [(f"bits_t{k + 1}", "boolean", None, k) for k in range(3)],
+            "own": [("a", "uint16", None, 0)]})
+        made = self.assert_ok(self.post_device(text, name="fan2", slaveId="8")).data
+        self.assertEqual(tags(made), {"regs": [], "bits": [], "own": [("a", "uint16", None, 0)]})
+
+    def test_a_form_with_anything_wrong_makes_nothing(self):
+        good = self.COMMANDS
+        many = "version,1\r\nmcmds\r\nname,func,readQuantity\r\n" + "".join(
+            f"c{i},1,2000\r\n" for i in range(3)) + "tags\r\nmcmdName,name\r\n"
+        clash = ("version,1\r\nmcmds\r\nname,func,readQuantity\r\nx,3,2\r\ny,3,1\r\n"
+                 "tags\r\nmcmdName,name,dataType,access\r\nx,y,uint16,r\r\n")
+        before = self.exported()
+        for text, query, parts, pointer, word in (
+                (None, "", {}, "/mcmdsFile", "Fail to find mcmdsFile"),
+                (good, "", {"name": "pump"}, "/name", "name exists already"),
+                (good, "", {"name": "a b"}, "/name", "Input value failed"),
+                (good, "", {"slaveId": "256"}, "/slaveId", "Input value failed"),
+                (good, "", {"slaveId": "one"}, "/slaveId", "integer"),
+                (good, "", {"color": "red"}, "/color", "No such column: color"),
+                (good, "", {"mcmds": "1"}, None, None),
+                (good, "", {"masterTcpIfaceId": "2"}, "/masterTcpIfaceId", "Parent's data"),
+                (good + "new,a,uint16,r\r\n", "", {}, "/mcmdsFile", "Data error at line 9"),
+                (many, "?autoCreate=tags", {}, "/mcmdsFile", "at most 5000 tags"),
+                (clash, "?autoCreate=tags", {}, "/mcmdsFile", "command y"),
+                (good, "?autoCreate=all", {}, "/autoCreate", "")):
+            with self.subTest(parts=parts, pointer=pointer, word=word):
+                reply = self.post_device(text, query, **parts)
+                if pointer is None:  # a read-only member is passed over, as in a JSON body
+                    self.assert_ok(reply)
+                    self.assert_ok(self.admin.delete(f"{TREE}/remote-devs/{reply.data['remoteDevId']}"), 204)
+                    continue
+                self.assert_refused(reply, 400, pointer=pointer, word=word)
+                self.assertEqual(self.exported(), before)
+
     # ---- what is wrong with a file ----
 
     def test_each_error_is_told_with_line_and_cell(self):
