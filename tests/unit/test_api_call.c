@@ -1108,6 +1108,27 @@ a_pending_call_that_ends_meanwhile_is_recorded_after_it(void **state)
 }
 
 static void
+what_was_left_over_is_recorded_after_a_long_change_and_does_not_wait_for_it(void **state)
+{
+    (void)state;
+    struct bus_incoming noted = write_request(), in;
+    serve(&noted, write_device);
+    disk_is_full = true;
+    api_finish(kept, API_OK);
+    disk_is_full = false;
+    assert_refused(&noted, 507);
+    begun(&in, long_change);
+    api_server_settle(svc.api);
+    assert_int_equal(n_records(DB_NOTES), 1);
+    move_gate(&gate_open, true);
+    wait_answer(&in);
+    api_server_settle(svc.api);
+    assert_int_equal(n_records(DB_NOTES), 0);
+    assert_int_equal(n_records(DB_OUTBOX), 2);
+    assert_recorded("write 7 to pump/set: outcome unknown");
+}
+
+static void
 a_refused_long_change_leaves_nothing_and_tells_each_reason(void **state)
 {
     (void)state;
@@ -1210,6 +1231,7 @@ main(void)
         T(a_stream_is_read_only_with_the_permission_that_opened_it),
         T(a_long_change_lets_others_read_and_makes_changes_wait),
         T(a_pending_call_that_ends_meanwhile_is_recorded_after_it),
+        T(what_was_left_over_is_recorded_after_a_long_change_and_does_not_wait_for_it),
         T(a_refused_long_change_leaves_nothing_and_tells_each_reason),
         T(a_change_whose_time_is_up_while_it_waits_is_not_begun),
         T(only_so_many_changes_wait),
