@@ -12,8 +12,10 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -945,6 +947,122 @@ test_a_full_disk_is_an_error_and_no_more(void **state)
     assert_text(BETA, "k", "v");
 }
 
+/* ---- threads ---- */
+
+enum { WRITES_EACH = 25, PER_WRITE = 20, PADDING = 50000 }; /* the map grows meanwhile */
+
+/* Each write adds PER_WRITE records of ALPHA; BETA's one record says how many there are. */
+static int
+add_some(void)
+{
+    static const uint8_t padding[PADDING];
+    struct store_txn *txn = NULL;
+    const void *value;
+    size_t size;
+    uint8_t key[8], count[8];
+    int r = store_begin(s, &txn);
+    if (r < 0)
+        return r;
+    r = store_get(txn, BETA, "n", 1, &value, &size);
+    uint64_t n = r == STORE_OK ? store_u64_key(value) : 0;
+    r = r < 0 ? r : 0;
+    for (int i = 0; i < PER_WRITE && r == 0; i++)
+        r = store_put(txn, ALPHA, store_key_u64(key, n++), 8, padding, PADDING);
+    if (r == 0)
+        r = store_put(txn, BETA, "n", 1, store_key_u64(count, n), 8);
+    if (r == 0)
+        return store_commit(txn);
+    store_abort(txn);
+    return r;
+}
+
+static atomic_int n_wrong, n_writing;
+
+static void *
+write_often(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < WRITES_EACH; i++)
+        n_wrong += add_some() != 0;
+    n_writing--;
+    return NULL;
+}
+
+/* A view has as many records as its counter says. */
+static void *
+look_often(void *arg)
+{
+    (void)arg;
+    while (n_writing > 0) {
+        struct store_txn *txn = NULL;
+        const void *value;
+        size_t size;
+        uint64_t n = 0;
+        if (store_read(s, &txn) != 0) {
+            n_wrong++;
+            continue;
+        }
+        int r = store_get(txn, BETA, "n", 1, &value, &size);
+        n_wrong += store_count(txn, ALPHA, &n) != 0 ||
+                   n != (r == STORE_OK ? store_u64_key(value) : 0);
+        store_abort(txn);
+        (void)sched_yield();
+    }
+    return NULL;
+}
+
+static void
+test_threads_write_one_after_the_other_and_look_at_any_time(void **state)
+{
+    (void)state;
+    pthread_t all[4];
+    n_wrong = 0;
+    n_writing = 2;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        assert_int_equal(pthread_create(&all[i], NULL, i < 2 ? write_often : look_often, NULL),
+                         0);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        assert_int_equal(pthread_join(all[i], NULL), 0);
+    assert_int_equal(n_wrong, 0);
+    struct store_txn *txn = NULL;
+    uint64_t n = 0;
+    assert_int_equal(store_read(s, &txn), 0);
+    assert_int_equal(store_count(txn, ALPHA, &n), 0);
+    store_abort(txn);
+    assert_int_equal(n, 2 * WRITES_EACH * PER_WRITE);
+}
+
+static void *
+try_to_write(void *arg)
+{
+    struct store_txn *txn = NULL;
+    int r = store_try_begin(s, &txn);
+    store_abort(txn);
+    *(int *)arg = r;
+    return NULL;
+}
+
+static int
+tried_in_a_thread(void)
+{
+    pthread_t thread;
+    int r = 1;
+    assert_int_equal(pthread_create(&thread, NULL, try_to_write, &r), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    return r;
+}
+
+static void
+test_who_only_tries_to_write_does_not_wait(void **state)
+{
+    (void)state;
+    struct store_txn *txn = NULL;
+    assert_int_equal(store_begin(s, &txn), 0);
+    assert_int_equal(tried_in_a_thread(), -EBUSY);
+    store_abort(txn);
+    assert_int_equal(tried_in_a_thread(), 0);
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
 int
@@ -978,6 +1096,8 @@ main(void)
         TEST(test_a_store_given_up_on_comes_back_when_its_views_are_closed),
         TEST(test_a_file_that_may_not_grow_is_a_full_disk),
         TEST(test_a_full_disk_is_an_error_and_no_more),
+        TEST(test_threads_write_one_after_the_other_and_look_at_any_time),
+        TEST(test_who_only_tries_to_write_does_not_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
