@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
@@ -32,6 +33,7 @@ enum {
     READERS_MAX = 32,
     MAP_RETRY_US = 60 * 1000 * 1000,
     UUID_SIZE = 16,
+    BEGIN_TRIES = 2, /* an environment that was given up costs one */
 };
 
 static const char META_TABLE[] = "_store";
@@ -67,19 +69,20 @@ struct store {
     MDB_dbi dbis[STORE_DB_MAX]; /* the caller's tables, then ours */
     uint8_t uuid[UUID_SIZE];
 
-    pthread_mutex_t lock;   /* of all below; never held while a transaction works */
+    pthread_mutex_t lock;   /* of what follows; never held while a transaction works */
     pthread_cond_t written; /* 'writing' ended */
     struct store_txn *pool;
     struct store_txn *reading; /* views that are open */
     bool writing;
     pthread_t writer_thread; /* while 'writing' */
     struct store_txn writer;
-    bool grow;             /* a transaction found the map full */
-    bool reopen;           /* LMDB gave up on this opening of the environment */
     size_t map_limit;      /* a map of this size was refused; 0: none was */
     uint64_t map_retry_us; /* when it is tried again */
-
     struct store_stats stats;
+
+    /* Of any thread: a transaction that fails has LMDB's lock, which comes after ours. */
+    atomic_bool grow;   /* a transaction found the map full */
+    atomic_bool reopen; /* LMDB gave up on this opening of the environment */
 };
 
 /* ---- errors ---- */
@@ -116,12 +119,10 @@ txn_error(struct store_txn *txn, int code)
     int r = map_error(code);
     if (r == 0)
         return 0;
-    if (code == MDB_MAP_FULL || code == MDB_PANIC) {
-        pthread_mutex_lock(&txn->store->lock);
-        txn->store->grow |= code == MDB_MAP_FULL;
-        txn->store->reopen |= code == MDB_PANIC;
-        pthread_mutex_unlock(&txn->store->lock);
-    }
+    if (code == MDB_MAP_FULL)
+        txn->store->grow = true;
+    if (code == MDB_PANIC)
+        txn->store->reopen = true;
     if (txn->writing && txn->err == 0 && code != MDB_KEYEXIST && code != MDB_BAD_VALSIZE)
         txn->err = r;
     return txn->err != 0 ? txn->err : r;
@@ -249,7 +250,7 @@ env_reopen(struct store *s)
     if (r < 0)
         return r;
     MDB_txn *txn = NULL;
-    int code = mdb_txn_begin(s->env, NULL, 0, &txn);
+    int code = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn); /* the tables are there */
     if (code == 0) {
         code = open_tables(s, txn);
         if (code == 0)
@@ -503,29 +504,65 @@ try_write(struct store *s)
 }
 
 /*
- * With the lock held. Begins, after opening the environment again where LMDB
- * has given up on it.
- * A view goes to *ret_txn, the writing transaction (NULL) is s->writer.
+ * With the lock held: opens the environment again where LMDB has given up on
+ * it, and makes room. 0 or -errno.
  */
 static int
-begin(struct store *s, struct store_txn **ret_txn)
+prepare(struct store *s)
 {
-    enum { TRIES = 3 }; /* a map that cannot grow costs one, a given-up environment another */
-    int code = MDB_PANIC;
-
-    for (int i = 0; code == MDB_PANIC && i < TRIES; i++) {
-        if (s->reopen) {
-            int r = env_reopen(s);
-            if (r < 0)
-                return r;
-        }
+    enum { TRIES = 2 }; /* a map that cannot grow costs one */
+    for (int i = 0; i < TRIES; i++) {
+        int r = s->reopen ? env_reopen(s) : 0;
+        if (r < 0)
+            return r;
         /* With a view, too: the write that follows it could not, while the view is open. */
         if (s->reading == NULL && !s->writing)
             make_room(s);
-        if (s->reopen)
-            continue;
-        code = ret_txn == NULL ? try_write(s) : try_read(s, ret_txn);
-        s->reopen |= code == MDB_PANIC;
+        if (!s->reopen)
+            return 0;
+    }
+    return -EIO;
+}
+
+/* With the lock held. A view goes to *ret_txn. */
+static int
+begin_reading(struct store *s, struct store_txn **ret_txn)
+{
+    int code = MDB_PANIC;
+    for (int i = 0; code == MDB_PANIC && i < BEGIN_TRIES; i++) {
+        int r = prepare(s);
+        if (r < 0)
+            return r;
+        code = try_read(s, ret_txn);
+        if (code == MDB_PANIC)
+            s->reopen = true;
+    }
+    return map_error(code);
+}
+
+/*
+ * With the lock held, while nobody writes. 'writing' is claimed first: LMDB's
+ * own lock is never waited for with ours, since who writes may need ours.
+ */
+static int
+claim_writing(struct store *s)
+{
+    int code = MDB_PANIC;
+    for (int i = 0; code == MDB_PANIC && i < BEGIN_TRIES; i++) {
+        int r = prepare(s);
+        if (r < 0)
+            return r;
+        s->writing = true;
+        s->writer_thread = pthread_self();
+        pthread_mutex_unlock(&s->lock);
+        code = try_write(s);
+        pthread_mutex_lock(&s->lock);
+        if (code == MDB_PANIC)
+            s->reopen = true;
+        if (code != 0) {
+            s->writing = false;
+            pthread_cond_broadcast(&s->written);
+        }
     }
     return map_error(code);
 }
@@ -535,7 +572,7 @@ store_read(struct store *s, struct store_txn **ret_txn)
 {
     struct store_txn *txn = NULL;
     pthread_mutex_lock(&s->lock);
-    int r = begin(s, &txn);
+    int r = begin_reading(s, &txn);
     if (r == 0) {
         MUST(txn != NULL); /* an analyzer cannot know that no fault is 0 in map_error */
         txn->next = s->reading;
@@ -554,12 +591,9 @@ begin_writing(struct store *s, bool waits, struct store_txn **ret_txn)
         MUST(!pthread_equal(s->writer_thread, pthread_self()));
         pthread_cond_wait(&s->written, &s->lock);
     }
-    int r = s->writing ? -EBUSY : begin(s, NULL);
-    if (r == 0) {
-        s->writing = true;
-        s->writer_thread = pthread_self();
+    int r = s->writing ? -EBUSY : claim_writing(s);
+    if (r == 0)
         *ret_txn = &s->writer;
-    }
     pthread_mutex_unlock(&s->lock);
     return r;
 }
@@ -591,7 +625,8 @@ end_writing(struct store *s, int code, bool committed, uint64_t took_us)
 {
     pthread_mutex_lock(&s->lock);
     s->writing = false;
-    s->grow |= code == MDB_MAP_FULL;
+    if (code == MDB_MAP_FULL)
+        s->grow = true;
     if (committed) {
         s->stats.commits++;
         s->stats.commit_us_sum += took_us;

@@ -144,7 +144,8 @@ tag_of_number(struct mb_engine *e, uint32_t no)
 {
     struct mb_tag key = { .no = no }, *k = &key;
     size_t n = mb_engine_n_tags(e);
-    struct mb_tag **found = n ? bsearch(&k, e->all, n, sizeof(struct mb_tag *), by_number) : NULL;
+    struct mb_tag **found =
+        n ? bsearch(&k, e->all, n, sizeof(struct mb_tag *), by_number) : NULL;
     return found ? *found : NULL;
 }
 

@@ -104,8 +104,7 @@ check_broadcast(struct api_call *call, struct store_txn *txn, size_t i, uint32_t
 }
 
 enum api_status
-op_check_only_writes(struct api_call *call, struct store_txn *txn, const char *at,
-                     uint32_t dev)
+op_check_only_writes(struct api_call *call, struct store_txn *txn, const char *at, uint32_t dev)
 {
     struct store_iter it;
     struct config_key key = config_key_dev(dev);
