@@ -21,7 +21,7 @@ static const struct {
     [MB_BYTEARRAY] = { 0, TAG_RAW },   [MB_RAW] = { 0, TAG_RAW },
 };
 
-static const uint8_t swap_mask[MB_SWAP_MAX + 1] = { 0, 1, 2, 3, 6, 7 };
+static const uint8_t swap_mask[MB_SWAP_MAX + 1] = { 0, 1, 2, 3, 7, 6 };
 
 bool
 mb_type_sized(enum mb_type type)

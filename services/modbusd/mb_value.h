@@ -7,7 +7,7 @@
  * offset counts bits, and an integer takes as many bits as it is wide, the
  * first one lowest.
  *
- * Order of bytes (member "swap" of a command), for a value ABCDEFGH that was
+ * Order of bytes (member "swap" of a command or a zone), for a value ABCDEFGH that was
  * sent with A at the lowest offset:
  *
  *   swap              16 bit   32 bit   64 bit
@@ -15,8 +15,8 @@
  *   1 byte            BA       BADC     BADCFEHG
  *   2 word            AB       CDAB     CDABGHEF
  *   3 byte and word   BA       DCBA     DCBAHGFE
- *   4 all words       AB       CDAB     GHEFCDAB
- *   5 all bytes       BA       DCBA     HGFEDCBA
+ *   4 all bytes       BA       DCBA     HGFEDCBA  (little-endian)
+ *   5 all words       AB       CDAB     GHEFCDAB  (little-endian, bytes exchanged)
  *
  * In strings and byte arrays the same exchange happens in each whole group of
  * eight, four or two bytes; raw is never exchanged. A single byte (int8,

@@ -40,17 +40,6 @@ sl_config_ensure_defaults(struct api_arena *a, struct store_txn *txn)
 
 /* ---- for the engine ---- */
 
-/*
- * The numbers 4 and 5 of a zone's swap stand for the other one of a command's
- * (little endian AB CD -> DC BA, with byte swap CD AB).
- */
-static uint8_t
-swap_of(int64_t swap)
-{
-    static const uint8_t swaps[MB_SWAP_MAX + 1] = { 0, 1, 2, 3, 5, 4 };
-    return swaps[swap];
-}
-
 void
 sl_config_to_zone(const struct szone *in, struct sl_zone_config *ret_zone)
 {
@@ -59,7 +48,7 @@ sl_config_to_zone(const struct szone *in, struct sl_zone_config *ret_zone)
         .format = (uint8_t)in->data_format,
         .address = (int32_t)in->address,
         .n = (uint32_t)in->quan,
-        .swap = swap_of(in->swap),
+        .swap = (uint8_t)in->swap,
         .from_hub = in->from_ref_taglist != 0,
         .scaling =
             config_scaling(in->scaling_func, in->intercept_slope, in->intercept_offset,

@@ -13,7 +13,7 @@ from harness import JsPlant, Plant, wait_for
 from modbusdaemon import WHO, ModbusDaemon
 
 # Where byte A, the highest, to H of a value are sent: the words of the API's document.
-ORDERS = ("ABCDEFGH", "BADCFEHG", "CDABGHEF", "DCBAHGFE", "GHEFCDAB", "HGFEDCBA")
+ORDERS = ("ABCDEFGH", "BADCFEHG", "CDABGHEF", "DCBAHGFE", "HGFEDCBA", "GHEFCDAB")
 NAN, INF = math.nan, math.inf
 SUBNORMAL = 5e-324
 
@@ -42,7 +42,7 @@ def ordered(value_bytes, swap):
     if n == 2:
         order = "AB" if ORDERS[swap][0] in "ACG" else "BA"
     elif n == 4:
-        order = ("ABCD", "BADC", "CDAB", "DCBA", "CDAB", "DCBA")[swap]
+        order = ("ABCD", "BADC", "CDAB", "DCBA", "DCBA", "CDAB")[swap]
     else:
         order = ORDERS[swap]
     return bytes(value_bytes[ord(letter) - ord("A")] for letter in order)
@@ -134,7 +134,7 @@ class Values(ModbusDaemon):
             self.tag(command, "string", 0, "r", text[:9], dataSize=12)
             self.tag(command, "bytearray", 0, "r", data, dataSize=12)
             self.tag(command, "raw", 0, "r", sent, dataSize=12)
-            low, high = (10, 11) if swap % 2 == 0 else (11, 10)
+            low, high = (10, 11) if ORDERS[swap][0] in "ACG" else (11, 10)
             self.tag(command, "int8", 11, "r", struct.unpack("b", sent[high:high + 1])[0])
             self.tag(command, "uint8", 10, "r", sent[low])
         self.check_reads()

@@ -732,7 +732,7 @@ the_slave_gets_what_is_running(void **state)
     assert_int_equal(cfg.zones[0].n_tags, 2);
     assert_int_equal(cfg.zones[0].n_refs, 0);
     assert_string_equal(cfg.zones[0].tags[1].name, "b");
-    assert_int_equal(cfg.zones[0].swap, 5); /* all bytes: 4 of a zone, 5 of a command */
+    assert_int_equal(cfg.zones[0].swap, 4);
     assert_int_equal(cfg.zones[1].n_refs, 1);
     assert_int_equal(cfg.zones[1].refs[0].access, TAG_ACCESS_READ | TAG_ACCESS_WRITE);
     assert_int_equal(cfg.zones[1].refs[0].offset, 4);

@@ -56,7 +56,7 @@ each_order_of_bytes_is_the_one_in_the_table(void **state)
     } table[MB_SWAP_MAX + 1] = {
         { 0x1122, 0x11223344, 0x1122334455667788 }, { 0x2211, 0x22114433, 0x2211443366558877 },
         { 0x1122, 0x33441122, 0x3344112277885566 }, { 0x2211, 0x44332211, 0x4433221188776655 },
-        { 0x1122, 0x33441122, 0x7788556633441122 }, { 0x2211, 0x44332211, 0x8877665544332211 },
+        { 0x2211, 0x44332211, 0x8877665544332211 }, { 0x1122, 0x33441122, 0x7788556633441122 },
     };
     uint8_t data[ROOM] = { 0, 0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88 };
     for (unsigned swap = 0; swap <= MB_SWAP_MAX; swap++) {
@@ -110,7 +110,7 @@ single_bytes_come_from_their_half_of_the_register(void **state)
     c = codec(MB_UINT8, false, 0, 0, 1, &plain);
     mb_decode(&c, &plain, data, NULL, &v);
     assert_int_equal(v.u, 1);
-    c = codec(MB_UINT8, false, 3, 0, 5, &plain);
+    c = codec(MB_UINT8, false, 3, 0, 4, &plain);
     mb_decode(&c, &plain, data, NULL, &v);
     assert_int_equal(v.u, 2);
 }

@@ -667,7 +667,7 @@ every_type_and_swap_has_the_same_bytes_as_in_a_master(void **state)
     (void)state;
     static const char *const want[MB_SWAP_MAX + 1] = {
         "03 04 41424344", "03 04 42414443", "03 04 43444142",
-        "03 04 44434241", "03 04 43444142", "03 04 44434241",
+        "03 04 44434241", "03 04 44434241", "03 04 43444142",
     };
     for (uint8_t swap = 0; swap <= MB_SWAP_MAX; swap++) {
         static const struct sl_tag_config list[] = { OWN(1, "a", MB_UINT32, 0, 0) };
