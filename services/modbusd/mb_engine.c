@@ -147,7 +147,7 @@ status_of(uint8_t quality)
     }
 }
 
-/* The worst of its commands that are enabled and have been heard of; 'else_status' if there is
+/* The worst of its commands that are asked and have been heard of; 'else_status' if there is
  * none. */
 static void
 update_status(struct mb_dev *d, enum mb_status else_status)
@@ -162,7 +162,7 @@ update_status(struct mb_dev *d, enum mb_status else_status)
     for (size_t i = 0; i < d->n_cmds; i++) {
         const struct mb_cmd *c = &d->cmds[i];
         enum mb_status s = status_of(c->quality);
-        if (!c->enable || c->quality == TAG_BAD_NEVER)
+        if (!mb_cmd_is_polled(c) || c->quality == TAG_BAD_NEVER)
             continue;
         any = true;
         if (badness[s] > badness[worst])
@@ -803,6 +803,8 @@ static void
 unit_answered(struct mb_link *l, struct mb_dev *d, const struct mb_result *r)
 {
     bool passed = r->crowded && overtook(l, r);
+    if (d->health.failed)
+        mb_dev_merge_again(d, r->now_us);
     mb_health_answered(d, r->now_us);
     d->excused = 0;
     if (d->silent)
@@ -919,6 +921,13 @@ is_mute_exception(const struct mb_result *r)
     return r->done == MB_DONE_EXCEPTION && (r->exception == 10 || r->exception == 11);
 }
 
+/* Was it the crowd on the link, as far as is known, and not the unit? */
+static bool
+is_excused(const struct mb_dev *d, const struct mb_result *r)
+{
+    return r->done == MB_DONE_TIMEOUT && d->excused > 0 && !d->silent;
+}
+
 /* A poll that brought no data, again or given up until its next period. */
 static void
 poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
@@ -958,7 +967,7 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         c->tries++;
         return;
     }
-    for (struct mb_cmd *m = c; m; m = m->next_merged)
+    for (struct mb_cmd *m = c; m && !is_excused(d, r); m = m->next_merged)
         mb_health_given_up(m, why, r->exception, r->now_us);
     next_period(l->e, c, r->now_us);
 }
@@ -1190,6 +1199,17 @@ fail_directs(struct mb_link *l, enum mb_direct_status status)
     mb_directs_finish(l->e, all, &r);
 }
 
+/* What is written on change only is not asked, so no answer will say that it is good again. */
+static void
+tell_unasked(struct mb_dev *d)
+{
+    for (size_t i = 0; i < d->n_cmds; i++) {
+        struct mb_cmd *c = &d->cmds[i];
+        if (c->quality == TAG_BAD_CONNECTION && !mb_func_reads(c->func) && !mb_cmd_is_polled(c))
+            tell_written(c);
+    }
+}
+
 /* After the whole link was away everybody begins anew. */
 static void
 begin_anew(struct mb_link *l)
@@ -1198,6 +1218,8 @@ begin_anew(struct mb_link *l)
         set_silent(l, d, 0);
         mb_dev_unpark(d);
         ask_bad_ones(l, d, clock_mono_us());
+        tell_unasked(d);
+        update_status(d, MB_STATUS_OK);
     }
     l->probe_after_us = 0;
 }

@@ -144,6 +144,13 @@ mb_fault_polled(struct mb_cmd *c, bool done, uint64_t now)
     }
 }
 
+/* Its time began then; one that was held back until a later time may have had a longer one. */
+static uint64_t
+begun_us(const struct mb_fault *f)
+{
+    return f->deadline_us > f->tout_us ? f->deadline_us - f->tout_us : 0;
+}
+
 void
 mb_fault_keep(struct mb_cmd *c, const struct mb_cmd *old, uint64_t now)
 {
@@ -154,7 +161,7 @@ mb_fault_keep(struct mb_cmd *c, const struct mb_cmd *old, uint64_t now)
     bool watched = was->deadline_us || was->due || (!was->data && c->n_written);
     bool went_on = was->data && old->enable && old->op.dev->link;
     if (watched && went_on && !was->due)
-        f->deadline_us = was->deadline_us - was->tout_us + f->tout_us;
+        f->deadline_us = begun_us(was) + f->tout_us;
     else if (watched)
         f->deadline_us = went_on ? now : now + f->tout_us;
     if (f->deadline_us)

@@ -132,14 +132,17 @@ group_all(struct mb_dev *d, struct mb_cmd **cmds, struct mb_range *ranges, bool 
     }
 }
 
-/* Polls in flight are as if they had not been sent: they may be of a group that is no more. */
+/*
+ * Reads in flight are as if they had not been sent: they may be of a group that
+ * is no more. Writes are of none, and how they end is awaited.
+ */
 static void
-forget_polls(struct mb_dev *d)
+forget_reads(struct mb_dev *d)
 {
     struct mb_conn *conn = &d->link->conn;
     for (unsigned i = 0; i < MB_IN_FLIGHT_MAX; i++) {
         struct mb_op *op = conn->slots[i].used ? conn->slots[i].owner : NULL;
-        if (!op || op->dev != d || op->is_direct)
+        if (!op || op->dev != d || op->is_direct || mb_func_writes(op->cmd->func))
             continue;
         op->cmd->in_flight = false;
         d->n_in_flight--;
@@ -151,7 +154,7 @@ static void
 ungroup(struct mb_dev *d)
 {
     if (d->link) {
-        forget_polls(d);
+        forget_reads(d);
         mb_dev_unpark(d);
     }
     for (size_t i = 0; i < d->n_cmds; i++) {
@@ -160,6 +163,8 @@ ungroup(struct mb_dev *d)
             mb_link_unplan(d->link, c);
         c->asked_by = c;
         c->next_merged = NULL;
+        if (!c->in_flight)
+            c->tries = 0;
     }
 }
 
@@ -190,6 +195,14 @@ mb_group_size(const struct mb_cmd *first)
     for (const struct mb_cmd *c = first; c; c = c->next_merged)
         n++;
     return n;
+}
+
+void
+mb_dev_merge_again(struct mb_dev *d, uint64_t now)
+{
+    for (size_t i = 0; i < d->n_cmds; i++)
+        if (d->cmds[i].apart_until_us)
+            d->cmds[i].apart_until_us = now;
 }
 
 /* Does an exception say that this request cannot be served, while others may be? */

@@ -195,7 +195,7 @@ struct mb_engine {
     uint64_t start_us;
     uint64_t start_requests; /* conn.requests then */
     uint64_t connect_us;     /* the last first attempt of a connection is then */
-    struct mb_dev **devs; /* by id */
+    struct mb_dev **devs;    /* by id */
     size_t n_devs, cap_devs;
     struct mb_link *links;
     struct mb_tag **all; /* by number */
@@ -245,10 +245,15 @@ void mb_link_find_end(struct mb_link *l);
 /* ---- mb_group.c ---- */
 
 /*
- * Makes the groups of a device anew and plans its commands, those in flight
+ * Makes the groups of a device anew and plans its commands, reads in flight
  * too. Without memory each is asked by itself.
  */
 void mb_dev_regroup(struct mb_dev *d);
+/*
+ * The device is back: that merged reads were not answered told nothing of
+ * them. With the next end of a poll of each.
+ */
+void mb_dev_merge_again(struct mb_dev *d, uint64_t now);
 /* Number of commands that the request of this one serves. */
 unsigned mb_group_size(const struct mb_cmd *first);
 /* The others take over the periods of the first. */

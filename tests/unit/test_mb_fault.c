@@ -54,6 +54,7 @@ static struct {
     } events[EVENTS_MAX];
     unsigned n_events;
     unsigned limit; /* requests in flight */
+    int status;
 } w;
 
 static void
@@ -74,7 +75,9 @@ static void
 on_sample(void *arg, const struct tag_sample *s)
 {
     (void)arg;
-    if (s->no < TAGS_MAX)
+    if (s->no == MB_STATUS_TAG_BASE + 1)
+        w.status = (int)s->value.i;
+    else if (s->no < TAGS_MAX)
         w.last[s->no] = *s;
 }
 
@@ -371,6 +374,61 @@ a_write_waits_for_fault_data_under_way(void **state)
 }
 
 static void
+fault_data_under_way_are_awaited_when_reads_are_grouped_anew(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c = command(1, 16, 9);
+    struct mb_iface_config iface = { .provider = "modbus_tcp_master",
+                                     .timeout_ms = 3000,
+                                     .merge = { 1, 2 } };
+    struct tag_value v = { .type = TAG_UINT16, .u = 8 };
+    c.fault_func = MB_ZERO;
+    w.limit = 2;
+    mb_engine_set_iface(w.engine, &iface);
+    set_device(&c, 1, true);
+    assert_int_equal(write_tag(1, 7), MB_DIRECT_OK);
+    run_for(4500000);
+    w.mute = true; /* the answer to a write is late, and fault protection begins meanwhile */
+    assert_true(
+        mb_engine_write(w.engine, 1, &v, clock_us + SECOND, on_direct, NULL, &w.result));
+    while (w.n_writes < 3)
+        run_for(STEP_US);
+    iface.merge.gap = 2;
+    mb_engine_set_iface(w.engine, &iface);
+    run_for(SECOND);
+    assert_wrote(3, "\x10\0\x09\0\2\4\0\0\0\0", 10);
+    run_for(SECOND + 500000); /* the write has timed out: it counts as done */
+    w.mute = false;
+    run_for(SECOND);
+    assert_int_equal(write_tag(1, 9), MB_DIRECT_OK);
+    assert_int_equal(w.last[1].value.u, 9);
+}
+
+static void
+a_write_on_change_is_good_again_with_its_connection(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c[] = { command(1, 16, 9), command(3, 3, 20), command(5, 23, 30) };
+    uint16_t port = w.fake.port;
+    set_device(c, 3, true);
+    assert_int_equal(write_tag(1, 7), MB_DIRECT_OK);
+    run_for(SECOND);
+    assert_int_equal(w.status, MB_STATUS_OK);
+    fake_close(&w.fake);
+    run_for(5 * SECOND);
+    assert_int_equal(w.last[1].quality, TAG_BAD_CONNECTION);
+    assert_int_equal(w.status, MB_STATUS_NO_CONNECTION);
+    w.fake.port = port;
+    assert_int_equal(fake_open(&w.fake, w.loop, answer, NULL), 0);
+    run_for(10 * SECOND);
+    assert_int_equal(w.last[3].quality, TAG_GOOD);
+    assert_int_equal(w.status, MB_STATUS_OK);
+    assert_int_equal(w.last[1].quality, TAG_GOOD);
+    assert_int_equal(w.last[1].value.u, 7);
+    assert_int_equal(w.n_writes, 1);
+}
+
+static void
 every_function_that_writes_is_protected(void **state)
 {
     (void)state;
@@ -623,6 +681,8 @@ main(void)
         T(a_device_that_is_away_gets_them_when_it_is_back),
         T(a_write_that_comes_meanwhile_takes_their_place),
         T(a_write_waits_for_fault_data_under_way),
+        T(fault_data_under_way_are_awaited_when_reads_are_grouped_anew),
+        T(a_write_on_change_is_good_again_with_its_connection),
         T(every_function_that_writes_is_protected),
         T(a_change_of_the_configuration_keeps_the_time),
         T(a_tag_without_an_answer_shows_its_status_term),

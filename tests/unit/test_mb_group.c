@@ -443,6 +443,22 @@ a_device_that_was_away_is_still_read_in_one_request(void **state)
 }
 
 static void
+a_device_that_was_off_at_the_start_is_read_in_one_request_once_it_is_on(void **state)
+{
+    (void)state;
+    struct mb_cmd_config c[] = { command(1, 3, 100, 2), command(2, 3, 104, 2) };
+    w.mute = true;
+    set_device(c, 2);
+    run_for(5 * SECOND_US);
+    assert_int_equal(w.last[2].quality, TAG_BAD_TIMEOUT);
+    w.mute = false;
+    run_for(6 * SECOND_US); /* connections that brought nothing are made anew more seldom */
+    count_for(SECOND_US);
+    check_good(2, 10);
+    assert_in_range(w.n_requests, 9, 11);
+}
+
+static void
 a_busy_device_is_still_read_in_one_request(void **state)
 {
     (void)state;
@@ -568,6 +584,7 @@ main(void)
         T(what_a_device_closes_on_is_asked_one_by_one),
         T(what_a_device_garbles_is_asked_one_by_one),
         T(a_device_that_was_away_is_still_read_in_one_request),
+        T(a_device_that_was_off_at_the_start_is_read_in_one_request_once_it_is_on),
         T(a_busy_device_is_still_read_in_one_request),
         T(a_direct_read_asks_for_its_command_only),
         T(a_command_that_joins_or_leaves_costs_the_others_no_sample),

@@ -171,11 +171,14 @@ on_changed(void *arg)
     (void)arg;
 }
 
+/* Units that answer are not told to fail, whatever their neighbours do. */
 static void
 on_event(void *arg, const struct mb_event *event)
 {
+    unsigned unit = 0;
     (void)arg;
-    (void)event;
+    assert_int_equal(sscanf(event->device, "u%u", &unit), 1);
+    assert_in_range(unit, 1, w.row->n_mute ? w.row->n_mute : 1); /* its answer may be lost */
 }
 
 static void
@@ -263,7 +266,9 @@ start(const struct row *row)
     struct mb_engine_hooks hooks = { on_sample, on_changed, on_event, NULL };
     struct mb_iface_config iface = { .provider = "modbus_tcp_master",
                                      .retry_count = row->retries,
-                                     .timeout_ms = row->timeout_ms };
+                                     .timeout_ms = row->timeout_ms,
+                                     .dev_fail_event = true,
+                                     .cmd_fail_event = true };
     memset(&w, 0, sizeof(w));
     w.row = row;
     clock_us = 1000000;
