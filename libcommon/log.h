@@ -16,7 +16,14 @@
 
 #include "libcommon/base.h"
 
-enum log_level { LOG_LEVEL_ERR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+/* OFF is no level of a line: with it none is written. */
+enum log_level {
+    LOG_LEVEL_OFF = -1,
+    LOG_LEVEL_ERR,
+    LOG_LEVEL_WARN,
+    LOG_LEVEL_INFO,
+    LOG_LEVEL_DEBUG
+};
 
 /* State of one call site; made by the macros. */
 struct log_site {
@@ -39,11 +46,11 @@ void log_set_request(uint64_t request_id);
 void log_line(struct log_site *site, enum log_level level, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 
-#define LOG_AT(level, ...)                                     \
-    do {                                                       \
-        static struct log_site log_site_;                      \
-        if ((level) <= log_get_level())                        \
-            log_line(&log_site_, (level), __VA_ARGS__);        \
+#define LOG_AT(level, ...)                                                                     \
+    do {                                                                                       \
+        static struct log_site log_site_;                                                      \
+        if ((level) <= log_get_level())                                                        \
+            log_line(&log_site_, (level), __VA_ARGS__);                                        \
     } while (0)
 #define log_err(...) LOG_AT(LOG_LEVEL_ERR, __VA_ARGS__)
 #define log_warn(...) LOG_AT(LOG_LEVEL_WARN, __VA_ARGS__)

@@ -337,7 +337,7 @@ static const struct {
 } levels[] = {
     { "ALL", LOG_LEVEL_DEBUG }, { "TRACE", LOG_LEVEL_DEBUG }, { "DEBUG", LOG_LEVEL_DEBUG },
     { "INFO", LOG_LEVEL_INFO }, { "WARN", LOG_LEVEL_WARN },   { "ERROR", LOG_LEVEL_ERR },
-    { "FATAL", LOG_LEVEL_ERR }, { "OFF", LOG_LEVEL_ERR },
+    { "FATAL", LOG_LEVEL_OFF }, { "OFF", LOG_LEVEL_OFF },
 };
 
 /* Index of levels kept in the store, or -1. */

@@ -119,6 +119,9 @@ test_levels_below_are_silent(void **state)
     assert_int_equal(level, LOG_LEVEL_DEBUG);
     assert_int_equal(log_parse_level("err", &level), 0);
     assert_int_equal(level, LOG_LEVEL_ERR);
+    log_set_level(LOG_LEVEL_OFF);
+    log_err("not seen");
+    assert_string_equal(next_line(), "");
 }
 
 static void
