@@ -338,7 +338,7 @@ learn_round_trip(struct mb_link *l, uint64_t rtt)
     }
     uint64_t off = rtt > l->srtt_us ? rtt - l->srtt_us : l->srtt_us - rtt;
     l->rttvar_us = (3 * l->rttvar_us + off) / 4;
-    l->srtt_us = (7 * l->srtt_us + rtt) / 8;
+    l->srtt_us = (7 * l->srtt_us + rtt + 7) / 8; /* rounded up: 0 is unknown */
 }
 
 static bool

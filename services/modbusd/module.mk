@@ -41,6 +41,7 @@ fuzz_api_body.extra  += $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) servic
 fuzz_api_body.gen    += api_modbusd
 test_mb_shares.extra := $(modbusd.engine)
 test_mb_fault.extra  := $(modbusd.engine)
+test_mb_engine.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_fault.libs   := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 test_mb_shares.libs  := -Wl,--wrap=clock_mono_us,--wrap=clock_wall_us
 fuzz_mb_csv.extra    := $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) services/modbusd/sl_hub.c
