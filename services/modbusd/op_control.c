@@ -494,6 +494,7 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
             continue;
         jw_open(&b, '{');
         jw_kstr(&b, "status", op_status_text(s.known, s.status));
+        jw_kstr(&b, "name", s.name);
         jw_kstr(&b, "remoteIpPort", peer);
         jw_ku64(&b, "slaveId", s.unit);
         write_counters(&b, &s);

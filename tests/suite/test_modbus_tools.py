@@ -63,6 +63,32 @@ class Tools(Suite):
         self.wait_quality("pump", "a", "good")
         self.assertEqual(self.service()["serviceStatus"], "RUNNING")
 
+    # ---- counters ----
+
+    def test_the_diagnosis_counts_what_was_asked_and_how_it_ended(self):
+        self.addCleanup(setattr, self.plant, "mode", "ok")
+        def diagnosis():
+            got = self.get("/diagnose/tcp-status")
+            return got, got["conns"][0]
+        counters = ("sentReqs", "recvValidResps", "recvInvalidResps", "recvExceptions", "timeout")
+        first = diagnosis()[1]
+        for mode, counter, status in (("exception", counters[3], "Exception response"),
+                                      ("wrong_count", counters[2], "Invalid response"),
+                                      ("mute", counters[4], "Request timeout"),
+                                      ("ok", counters[1], "OK")):
+            before = diagnosis()[1][counter]
+            self.plant.mode = mode
+            wait_for(mode, lambda: (lambda conn: conn[counter] > before and
+                                    conn["status"] == status)(diagnosis()[1]))
+        total, conn = diagnosis()
+        self.assertEqual((total["mode"], total["numConns"], len(total["conns"])), ("TCP", 1, 1))
+        self.assertEqual({c: total[c] for c in counters}, {c: conn[c] for c in counters})
+        self.assertEqual(set(conn), {"status", "name", "remoteIpPort", "slaveId", *counters})
+        self.assertEqual((conn["name"], conn["remoteIpPort"], conn["slaveId"]),
+                         ("pump", f"127.0.0.1:{self.plant.port}", 1))
+        sent, *ended = (conn[c] - first[c] for c in counters)
+        self.assertIn(sent - sum(ended), (-1, 0, 1))  # one may be under way
+
     # ---- parameters ----
 
     def test_masters_that_are_switched_off_poll_from_apply_on_nothing_until_switched_on(self):
