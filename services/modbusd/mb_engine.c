@@ -967,7 +967,7 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
         c->tries++;
         return;
     }
-    for (struct mb_cmd *m = c; m && !is_excused(d, r); m = m->next_merged)
+    for (struct mb_cmd *m = is_excused(d, r) ? NULL : c; m; m = m->next_merged)
         mb_health_given_up(m, why, r->exception, r->now_us);
     next_period(l->e, c, r->now_us);
 }
