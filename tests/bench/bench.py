@@ -654,7 +654,7 @@ def row_signin(args):
 def row_rtu(args):
     import rtu
     with Bench(("auditd", "authd", "tagd", "iod", "modbusd", "gateway")) as b:
-        rtu.measure(b, args, Started, row)
+        rtu.measure(b, args, Started, row, note)
 
 
 def row_mbslave(args):

@@ -1,5 +1,6 @@
 """How much of a serial line modbusd uses: the lines of the bench, which carry
 characters at the rate that is set, and a device that answers as soon as it may."""
+import glob
 import signal
 import time
 
@@ -32,7 +33,17 @@ def told(device):
     return int(n), int(us)
 
 
-def measure(b, args, started, row):
+def waited_s(*pids):
+    """How long threads of these processes stood in line for a CPU (kernel, sched-stats.rst)."""
+    total = 0
+    for pid in pids:
+        for stat in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+            with open(stat, encoding="ascii") as f:
+                total += int(f.read().split()[1])
+    return total / 1e9
+
+
+def measure(b, args, started, row, note):
     import harness
     harness.wait_for("the interface", lambda: b.admin.get(
         "/modbusmaster/config/master-ser-ifaces").data)
@@ -44,11 +55,15 @@ def measure(b, args, started, row):
         with started(f"{args.bin}/bench_rtu", f"{b.fleet.state}/iod/dev/line0",
                      str(round(silence_s(baud) * 1e9))) as device:
             time.sleep(2)  # until it is under way
+            pids = (device.p.pid, *(b.fleet.d[n].pid for n in ("iod", "modbusd")))
             told(device)
-            cpu = b.cpu("modbusd")
+            cpu, waited = b.cpu("modbusd"), waited_s(*pids)
             time.sleep(max(args.seconds, 20 * transaction_s(baud)))
             n, us = told(device)
             cpu = (b.cpu("modbusd") - cpu) / max(n, 1) * 1e6
+            waited = (waited_s(*pids) - waited) / max(n, 1)
+        lost = us / 1e6 / max(n - 1, 1) - transaction_s(baud)
+        note(f"{1e3 * lost:.2f} ms lost per transaction, {1e3 * waited:.2f} ms in line for a CPU")
         share = (n - 1) / (us / 1e6) * transaction_s(baud)
         row(f"RTU {baud:,} baud, {QUANTITY} registers a request: share of the line",
             f"{100 * share:.1f} %", f"{(n - 1) / (us / 1e6):.2f} requests/s of "
