@@ -1,6 +1,6 @@
 /*
  * Serial lines: what can be set, opening a tty with it, and how iod tells
- * others which ports there are (proto/README.md section 4, SERIAL_PORTS).
+ * modbusd which ports there are (proto/README.md section 4, SERIAL_CHANGED).
  */
 #ifndef FIELDGATE_SERIAL_H
 #define FIELDGATE_SERIAL_H
@@ -95,7 +95,7 @@ struct serial_port {
     struct serial_settings settings;
 };
 
-/* Puts the body of SERIAL_PORTS and SERIAL_CHANGED. */
+/* Puts the body of SERIAL_CHANGED. */
 void serial_ports_encode(struct buf *json, const struct serial_port *ports, size_t n_ports);
 /* Reads it; 'json' need not be terminated. 0, or -EBADMSG and -ENOMEM with nothing changed. */
 int serial_ports_decode(const char *json, size_t len,

@@ -1,5 +1,5 @@
 /*
- * The list of ports as JSON (proto/README.md section 4, SERIAL_PORTS).
+ * The list of ports as JSON (proto/README.md section 4, SERIAL_CHANGED).
  */
 #include "libcommon/serial.h"
 

@@ -35,8 +35,7 @@ enum internal_daemon { INTERNAL_DAEMON_TABLE(X) INTERNAL_N_DAEMONS };
     X(TAG_SNAPSHOT,    49,  INTERNAL_BY_ALL) /* provider: last values, binary, paged */ \
     X(TAG_READ,        50,  INTERNAL_BY(tagd)) /* provider: read from the device now */ \
     X(TAG_WRITE,       51,  INTERNAL_BY(tagd) | INTERNAL_BY(modbusd)) /* provider: write */ \
-    X(SERIAL_PORTS,    64,  INTERNAL_BY(modbusd)) /* iod: serial ports and their settings */ \
-    X(SERIAL_CHANGED,  65,  INTERNAL_BY(iod)) /* modbusd: the same, after a change */
+    X(SERIAL_CHANGED,  65,  INTERNAL_BY(iod)) /* modbusd: serial ports and their settings */
 
 #define X(name, number, callers) INTERNAL_##name = number,
 enum internal_op { INTERNAL_TABLE(X) };

@@ -68,7 +68,5 @@ int told_start(struct iod *d);
 void told_stop(struct iod *d);
 /* Something changed: modbusd is told until it has taken it. */
 void told_change(struct iod *d);
-/* SERIAL_PORTS (proto/README.md section 4). */
-void iod_serial_ports(void *self, struct bus_incoming *in);
 
 #endif

@@ -98,10 +98,6 @@ set_ports(void *self, const char *value)
 int
 main(int argc, char **argv)
 {
-    static const struct svc_internal internals[] = {
-        { INTERNAL_SERIAL_PORTS, iod_serial_ports },
-        { 0, NULL },
-    };
     static const struct svc_option options[] = {
         { "serial-ports", "comma list of ttys (default: those that are found)", set_ports },
         { NULL, NULL, NULL },
@@ -110,7 +106,6 @@ main(int argc, char **argv)
         .name = "iod",
         .ops = iod_ops,
         .n_ops = &iod_n_ops,
-        .internals = internals,
         .options = options,
         .dbs = iod_dbs,
         .n_dbs = IOD_N_DBS,

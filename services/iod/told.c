@@ -1,11 +1,8 @@
 /*
- * What modbusd knows of the ports: it asks when it starts, and is told of each
- * change until it has taken it (proto/README.md section 4).
+ * What modbusd knows of the ports: it is told when it comes up, and of each
+ * change, until it has taken it (proto/README.md section 4, SERIAL_CHANGED).
  */
-#include <errno.h>
-
 #include "libcommon/clock.h"
-#include "libcommon/json.h"
 #include "libcommon/log.h"
 #include "proto/internal.h"
 #include "services/iod/iod.h"
@@ -24,15 +21,6 @@ put_ports(const struct iod *d, struct buf *b)
     struct serial_port ports[SERIAL_PORTS_MAX];
     buf_init(b, BODY_MAX);
     serial_ports_encode(b, ports, ports_list(d, ports));
-}
-
-void
-iod_serial_ports(void *self, struct bus_incoming *in)
-{
-    struct buf b;
-    put_ports(self, &b);
-    bus_answer_json(in, &b);
-    buf_done(&b);
 }
 
 static void tell(struct iod *d);
