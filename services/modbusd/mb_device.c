@@ -688,18 +688,26 @@ mb_engine_remove_device(struct mb_engine *e, uint32_t id)
     memmove(&e->devs[at], &e->devs[at + 1], (e->n_devs - at) * sizeof(struct mb_dev *));
 }
 
+/* Takes it over; 'port_id' as in mb_dev_config. */
+static void
+set_iface(struct mb_engine *e, uint32_t port_id, struct mb_iface_config *iface,
+          const struct mb_iface_config *cfg)
+{
+    bool regroup =
+        iface->merge.gap != cfg->merge.gap || iface->merge.quantity != cfg->merge.quantity;
+    *iface = *cfg;
+    for (size_t i = 0; regroup && i < e->n_devs; i++)
+        if (e->devs[i]->port_id == port_id)
+            mb_dev_regroup(e->devs[i]);
+}
+
 void
 mb_engine_set_iface(struct mb_engine *e, const struct mb_iface_config *cfg)
 {
-    bool regroup =
-        e->iface.merge.gap != cfg->merge.gap || e->iface.merge.quantity != cfg->merge.quantity;
-    e->iface = *cfg;
+    set_iface(e, 0, &e->iface, cfg);
     for (struct mb_link *l = e->links; l; l = l->next)
         if (!l->port)
             mb_tcp_set_timeout(&l->tcp, connect_timeout_ms(e));
-    for (size_t i = 0; regroup && i < e->n_devs; i++)
-        if (e->devs[i]->port_id == 0)
-            mb_dev_regroup(e->devs[i]);
 }
 
 int
@@ -714,10 +722,10 @@ mb_engine_set_port(struct mb_engine *e, const struct mb_port_config *cfg)
         p->next = e->ports;
         e->ports = p;
     }
-    p->iface = cfg->iface;
     p->line = cfg->line;
     if (p->link)
         mb_line_configure(&p->link->line, &p->line);
+    set_iface(e, p->id, &p->iface, &cfg->iface);
     return 0;
 }
 

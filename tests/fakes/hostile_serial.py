@@ -16,6 +16,7 @@ of Hostile (hostile_modbus.py). Modes:
     babble      noise without end, until the mode is another
 .echo = True: what is heard is on the line for all, as on two wires.
 """
+import collections
 import os
 import select
 import termios
@@ -42,6 +43,7 @@ class HostileSerial(Hostile):
         self.mode, self.unit_mode, self.echo = "ok", {}, False
         self.delay, self.code, self.base = 0.5, 2, 0
         self.requests, self.answered, self.writes = {}, {}, []
+        self.pdus = collections.defaultdict(lambda: collections.deque(maxlen=4))
         self.lock = threading.Lock()
         self.path, self.is_ascii, self.over = path, is_ascii, False
         self.thread = threading.Thread(target=self.live, daemon=True)
@@ -96,11 +98,17 @@ class HostileSerial(Hostile):
         unit, pdu = data[0], data[1:]
         with self.lock:
             self.requests[unit] = self.requests.get(unit, 0) + 1
+            self.pdus[unit].append(pdu)
         mode = self.unit_mode.get(unit, self.mode)
         if unit == 0:
             self.good(unit, pdu)
         elif mode != "mute":
             self.say(fd, mode, unit, pdu)
+
+    def last_pdus(self, unit):
+        """The last four requests to a unit."""
+        with self.lock:
+            return list(self.pdus[unit])
 
     def say(self, fd, mode, unit, pdu):
         good = self.frame(unit, self.good(unit, pdu))
