@@ -167,8 +167,8 @@ int
 main(int argc, char **argv)
 {
     static const struct svc_option options[] = {
-        { "original-limits", "1: at most 32 TCP and 31 serial devices, 2048 commands and 2048 tags, as the "
-                             "original has it (default 0: 1000, 20000, 100000)",
+        { "original-limits", "1: at most 32 TCP and 31 serial devices, 2048 commands, 128 of them on a serial "
+                             "port, and 2048 tags, as the original has it (default 0: 1000, 20000, 100000)",
           set_original_limits },
         { NULL, NULL, NULL },
     };

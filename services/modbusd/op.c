@@ -45,9 +45,12 @@ op_store_error(struct api_call *call, int r)
     return api_fail_errno(call, r < 0 ? r : -EPROTO, "cannot use the configuration");
 }
 
-/* As the original says it; 'i18n' and 'variables' are for a user interface that translates. */
+/*
+ * As the original says it; 'i18n' and 'variables' are for a user interface that translates.
+ * 'port': of what kind commands have the limit, "tcp" or "serial".
+ */
 static enum api_status
-limit_reached(struct api_call *call, enum config_db db, uint64_t max)
+limit_reached(struct api_call *call, enum config_db db, const char *port, uint64_t max)
 {
     enum { OTHER = -1, COMMANDS = -113, TAGS = -115 };
     static const char i18n[] = "{\"message\":{\"key\":\"MODBUS_MASTER_EVENT_%s_LIMIT_FAIL\","
@@ -55,8 +58,8 @@ limit_reached(struct api_call *call, enum config_db db, uint64_t max)
     switch (db) {
     case DB_CMD:
         (void)api_fail(call, API_INVALID, NULL,
-                       "Exceed the limit of %" PRIu64 " commands per tcp port", max);
-        api_fail_code(call, COMMANDS, api_printf(call, i18n, "COMMAND", max, "mode", "tcp"));
+                       "Exceed the limit of %" PRIu64 " commands per %s port", max, port);
+        api_fail_code(call, COMMANDS, api_printf(call, i18n, "COMMAND", max, "mode", port));
         break;
     case DB_TAG:
         (void)api_fail(call, API_INVALID, NULL,
@@ -96,35 +99,73 @@ op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db, s
         return op_store_error(call, r);
     if (d->original_limits && original_max(db) < max)
         max = original_max(db);
-    return there + n > max ? limit_reached(call, db, max) : API_OK;
+    return there + n > max ? limit_reached(call, db, "tcp", max) : API_OK;
+}
+
+/* What there is of that which the original limits. */
+struct original_counts {
+    unsigned n_tcp, n_serial;
+    size_t n_cmds[SERIAL_PORTS_MAX + 1]; /* by serial interface, from 1 */
+};
+
+static int
+count_dev(struct api_call *call, struct store_txn *txn, const struct store_iter *it,
+          struct original_counts *counts)
+{
+    struct api_arena *a = api_call_arena(call);
+    struct config_key key, *cmds;
+    struct remote_dev dev;
+    size_t n;
+    int r = api_store_value(a, it->value, it->size, &remote_dev_desc, &dev);
+    if (r < 0)
+        return r;
+    if (!dev.has_master_ser_iface_id) {
+        counts->n_tcp++;
+        return 0;
+    }
+    counts->n_serial++;
+    r = config_key_of(KIND_DEV, it->key, it->key_size, &key);
+    if (r == 0)
+        r = config_keys_below(a, txn, &key, KIND_CMD, &cmds, &n);
+    if (r == 0 && dev.master_ser_iface_id <= SERIAL_PORTS_MAX)
+        counts->n_cmds[dev.master_ser_iface_id] += n;
+    return r;
+}
+
+static int
+count_originals(struct api_call *call, struct store_txn *txn, struct original_counts *counts)
+{
+    struct store_iter it;
+    int r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
+    if (r < 0)
+        return r;
+    while ((r = store_iter_next(&it)) == STORE_OK) {
+        r = count_dev(call, txn, &it, counts);
+        if (r < 0)
+            break;
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : 0;
 }
 
 enum api_status
-op_check_original_devs(struct api_call *call, struct store_txn *txn)
+op_check_original_limits(struct api_call *call, struct store_txn *txn)
 {
     const struct modbusd *d = call->svc->self;
-    struct store_iter it;
-    unsigned n_tcp = 0, n_serial = 0;
+    struct original_counts counts = { 0 };
     if (!d->original_limits)
         return API_OK;
-    int r = store_iter_init(&it, txn, DB_DEV, NULL, 0, false);
+    int r = count_originals(call, txn, &counts);
     if (r < 0)
         return op_store_error(call, r);
-    while ((r = store_iter_next(&it)) == STORE_OK) {
-        struct remote_dev dev;
-        r = api_store_value(api_call_arena(call), it.value, it.size, &remote_dev_desc, &dev);
-        if (r < 0)
-            break;
-        *(dev.has_master_ser_iface_id ? &n_serial : &n_tcp) += 1;
-    }
-    store_iter_done(&it);
-    if (r < 0)
-        return op_store_error(call, r);
-    if (n_tcp > MODBUSD_ORIGINAL_DEVS_MAX)
-        return limit_reached(call, DB_DEV, MODBUSD_ORIGINAL_DEVS_MAX);
-    return n_serial > MODBUSD_ORIGINAL_SER_DEVS_MAX
-               ? limit_reached(call, DB_DEV, MODBUSD_ORIGINAL_SER_DEVS_MAX)
-               : API_OK;
+    if (counts.n_tcp > MODBUSD_ORIGINAL_DEVS_MAX)
+        return limit_reached(call, DB_DEV, "tcp", MODBUSD_ORIGINAL_DEVS_MAX);
+    if (counts.n_serial > MODBUSD_ORIGINAL_SER_DEVS_MAX)
+        return limit_reached(call, DB_DEV, "serial", MODBUSD_ORIGINAL_SER_DEVS_MAX);
+    for (size_t i = 0; i < ARRAY_LEN(counts.n_cmds); i++)
+        if (counts.n_cmds[i] > MODBUSD_ORIGINAL_PORT_CMDS_MAX)
+            return limit_reached(call, DB_CMD, "serial", MODBUSD_ORIGINAL_PORT_CMDS_MAX);
+    return API_OK;
 }
 
 enum api_status

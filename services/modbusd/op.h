@@ -20,8 +20,11 @@ enum api_status op_store_error(struct api_call *call, int r);
 enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db,
                               size_t n, uint64_t max);
 
-/* Where the original's limits hold: refuses more devices, over TCP or serial, than it has. */
-enum api_status op_check_original_devs(struct api_call *call, struct store_txn *txn);
+/*
+ * Where the original's limits hold: refuses what is staged if it has more devices, over TCP or
+ * serial, or more commands on a serial port than the original takes.
+ */
+enum api_status op_check_original_limits(struct api_call *call, struct store_txn *txn);
 
 /* {"data":<the staged record>} of 'key'. */
 enum api_status op_reply_one(struct api_call *call, const struct config_key *key);

@@ -124,7 +124,7 @@ modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
     if (status == API_OK)
         status = clone_dev(call, txn, body, &from, &to);
     if (status == API_OK)
-        status = op_check_original_devs(call, txn);
+        status = op_check_original_limits(call, txn);
     if (status != API_OK)
         return status;
     r = clone_below(txn, config_key_id(&to), cmds, n_cmds, tags, n_tags);

@@ -575,8 +575,10 @@ import_part(struct import *m, const char *part)
         return API_INTERNAL;
     if (r < 0)
         return op_store_error(m->call, r);
-    if (m->status != API_OK || !m->first)
+    if (m->status != API_OK)
         return m->status;
+    if (!m->first)
+        return op_check_original_limits(m->call, m->txn);
     return api_fail(m->call, API_INVALID, m->pointer, "%s", m->first);
 }
 

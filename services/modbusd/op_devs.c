@@ -141,7 +141,7 @@ add_all(struct api_call *call, struct store_txn *txn, const struct remote_dev *d
         ret_keys[i] = config_key_dev(id);
         status = op_save_dev(call, txn, op_pointer(call, i, NULL), &ret_keys[i], devs[i]);
     }
-    return status == API_OK ? op_check_original_devs(call, txn) : status;
+    return status == API_OK ? op_check_original_limits(call, txn) : status;
 }
 
 /* The device of a form, with what is below it in the part mcmdsFile. */

@@ -329,6 +329,8 @@ modbusd_post_mcmds(struct modbusd *self, struct api_call *call,
     enum api_status status = op_check_room(call, txn, DB_CMD, n_body, MODBUSD_CMDS_MAX);
     for (size_t i = 0; i < n_body && status == API_OK; i++)
         status = add(call, txn, i, &body[i], query->has_auto_create, &n_made, &keys[i]);
+    if (status == API_OK)
+        status = op_check_original_limits(call, txn);
     return status == API_OK ? op_reply_added(call, keys, n_body) : status;
 }
 

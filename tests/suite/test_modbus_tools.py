@@ -516,6 +516,37 @@ class OriginalWords(Suite):
                                  "variables": {"quan": 2048, "type": "total"}}}})
 
 
+class OriginalSerialLimits(Suite):
+    """As above, on a serial port."""
+
+    daemons = ("auditd", "authd", "iod", "modbusd", "gateway")
+    daemon_options = {"modbusd": ["--set", "original-limits=1"]}
+
+    def test_the_devices_on_a_port_have_128_commands_by_every_way_in(self):
+        devs, cmds = M + "/config/remote-devs", M + "/config/mcmds"
+        wait_for("the interfaces", lambda: len(self.admin.get(
+            M + "/config/master-ser-ifaces").data) == 2)
+        made = [self.assert_ok(self.admin.post(devs, {
+            "masterSerIfaceId": port, "name": f"d{i}", "slaveId": i})).data["remoteDevId"]
+            for i, port in enumerate((1, 1, 2), 1)]
+        commands = lambda i, n: [{"remoteDevId": made[i], "name": f"c{k}"} for k in range(n)]
+        for i, n in ((0, 100), (1, 28), (2, 128)):
+            self.assert_ok(self.admin.post(cmds, commands(i, n)))
+        clone = lambda i: self.admin.put(M + "/control/config/clone", {
+            "resource": "remote-devs", "src": {"remoteDevId": made[i]},
+            "dest": {"name": "more", "slaveId": 9}})
+        last = {"remoteDevId": made[0], "name": "last"}
+        for reply in (self.admin.post(cmds, last), clone(1), clone(2)):
+            self.assertEqual(self.assert_refused(reply, 400).json["error"], {
+                "code": -113, "message": "Exceed the limit of 128 commands per serial port",
+                "i18n": {"message": {"key": "MODBUS_MASTER_EVENT_COMMAND_LIMIT_FAIL",
+                                     "variables": {"quan": 128, "mode": "serial"}}}})
+        self.assertEqual(len(self.admin.get(devs).data), 3)
+        first = self.admin.get(f"{devs}/{made[0]}").data["mcmds"][0]["mcmdId"]
+        self.admin.delete(f"{cmds}/{first}")
+        self.assert_ok(self.admin.post(cmds, last))
+
+
 if __name__ == "__main__":
     import unittest
     unittest.main()
