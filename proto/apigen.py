@@ -310,6 +310,7 @@ class Op:
             raise Stop(f"{where}: x-reply is data|bare|list|items|own Schema, own TYPE, own string or empty")
         self.reply_kind = kinds[words[0]]
         self.reply = words[1] if len(words) > 1 and words[1] in schemas else None
+        self.reply_or = words[2] if len(words) > 2 and words[2] in schemas else None
         self.reply_types = [w for w in words[1:] if "/" in w]
         self.reply_text = words[1:] == ["string"]
         if self.reply_kind in ("DATA", "BARE", "LIST", "ITEMS") and self.reply is None:
@@ -703,6 +704,8 @@ def openapi_op(op):
         if op.reply_kind == "LIST":
             wrap["required"] = ["count", "data"]
             wrap["properties"]["count"] = {"type": "integer"}
+    elif op.reply_or:
+        wrap = {"oneOf": [ref(op.reply), ref(op.reply_or)]}
     elif op.reply:
         wrap = ref(op.reply)
     elif op.reply_text:

@@ -51,6 +51,9 @@ int op_write_tree(struct store_txn *txn, struct buf *b);
  */
 enum api_status op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
                             const struct config_key *key, struct remote_dev dev);
+/* The settings of src.masterSerIfaceId for those of dest.masterSerIfaceIds, which it answers. */
+enum api_status op_clone_ser_iface(struct api_call *call, struct store_txn *txn,
+                                   const struct clone_body *body);
 /* Appends a PlatformTag. */
 void op_put_platform_tag(struct buf *b, const struct tag_def *def);
 

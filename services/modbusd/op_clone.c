@@ -1,4 +1,7 @@
-/* A device once more: with another name and address, and all that is below it. */
+/*
+ * A device once more: with another name and address, and all that is below it. Of serial
+ * interfaces (op_ser.c) only the settings are copied.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -103,17 +106,12 @@ check_room(struct api_call *call, struct store_txn *txn, size_t n_cmds, size_t n
     return status;
 }
 
-enum api_status
-modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
-                            const struct clone_body *body)
+static enum api_status
+clone_dev_whole(struct api_call *call, struct store_txn *txn, const struct clone_body *body)
 {
-    (void)self;
     struct config_key from = config_key_dev((uint32_t)body->src.remote_dev_id), to;
     struct config_key *cmds = NULL, *tags = NULL;
     size_t n_cmds = 0, n_tags = 0;
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
     struct api_arena *a = api_call_arena(call);
     int r = config_keys_below(a, txn, &from, KIND_CMD, &cmds, &n_cmds);
     if (r == 0)
@@ -123,10 +121,80 @@ modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
     enum api_status status = check_room(call, txn, n_cmds, n_tags);
     if (status == API_OK)
         status = clone_dev(call, txn, body, &from, &to);
-    if (status == API_OK)
-        status = op_check_original_limits(call, txn);
     if (status != API_OK)
         return status;
     r = clone_below(txn, config_key_id(&to), cmds, n_cmds, tags, n_tags);
-    return r != 0 ? op_store_error(call, r) : op_reply_one(call, &to);
+    if (r != 0)
+        return op_store_error(call, r);
+    status = op_check_original_limits(call, txn);
+    return status == API_OK ? op_reply_one(call, &to) : status;
+}
+
+static enum api_status
+should_exist(struct api_call *call, const char *pointer)
+{
+    return api_fail(call, API_INVALID, pointer, "%s should exist", strrchr(pointer, '/') + 1);
+}
+
+static enum api_status
+not_for(struct api_call *call, const char *pointer, const char *resource)
+{
+    return api_fail(call, API_INVALID, pointer, "%s is not for %s", strrchr(pointer, '/') + 1,
+                    resource);
+}
+
+/* What the one resource needs and the other does not have. */
+static enum api_status
+check_dev_members(struct api_call *call, const struct clone_body *body)
+{
+    static const char resource[] = "remote-devs";
+    if (!body->src.has_remote_dev_id)
+        return should_exist(call, "/src/remoteDevId");
+    if (body->src.has_master_ser_iface_id)
+        return not_for(call, "/src/masterSerIfaceId", resource);
+    if (!body->dest.name)
+        return should_exist(call, "/dest/name");
+    if (body->dest.n_master_ser_iface_ids > 0)
+        return not_for(call, "/dest/masterSerIfaceIds", resource);
+    return API_OK;
+}
+
+static enum api_status
+check_iface_members(struct api_call *call, const struct clone_body *body)
+{
+    static const char resource[] = "master-ser-ifaces";
+    const struct clone_dest *dest = &body->dest;
+    if (!body->src.has_master_ser_iface_id)
+        return should_exist(call, "/src/masterSerIfaceId");
+    if (body->src.has_remote_dev_id)
+        return not_for(call, "/src/remoteDevId", resource);
+    if (dest->n_master_ser_iface_ids == 0)
+        return should_exist(call, "/dest/masterSerIfaceIds");
+    if (dest->name)
+        return not_for(call, "/dest/name", resource);
+    if (dest->has_slave_id)
+        return not_for(call, "/dest/slaveId", resource);
+    if (dest->slave_ipaddr)
+        return not_for(call, "/dest/slaveIpaddr", resource);
+    if (dest->has_slave_tcp_port)
+        return not_for(call, "/dest/slaveTcpPort", resource);
+    if (dest->has_enable)
+        return not_for(call, "/dest/enable", resource);
+    return API_OK;
+}
+
+enum api_status
+modbusd_clone_master_config(struct modbusd *self, struct api_call *call,
+                            const struct clone_body *body)
+{
+    (void)self;
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    if (body->resource == CLONE_BODY_RESOURCE_MASTER_SER_IFACES) {
+        enum api_status status = check_iface_members(call, body);
+        return status == API_OK ? op_clone_ser_iface(call, txn, body) : status;
+    }
+    enum api_status status = check_dev_members(call, body);
+    return status == API_OK ? clone_dev_whole(call, txn, body) : status;
 }

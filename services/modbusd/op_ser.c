@@ -144,6 +144,58 @@ modbusd_patch_master_ser_iface(struct modbusd *self, struct api_call *call,
     return status == API_OK ? save_iface(call, txn, &key, &iface) : status;
 }
 
+/* The existing one that a clone names at 'pointer'. */
+static enum api_status
+find_named(struct api_call *call, struct store_txn *txn, const char *pointer, int64_t id,
+           struct config_key *ret_key, struct master_ser_iface *ret_iface)
+{
+    int r = key_of(id, ret_key) ? config_get(api_call_arena(call), txn, ret_key, ret_iface)
+                                : STORE_NOT_FOUND;
+    if (r == STORE_NOT_FOUND)
+        return api_fail(call, API_INVALID, pointer, "Parent's data should exist");
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+static enum api_status
+clone_to(struct api_call *call, struct store_txn *txn, struct master_ser_iface iface, size_t i,
+         int64_t id)
+{
+    char pointer[64];
+    struct config_key key;
+    struct master_ser_iface old;
+    (void)snprintf(pointer, sizeof(pointer), "/dest/masterSerIfaceIds/%zu", i); /* fits */
+    enum api_status status = find_named(call, txn, pointer, id, &key, &old);
+    if (status != API_OK)
+        return status;
+    iface.port_value = id - 1; /* each port has its own interface */
+    return op_stage_ser_iface(call, api_call_arena(call), txn, &key, iface);
+}
+
+enum api_status
+op_clone_ser_iface(struct api_call *call, struct store_txn *txn, const struct clone_body *body)
+{
+    const struct clone_dest *dest = &body->dest;
+    struct config_key key;
+    struct master_ser_iface iface;
+    struct buf b;
+    enum api_status status = find_named(call, txn, "/src/masterSerIfaceId",
+                                        body->src.master_ser_iface_id, &key, &iface);
+    for (size_t i = 0; i < dest->n_master_ser_iface_ids && status == API_OK; i++)
+        status = clone_to(call, txn, iface, i, dest->master_ser_iface_ids[i]);
+    if (status != API_OK)
+        return status;
+    int r = 0;
+    buf_init(&b, REPLY_MAX);
+    buf_puts(&b, "{\"data\":[");
+    for (size_t i = 0; i < dest->n_master_ser_iface_ids && r == 0; i++) {
+        key = config_key_ser_iface((uint32_t)dest->master_ser_iface_ids[i]);
+        if (i > 0)
+            buf_putc(&b, ',');
+        r = config_write(txn, &key, &b);
+    }
+    return reply_list(call, &b, r, dest->n_master_ser_iface_ids);
+}
+
 /* ---- master ---- */
 
 enum api_status

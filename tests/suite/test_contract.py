@@ -47,6 +47,8 @@ RULES = [
     ("(post|put|patch)Mcmds?", "/scalingFunc|/point.*|/intercept.*", "a line through two points"),
     ("(post|put|patch)RemoteDevs?", "/slaveIpaddr", "no address"),
     ("cloneMasterConfig", "/src/remoteDevId|/dest/slaveIpaddr", "no such device, no address"),
+    ("cloneMasterConfig", "/resource|/src/masterSerIfaceId|/dest/masterSerIfaceIds/0",
+     "goes with the other resource"),
     ("captureMaster.*Traffic", "/remoteDevId", "no such device"),
     ("(post|put|patch)Master.*Tags?", "/dataType|/dataSize|/offset|/access", "what the command has"),
     ("direct(Read|Write)Tag", "/(prvd|src|tag)Name", "404: no such tag"),

@@ -409,6 +409,41 @@ class Configuration(Serial):
         self.assertEqual(self.admin.get(DEVS).data, [])
         self.assertEqual(self.admin.get("/modbusmaster/status/config/change").data["result"], 0)
 
+    def clone(self, src, dest):
+        return self.admin.put("/modbusmaster/control/config/clone", {
+            "resource": "master-ser-ifaces", "src": src, "dest": dest})
+
+    def test_a_clone_gives_an_interface_the_settings_of_another(self):
+        self.made(name="stays", masterSerIfaceId=2)
+        self.addCleanup(self.set_line, 2, format=0, responseTout=1000, charInterval=0, mergeGap=8)
+        self.set_line(1, format=1, responseTout=432, charInterval=50, mergeGap=3)
+        got = self.assert_ok(self.clone({"masterSerIfaceId": 1}, {"masterSerIfaceIds": [2]}))
+        want = {**self.admin.get(f"{IFACES}/1").data, "masterSerIfaceId": 2, "portValue": 1,
+                "remoteDevs": self.admin.get(f"{IFACES}/2").data["remoteDevs"]}
+        self.assertEqual(want["remoteDevs"][0]["name"], "stays")
+        self.assertEqual(got.data, [want])
+        self.assertEqual(self.admin.get(f"{IFACES}/2").data, want)
+        self.assert_audited("modbusMasterUpdate")
+
+    def test_a_clone_to_or_from_no_interface_changes_nothing(self):
+        one, two = {"masterSerIfaceId": 1}, {"masterSerIfaceIds": [2]}
+        before = self.admin.get(f"{IFACES}/2").data
+        self.set_line(1, responseTout=543)
+        for src, dest, pointer in (
+                ({"masterSerIfaceId": 3}, two, "/src/masterSerIfaceId"),
+                ({}, two, "/src/masterSerIfaceId"),
+                ({**one, "remoteDevId": 1}, two, "/src/remoteDevId"),
+                (one, {"masterSerIfaceIds": [2, 9]}, "/dest/masterSerIfaceIds/1"),
+                (one, {"masterSerIfaceIds": [0]}, "/dest/masterSerIfaceIds/0"),
+                (one, {"masterSerIfaceIds": []}, "/dest/masterSerIfaceIds"),
+                (one, {}, "/dest/masterSerIfaceIds"),
+                *((one, {**two, member: value}, f"/dest/{member}") for member, value in (
+                    ("name", "x"), ("slaveId", 1), ("slaveIpaddr", "::1"), ("slaveTcpPort", 1),
+                    ("enable", 1)))):
+            with self.subTest(src=src, dest=dest):
+                self.assert_refused(self.clone(src, dest), 400, pointer=pointer)
+        self.assertEqual(self.admin.get(f"{IFACES}/2").data, before)
+
     def test_the_status_tells_ports_in_use(self):
         status = self.assert_ok(self.admin.get("/modbusmaster/diagnose/serial-status")).data
         self.assertEqual((status["role"], status["Ports"]), ("Master", []))

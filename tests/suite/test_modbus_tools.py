@@ -181,6 +181,8 @@ class Tools(Suite):
                 ({"name": "pump2"}, None, "/dest/slaveId"),
                 ({"name": "pump2", "slaveIpaddr": "here"}, None, "/dest/slaveIpaddr"),
                 ({"slaveId": 2}, None, "/dest/name"),
+                ({"name": "pump2", "slaveId": 2, "masterSerIfaceIds": [1]}, None,
+                 "/dest/masterSerIfaceIds"),
                 ({"name": "pump2", "slaveId": 2}, 4000, "/src/remoteDevId")):
             self.assert_refused(self.clone(dest, src), 400, pointer)
         self.assert_refused(self.clone({"name": "x"}, resource="mcmds"), 400, "/resource")
