@@ -513,6 +513,7 @@ svc_main(const struct svc_info *info, void *self, int argc, char **argv)
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); /* the unit sets it too */
     (void)mallopt(M_ARENA_MAX, 2);                /* a dozen idle threads need no heap each */
     (void)signal(SIGPIPE, SIG_IGN);               /* writes report EPIPE */
+    (void)signal(SIGXFSZ, SIG_IGN);               /* EFBIG, a kind of full disk */
 
     int r = open_all(&f);
     if (r == 0)
