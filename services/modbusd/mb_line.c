@@ -33,6 +33,8 @@ set_intervals(struct mb_line *l)
     const struct mb_line_config *cfg = &l->cfg;
     bool fast = cfg->settings.baud_rate > MB_RTU_FAST_BAUD;
     l->framing = cfg->ascii ? &mb_ascii : &mb_rtu;
+    if (cfg->device[0] == '\0')
+        return; /* nothing is timed, and there are no settings */
     l->char_ns = serial_char_ns(&cfg->settings);
     l->frame_us = cfg->frame_interval_ms ? cfg->frame_interval_ms * 1000ull
                   : fast                 ? MB_RTU_FAST_FRAME_US

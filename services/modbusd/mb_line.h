@@ -40,7 +40,7 @@ enum {
 };
 
 struct mb_line_config {
-    char device[SERIAL_DEVICE_SIZE]; /* "": there is no such port (any more) */
+    char device[SERIAL_DEVICE_SIZE]; /* "": there is no such port (any more), nor settings */
     struct serial_settings settings;
     bool ascii;
     uint32_t frame_interval_ms, char_interval_ms; /* 0: as the standard has it */

@@ -637,6 +637,27 @@ a_lost_port_is_opened_again(void **state)
 }
 
 static void
+a_line_without_a_port_waits_for_one(void **state)
+{
+    (void)state;
+    struct mb_conn_events events = { on_done, on_state, &w };
+    struct mb_line_config none = { .device = "" }; /* and no settings */
+    mb_line_init(&w.line, w.loop, &none, &events, &w.counters);
+    mb_conn_start(&w.line.conn);
+    UNTIL(w.n_waiting >= 2);
+    mb_conn_stop(&w.line.conn);
+    start(answer_good, false);
+    assert_good(read_two(1, 7, PLENTY_US), 7);
+    unsigned n = w.n_waiting;
+    mb_line_configure(&w.line, &none); /* its adapter was pulled */
+    assert_int_equal(w.n_waiting, n + 1);
+    assert_false(mb_conn_can_send(&w.line.conn));
+    mb_line_configure(&w.line, &w.cfg);
+    UNTIL(w.n_open == 2);
+    assert_good(read_two(1, 9, PLENTY_US), 9);
+}
+
+static void
 other_settings_open_the_port_anew(void **state)
 {
     (void)state;
@@ -670,6 +691,7 @@ main(void)
         LINE_TEST(a_write_to_all_units_is_done_without_an_answer),
         LINE_TEST(a_line_that_is_never_silent_is_a_time_out),
         LINE_TEST(a_lost_port_is_opened_again),
+        LINE_TEST(a_line_without_a_port_waits_for_one),
         LINE_TEST(other_settings_open_the_port_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
