@@ -390,6 +390,17 @@ not_sent(const struct mb_line *l)
     return (unsigned)n + (unsigned)(l->n_out - l->n_written);
 }
 
+/* What the driver holds back is not to leave when nobody waits for its answer any more. */
+static void
+give_up_sending(struct mb_line *l)
+{
+    struct mb_conn *c = &l->conn;
+    (void)tcflush(c->fd, TCOFLUSH); /* what it cannot drop leaves late */
+    if (loop_io_change(c->io, EPOLLIN) < 0)
+        l->failed = true;
+    end_without(l, MB_DONE_TIMEOUT);
+}
+
 /* It should have left. A driver that holds it back (flow control) has the time-out for it. */
 static void
 on_gone(struct mb_line *l, uint64_t now)
@@ -398,6 +409,10 @@ on_gone(struct mb_line *l, uint64_t now)
     unsigned n = not_sent(l);
     if (n > 0 && now < slot->sent_us + chars_us(l, l->n_out) + l->timeout_us) {
         l->gone_us = now + chars_us(l, n);
+        return;
+    }
+    if (n > 0) {
+        give_up_sending(l);
         return;
     }
     l->phase = MB_LINE_AWAITING;

@@ -4,7 +4,8 @@
  *
  * A request waits until the line was silent for a frame interval; what was
  * heard before is dropped. Its time-out begins when its last bit has left: by
- * the baud rate, and by what the driver still holds. An answer that has begun
+ * the baud rate, and by what the driver still holds; what flow control holds
+ * back for as long as the time-out is thrown away. An answer that has begun
  * in time is heard to its end. What is no answer (noise, the answer of a unit
  * that came too late) is passed over while time is left; a frame of the unit
  * that is cut off or has a wrong checksum ends the request as MB_DONE_BAD. A

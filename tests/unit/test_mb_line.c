@@ -14,6 +14,7 @@
 #include <pty.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "libcommon/base.h"
@@ -637,6 +638,26 @@ a_lost_port_is_opened_again(void **state)
 }
 
 static void
+a_request_that_flow_control_holds_back_is_never_sent_late(void **state)
+{
+    (void)state;
+    start(answer_good, false);
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_int_equal(tcflow(w.slave, TCOOFF), 0);
+        assert_int_equal(read_two(1, 7, TIMEOUT_US)->done, MB_DONE_TIMEOUT);
+        assert_int_equal(tcflow(w.slave, TCOON), 0);
+        /* Nothing is left to do: the loop sleeps. */
+        for (unsigned round = 0; round < 3; round++) {
+            uint64_t from_us = clock_mono_us();
+            assert_int_equal(loop_round(w.loop, 10000), 0);
+            assert_true(clock_mono_us() >= from_us + 10000);
+        }
+        assert_good(read_two(1, 9, PLENTY_US), 9);
+        assert_int_equal(w.n_requests, i);
+    }
+}
+
+static void
 a_line_without_a_port_waits_for_one(void **state)
 {
     (void)state;
@@ -691,6 +712,7 @@ main(void)
         LINE_TEST(a_write_to_all_units_is_done_without_an_answer),
         LINE_TEST(a_line_that_is_never_silent_is_a_time_out),
         LINE_TEST(a_lost_port_is_opened_again),
+        LINE_TEST(a_request_that_flow_control_holds_back_is_never_sent_late),
         LINE_TEST(a_line_without_a_port_waits_for_one),
         LINE_TEST(other_settings_open_the_port_anew),
     };
