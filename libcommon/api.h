@@ -218,6 +218,12 @@ struct store_txn *api_txn(struct api_call *call);
 struct store_txn *api_view(struct api_call *call);
 /* Runs on the loop after the commit, before the client is answered. At most 4. */
 void api_after_commit(struct api_call *call, void (*fn)(void *self, void *arg), void *arg);
+/*
+ * Runs on the loop instead when the call fails after all, by its commit for
+ * example: gives back what the functions above were to take. One; it is not
+ * for a call that returns API_PENDING.
+ */
+void api_on_failure(struct api_call *call, void (*fn)(void *self, void *arg), void *arg);
 
 /*
  * After all, wait before the answer: called inside an after-commit function,

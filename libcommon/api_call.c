@@ -318,6 +318,15 @@ api_after_commit(struct api_call *call, void (*fn)(void *self, void *arg), void 
     p->after[p->n_after++].arg = arg;
 }
 
+void
+api_on_failure(struct api_call *call, void (*fn)(void *self, void *arg), void *arg)
+{
+    struct api_call_private *p = api_private(call);
+    MUST(!p->on_failure);
+    p->on_failure = fn;
+    p->on_failure_arg = arg;
+}
+
 /* ---- bodies ---- */
 
 enum api_status
@@ -782,6 +791,8 @@ api_call_deliver(struct api_call_private *p, enum api_status status)
         audit_kick(p->call.svc->outbox);
     if ((int)status >= 400 && !p->committed)
         settle_refused(p);
+    if ((int)status >= 400 && p->on_failure)
+        p->on_failure(p->call.svc->self, p->on_failure_arg);
     if ((int)status < 400) {
         if (status == API_OK)
             status = (enum api_status)p->call.op->success;

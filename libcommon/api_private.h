@@ -34,6 +34,8 @@ struct api_call_private {
         void *arg;
     } after[API_AFTER_MAX];
     unsigned n_after;
+    void (*on_failure)(void *self, void *arg); /* NULL: none */
+    void *on_failure_arg;
     bool pending, held, committed;
     bool has_written;        /* the commit succeeded */
     bool in_after;           /* the after-commit functions run */

@@ -196,7 +196,7 @@ __wrap_store_abortp(struct store_txn **txn)
 
 static enum api_status (*handler)(struct api_call *call);
 static struct api_call *kept; /* by a handler, to finish it later */
-static unsigned n_after, n_closed;
+static unsigned n_after, n_failures, n_closed;
 static struct api_stream *stream;
 
 static enum api_status
@@ -273,7 +273,7 @@ set_up(void **state)
     kept = NULL;
     stream = NULL;
     gateway_fn = NULL;
-    n_after = n_closed = 0;
+    n_after = n_failures = n_closed = 0;
     assert_int_equal(loop_new(&svc.loop), 0);
     assert_int_equal(store_open(dir, dbs, N_DBS, 1, NULL, &svc.store), 0);
     assert_int_equal(audit_open(&svc, DB_OUTBOX, &svc.outbox), 0);
@@ -355,10 +355,19 @@ hold_and_finish_after(void *self, void *arg)
     api_finish(arg, API_OK);
 }
 
+static void
+count_failure(void *self, void *arg)
+{
+    (void)self;
+    (void)arg;
+    n_failures++;
+}
+
 static enum api_status
 change(struct api_call *call)
 {
     api_after_commit(call, count_after, NULL);
+    api_on_failure(call, count_failure, NULL);
     return put_thing(call);
 }
 
@@ -473,6 +482,7 @@ a_change_is_answered_when_it_is_on_disk_with_its_record(void **state)
     assert_int_equal(in.n_things, 1);
     assert_int_equal(in.n_kept, 1);
     assert_int_equal(n_after, 1);
+    assert_int_equal(n_failures, 0);
 }
 
 static void
@@ -487,6 +497,7 @@ a_change_that_cannot_be_committed_is_refused_and_leaves_nothing(void **state)
     assert_int_equal(in.n_things, 0);
     assert_int_equal(in.n_kept, 0);
     assert_int_equal(n_after, 0);
+    assert_int_equal(n_failures, 1);
 }
 
 static void
@@ -503,6 +514,7 @@ a_change_whose_answer_cannot_be_made_is_refused_and_leaves_nothing(void **state)
     assert_int_equal(next.n_things, 0);
     assert_int_equal(next.n_kept, 0);
     assert_int_equal(n_after, 0);
+    assert_int_equal(n_failures, 2);
 }
 
 /* Files of the spool, which is the test's directory. */
