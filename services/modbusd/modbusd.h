@@ -15,7 +15,6 @@
 #include "services/modbusd/mb_engine.h"
 
 struct sl_engine;
-struct sl_plan;
 struct tagview;
 
 /* The one TCP master and its one interface; the one serial master has the same number. */
@@ -76,7 +75,6 @@ struct modbusd {
     struct loop_timer reload_timer;
     struct apply_waiter *waiters;
     struct events *events;
-    struct sl_plan *slave_plan; /* prepared, waits for the commit */
 };
 
 /*

@@ -63,6 +63,6 @@ enum api_status sl_put_zones(struct sl_stage *s, const struct szone *body, size_
                              struct config_key *keys);
 
 /* op_sl_control.c: the staged configuration becomes the running one with this call. */
-enum api_status sl_apply(struct modbusd *d, struct api_call *call);
+enum api_status sl_apply(struct api_call *call);
 
 #endif

@@ -1,11 +1,13 @@
 /* Apply, undo, log level, and what the slave tells about itself. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libcommon/json.h"
 #include "libcommon/log.h"
 #include "services/modbusd/op_sl.h"
 #include "services/modbusd/sl_hub.h"
+#include "services/modbusd/sl_tcp.h"
 #include "libcommon/banned.h"
 
 enum { LOAD_ARENA_MAX = 512 << 20, REPLY_MAX = 128 << 20 };
@@ -58,54 +60,87 @@ modbusd_load_slave(struct modbusd *d)
         return 0;
     }
     if (r == 0)
-        r = sl_engine_start(d->slave, &cfg);
+        r = sl_engine_set(d->slave, &cfg, -1);
     if (r == 0)
         modbusd_load_ser_slaves(d);
     return r;
 }
 
+/* What becomes the running configuration with the commit of 'call', and is its memory. */
+struct applied {
+    struct api_call *call;
+    struct api_arena *arena; /* of 'cfg' */
+    struct sl_config cfg;
+    int fd; /* listens on another port than before; -1: on none */
+};
+
 static void
 take_over(void *self, void *arg)
 {
     struct modbusd *d = self;
-    struct sl_plan *plan = arg;
-    MUST(plan == d->slave_plan);
-    d->slave_plan = NULL;
-    sl_engine_take(d->slave, plan);
+    struct applied *a = arg;
+    int r = sl_engine_set(d->slave, &a->cfg, a->fd);
+    api_arena_free(a->arena);
     modbusd_load_ser_slaves(d);
+    if (r == 0)
+        return;
+    api_hold(a->call);
+    api_finish(a->call, api_fail(a->call, API_INTERNAL, NULL,
+                                 "stored, but not taken over: %s; apply again", strerror(-r)));
 }
 
-enum api_status
-sl_apply(struct modbusd *d, struct api_call *call)
+static void
+give_back(void *self, void *arg)
 {
-    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(LOAD_ARENA_MAX);
+    struct applied *a = arg;
+    (void)self;
+    if (a->fd >= 0)
+        (void)close(a->fd); /* nobody heard of it */
+    api_arena_free(a->arena);
+}
+
+/* The staged configuration becomes the running one; what it is. */
+static int
+load_applied(struct store_txn *txn, struct applied *a, struct sl_config *ret_before)
+{
+    int r = sl_config_load_slave(a->arena, txn, ret_before);
+    if (r == 0)
+        r = config_apply(txn, SIDE_SLAVE, NULL, NULL);
+    return r == 0 ? sl_config_load(a->arena, txn, &a->cfg) : r;
+}
+
+/* Maybe in a thread of its own (x-worker). */
+enum api_status
+sl_apply(struct api_call *call)
+{
+    struct applied *a = api_alloc(call, sizeof(*a));
     struct store_txn *txn = api_txn(call);
-    struct sl_config cfg;
+    struct sl_config before;
     if (!txn || !a)
         return API_INTERNAL;
-    int r = config_apply(txn, SIDE_SLAVE, NULL, NULL);
-    if (r == 0)
-        r = sl_config_load(a, txn, &cfg);
+    a->call = call;
+    a->fd = -1;
+    a->arena = api_arena_new(LOAD_ARENA_MAX);
+    if (!a->arena)
+        return API_INTERNAL;
+    api_on_failure(call, give_back, a);
+    api_after_commit(call, take_over, a);
+    int r = load_applied(txn, a, &before);
     if (r != 0)
         return op_store_error(call, r);
-    /* One is left over when a commit failed. */
-    sl_plan_free(d->slave_plan);
-    d->slave_plan = NULL;
-    r = sl_engine_prepare(d->slave, &cfg, &d->slave_plan);
-    if (r == -ENOMEM)
-        return api_fail_errno(call, r, "cannot prepare the slave");
-    if (r < 0)
-        return api_fail(call, API_CONFLICT, "/listenPort",
-                        "Input value failed: listenPort %u cannot be opened: %s", cfg.port,
-                        strerror(-r));
-    api_after_commit(call, take_over, d->slave_plan);
-    return API_OK;
+    if (a->cfg.enable && (!before.enable || a->cfg.port != before.port))
+        r = sl_tcp_listen(a->cfg.port, &a->fd);
+    return r < 0 ? api_fail(call, API_CONFLICT, "/listenPort",
+                            "Input value failed: listenPort %u cannot be opened: %s",
+                            a->cfg.port, strerror(-r))
+                 : API_OK;
 }
 
 enum api_status
 modbusd_apply_slave_config(struct modbusd *self, struct api_call *call)
 {
-    return sl_apply(self, call);
+    (void)self; /* the loop's */
+    return sl_apply(call);
 }
 
 enum api_status

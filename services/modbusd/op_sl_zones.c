@@ -190,7 +190,7 @@ modbusd_put_szones_and_apply(struct modbusd *self, struct api_call *call,
                              const struct szone *body, size_t n_body)
 {
     enum api_status status = modbusd_put_szones(self, call, body, n_body);
-    return status == API_OK ? sl_apply(self, call) : status;
+    return status == API_OK ? sl_apply(call) : status;
 }
 
 static enum api_status

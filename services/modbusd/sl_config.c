@@ -258,11 +258,10 @@ sl_config_load_params(struct api_arena *a, struct store_txn *txn,
 }
 
 int
-sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config *ret_cfg)
+sl_config_load_slave(struct api_arena *a, struct store_txn *txn, struct sl_config *ret_cfg)
 {
     struct tcp_slave slave;
     struct slave_param params;
-    struct loading l = { .a = a, .txn = txn };
     int r = get_running(a, txn, SL_ONE_SLAVE, &tcp_slave_desc, &slave);
     if (r == 0)
         r = sl_config_load_params(a, txn, &params);
@@ -277,7 +276,15 @@ sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config *ret
         .source = MODBUSD_SL_SOURCE,
         .fail_event = params.enable_fail_event != 0,
     };
-    return load_tables(&l, ret_cfg);
+    return 0;
+}
+
+int
+sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config *ret_cfg)
+{
+    struct loading l = { .a = a, .txn = txn };
+    int r = sl_config_load_slave(a, txn, ret_cfg);
+    return r < 0 ? r : load_tables(&l, ret_cfg);
 }
 
 /* ---- serial slaves ---- */

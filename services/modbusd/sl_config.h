@@ -33,6 +33,8 @@ int sl_config_ensure_defaults(struct api_arena *a, struct store_txn *txn);
 /* The zone without its tags. */
 void sl_config_to_zone(const struct szone *in, struct sl_zone_config *ret_zone);
 /* The running configuration, in memory of 'a'. -EPROTO: a record cannot be read. */
+int sl_config_load_slave(struct api_arena *a, struct store_txn *txn,
+                         struct sl_config *ret_cfg); /* without its zones */
 int sl_config_load(struct api_arena *a, struct store_txn *txn, struct sl_config *ret_cfg);
 /* The running parameters. */
 int sl_config_load_params(struct api_arena *a, struct store_txn *txn,

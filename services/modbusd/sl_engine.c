@@ -64,16 +64,21 @@ plan_reopen(struct sl_engine *e)
         log_err("modbus: no memory to try the slave's port again");
 }
 
+/* 'r' is what came of opening it. */
+static void
+take_port(struct sl_engine *e, int r)
+{
+    if (r < 0)
+        plan_reopen(e);
+    tell_port(e, -r);
+}
+
 static void
 open_port(struct sl_engine *e)
 {
     int fd = -1;
     int r = sl_tcp_listen(e->port, &fd);
-    if (r == 0)
-        r = sl_tcp_serve(e->tcp, fd);
-    if (r < 0)
-        plan_reopen(e);
-    tell_port(e, -r);
+    take_port(e, r < 0 ? r : sl_tcp_serve(e->tcp, fd));
 }
 
 static void
@@ -119,112 +124,61 @@ sl_engine_free(struct sl_engine *e)
     free(e);
 }
 
-struct sl_plan {
-    struct sl_map *map;
-    bool enable, fail_event;
-    uint16_t port;
-    uint8_t unit;
-    unsigned keep_alive_s;
-    bool new_port; /* 'fd' takes the place of the listener that is there */
-    int fd;        /* -1: none is wanted */
-};
-
 static bool
 is_open(const struct sl_engine *e)
 {
     return sl_tcp_port(e->tcp) != 0;
 }
 
-int
-sl_engine_prepare(struct sl_engine *e, const struct sl_config *cfg, struct sl_plan **ret_plan)
-{
-    struct sl_plan *plan = calloc(1, sizeof(*plan));
-    if (plan == NULL)
-        return -ENOMEM;
-    plan->enable = cfg->enable;
-    plan->fail_event = cfg->fail_event;
-    plan->port = cfg->port;
-    plan->unit = cfg->unit;
-    plan->keep_alive_s = cfg->keep_alive_s;
-    plan->new_port = cfg->enable != is_open(e) || (cfg->enable && cfg->port != e->port);
-    plan->fd = -1;
-    int r = sl_map_new(e->loop, e->view, &e->hooks, cfg, &plan->map);
-    if (r == 0 && plan->new_port && plan->enable)
-        r = sl_tcp_listen(cfg->port, &plan->fd);
-    if (r < 0) {
-        sl_plan_free(plan);
-        return r;
-    }
-    *ret_plan = plan;
-    return 0;
-}
-
-void
-sl_plan_free(struct sl_plan *plan)
-{
-    if (plan == NULL)
-        return;
-    sl_map_retire(plan->map);
-    if (plan->fd >= 0)
-        (void)close(plan->fd); /* nobody heard of it */
-    free(plan);
-}
-
 /* What clients ask from now on. */
 static void
-take_map(struct sl_engine *e, const struct sl_plan *plan)
+take_map(struct sl_engine *e, struct sl_map *map, const struct sl_config *cfg)
 {
     struct sl_map *old = e->map;
     if (old != NULL)
-        sl_map_inherit(plan->map, old);
-    e->map = plan->map;
-    e->enabled = plan->enable;
-    e->port = plan->port;
-    e->fail_event = plan->fail_event;
-    sl_tcp_set(e->tcp, e->map, plan->unit, plan->keep_alive_s);
+        sl_map_inherit(map, old);
+    e->map = map;
+    sl_tcp_set(e->tcp, map, cfg->unit, cfg->keep_alive_s);
     for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
-        sl_line_set_map(e->lines[i], e->map);
+        sl_line_set_map(e->lines[i], map);
     sl_map_retire(old);
     if (e->hooks.changed != NULL)
         e->hooks.changed(e->hooks.arg);
 }
 
-void
-sl_engine_take(struct sl_engine *e, struct sl_plan *plan)
+/* 'fd' -1: the port must be opened first, or nothing is wanted. */
+static void
+move_port(struct sl_engine *e, int fd)
 {
-    int r = plan->new_port ? sl_tcp_serve(e->tcp, plan->fd) : 0;
-    take_map(e, plan);
-    free(plan);
-    if (r < 0)
-        plan_reopen(e);
-    else
-        loop_timer_cancel(e->loop, &e->reopen);
-    tell_port(e, -r);
-}
-
-int
-sl_engine_apply(struct sl_engine *e, const struct sl_config *cfg)
-{
-    struct sl_plan *plan;
-    int r = sl_engine_prepare(e, cfg, &plan);
-    if (r == 0)
-        sl_engine_take(e, plan);
-    return r;
-}
-
-int
-sl_engine_start(struct sl_engine *e, const struct sl_config *cfg)
-{
-    struct sl_config closed = *cfg;
-    struct sl_plan *plan;
-    closed.enable = false;
-    int r = sl_engine_prepare(e, &closed, &plan);
-    if (r < 0)
-        return r;
-    plan->enable = cfg->enable;
-    sl_engine_take(e, plan);
-    if (cfg->enable)
+    loop_timer_cancel(e->loop, &e->reopen);
+    if (e->enabled && fd >= 0) {
+        take_port(e, sl_tcp_serve(e->tcp, fd));
+        return;
+    }
+    (void)sl_tcp_serve(e->tcp, -1); /* closing does not fail */
+    if (e->enabled)
         open_port(e);
+    else
+        e->error = 0;
+}
+
+int
+sl_engine_set(struct sl_engine *e, const struct sl_config *cfg, int fd)
+{
+    struct sl_map *map;
+    int r = sl_map_new(e->loop, e->view, &e->hooks, cfg, &map);
+    if (r < 0) {
+        if (fd >= 0)
+            (void)close(fd); /* nobody heard of it */
+        return r;
+    }
+    bool stays = fd < 0 && cfg->enable && is_open(e) && cfg->port == e->port;
+    e->enabled = cfg->enable;
+    e->port = cfg->port;
+    e->fail_event = cfg->fail_event;
+    take_map(e, map, cfg);
+    if (!stays)
+        move_port(e, fd);
     return 0;
 }
 

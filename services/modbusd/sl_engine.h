@@ -135,29 +135,19 @@ int sl_engine_new(struct loop *loop, struct tagview *view, const struct sl_engin
 void sl_engine_free(struct sl_engine *e);
 
 /*
- * Prepares all that can fail for making 'cfg' (copied) the running
- * configuration: memory and the port. Returns 0; -ENOMEM, -EADDRINUSE,
- * -EACCES, … of the new port: then there is nothing to free.
+ * From now on 'cfg' (copied) is what runs. Only what differs is touched:
+ * values of own tags that stay (same id and form) are kept, connections too
+ * unless the port changed or the slave was switched off.
+ *
+ * 'fd' (owned, whatever this returns) listens on the port already: who has to
+ * know before the change is kept whether the port can be opened does it by
+ * sl_tcp_listen, in any thread. -1: it is opened here if it is not the one
+ * that is open; if it cannot be, the slave is configured and closed,
+ * hooks.fail is told and it is tried again every SL_REOPEN_S.
+ *
+ * Returns 0, or -ENOMEM: then the old configuration goes on as it was.
  */
-struct sl_plan;
-int sl_engine_prepare(struct sl_engine *e, const struct sl_config *cfg,
-                      struct sl_plan **ret_plan);
-/*
- * What was prepared (and is freed) runs from now on. Only what differs is
- * touched: values of own tags that stay (same id and form) are kept,
- * connections too unless the port changed or the slave was switched off.
- */
-void sl_engine_take(struct sl_engine *e, struct sl_plan *plan);
-/* It was not wanted after all; NULL does nothing. */
-void sl_plan_free(struct sl_plan *plan);
-/* Both at once; when the first fails, the old configuration goes on as it was. */
-int sl_engine_apply(struct sl_engine *e, const struct sl_config *cfg);
-/*
- * For the start of the daemon: as apply, but a port that cannot be opened
- * leaves the slave configured and closed, tells hooks.fail and is tried again
- * every SL_REOPEN_S. Returns 0 or -ENOMEM.
- */
-int sl_engine_start(struct sl_engine *e, const struct sl_config *cfg);
+int sl_engine_set(struct sl_engine *e, const struct sl_config *cfg, int fd);
 enum { SL_REOPEN_S = 10 };
 
 /*

@@ -296,8 +296,6 @@ void
 sl_hub_stop(struct modbusd *d)
 {
     /* The view stays: writes under way hold tags in it. */
-    sl_plan_free(d->slave_plan);
-    d->slave_plan = NULL;
     sl_engine_free(d->slave);
     d->slave = NULL;
 }

@@ -32,6 +32,7 @@
 #include "libcommon/str.h"
 #include "libcommon/tagview.h"
 #include "services/modbusd/sl_engine.h"
+#include "services/modbusd/sl_tcp.h"
 #include "libcommon/banned.h"
 
 enum { ZONES_MAX = 64, TAGS_MAX = 70000, WAITING_MAX = 300, NAME_SIZE = 32 };
@@ -55,6 +56,8 @@ struct alone {
         void *arg;
     } waiting[WAITING_MAX];
     size_t n_waiting;
+    bool is_open;
+    unsigned port;
 };
 
 static const char *const types[MB_N_TYPES] = { "boolean",   "int8",  "int16",  "int32",
@@ -247,7 +250,15 @@ static int
 apply(struct alone *a, const char *path, unsigned port)
 {
     struct map *m = read_map(path, port);
-    int r = sl_engine_apply(a->engine, &m->cfg);
+    int fd = -1, r = 0;
+    if (!a->is_open || port != a->port)
+        r = sl_tcp_listen((uint16_t)port, &fd);
+    if (r == 0)
+        r = sl_engine_set(a->engine, &m->cfg, fd);
+    if (r == 0) {
+        a->is_open = true;
+        a->port = port;
+    }
     if (r == 0)
         list_hub(a, m);
     free(m);

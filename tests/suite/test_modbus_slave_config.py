@@ -495,6 +495,19 @@ class Served(Slave):
         with self.assertRaises(OSError):
             self.client(self.port)
 
+    def test_a_port_taken_at_the_start_keeps_nothing_else_from_being_applied(self):
+        self.switch_on()
+        self.kill("modbusd")
+        with socket.create_server(("::", self.port), family=socket.AF_INET6):
+            self.start("modbusd")
+            status = f"{S}/diagnose/protocol-status"
+            self.assertEqual(self.admin.get(status).data["status"], 0)
+            self.add({"tags": [own("late")]})
+            self.apply_slave()
+            self.assertEqual(self.admin.get(status).data["status"], 0)
+        self.apply_slave()  # tries the port again at once
+        self.assertEqual(self.client().read(3, 0, 1), [0])
+
     def test_the_order_of_bytes_is_that_of_the_zone(self):
         orders = {0: [0x1122, 0x3344], 1: [0x2211, 0x4433], 2: [0x3344, 0x1122],
                   3: [0x4433, 0x2211], 4: [0x4433, 0x2211], 5: [0x3344, 0x1122]}
