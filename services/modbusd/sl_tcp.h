@@ -9,12 +9,17 @@
  * unfinished for that long and one that sends what is no Modbus. Silence
  * between frames is no fault: TCP keep-alive finds the dead.
  *
- * With SL_CONNS_MAX clients, a new one takes the place of the oldest unused
- * one (4.2.1 of the guide): of those that never asked anything the oldest, else of those with
- * nothing under way the one that asked longest ago; it is refused when there is none.
+ * With SL_CONNS_MAX clients, a new one takes the place of "the oldest unused
+ * connection" (4.2.1.2 of the guide), by which it leaves open what unused is. Here: of those
+ * that never asked anything the oldest, else of those with nothing under way the one that
+ * asked longest ago; the new one is refused when there is none. All are in the guide's
+ * non-priority pool (4.2.1.1): there are no marked clients that are never closed.
  *
- * Unit ids: the slave's own, 0 and 255 (4.3.2: "not significant"). Requests to others are
- * dropped without an answer and counted.
+ * Unit ids: the slave's own, and 255 and 0, by which clients address a server that is on
+ * the network itself (4.4.1.2). Requests to others are dropped without an answer and counted.
+ *
+ * The guide advises against several answers in one segment (4.2.1.1, rule 6); requests that
+ * came together are answered together all the same, since TCP keeps no bounds of segments.
  */
 #ifndef FIELDGATE_SL_TCP_H
 #define FIELDGATE_SL_TCP_H
