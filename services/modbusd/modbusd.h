@@ -40,6 +40,7 @@ enum {
     MODBUSD_ORIGINAL_CMDS_MAX = 2048,
     MODBUSD_ORIGINAL_PORT_CMDS_MAX = 128, /* of the devices on a serial port */
     MODBUSD_ORIGINAL_TAGS_MAX = 2048,
+    MODBUSD_ORIGINAL_SL_MAX = 2048, /* zones, own tags and reference tags, of each */
     MODBUSD_AUTO_TAGS_MAX = 5000, /* tags that one request makes by itself: polling waits */
     MODBUSD_ZONES_MAX = 100000,
     MODBUSD_SL_TAGS_MAX = 100000,

@@ -66,6 +66,14 @@ limit_reached(struct api_call *call, enum config_db db, const char *port, uint64
                        "Exceed the limit of %" PRIu64 " total tag quantity", max);
         api_fail_code(call, TAGS, api_printf(call, i18n, "TAG", max, "type", "total"));
         break;
+    case DB_ZONE:
+        return api_fail(call, API_INVALID, NULL, "Exceed the limit of %" PRIu64 " zones", max);
+    case DB_SL_TAG:
+        return api_fail(call, API_INVALID, NULL,
+                        "Exceed the limit of %" PRIu64 " tags of zones", max);
+    case DB_REF:
+        return api_fail(call, API_INVALID, NULL,
+                        "Exceed the limit of %" PRIu64 " reference tags", max);
     default:
         (void)api_fail(call, API_INVALID, NULL,
                        "Exceed the limit of %" PRIu64 " remote devices", max);
@@ -83,6 +91,10 @@ original_max(enum config_db db)
         return MODBUSD_ORIGINAL_CMDS_MAX;
     case DB_TAG:
         return MODBUSD_ORIGINAL_TAGS_MAX;
+    case DB_ZONE:
+    case DB_SL_TAG:
+    case DB_REF:
+        return MODBUSD_ORIGINAL_SL_MAX;
     default:
         return UINT64_MAX;
     }
