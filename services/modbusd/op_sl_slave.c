@@ -35,19 +35,33 @@ modbusd_get_tcp_slave(struct modbusd *self, struct api_call *call,
                                                   : op_not_found(call);
 }
 
+/* In the tag hub, masters and slave are told apart by their names. */
+static enum api_status
+check_name(struct api_call *call, struct store_txn *txn, const char *name)
+{
+    struct config_key tcp_key = config_key_one(ONE_MASTER);
+    struct config_key ser_key = config_key_one(ONE_SER_MASTER);
+    struct tcp_master tcp;
+    struct ser_master ser;
+    int r = config_get(api_call_arena(call), txn, &tcp_key, &tcp);
+    if (r == 0)
+        r = config_get(api_call_arena(call), txn, &ser_key, &ser);
+    if (r != 0)
+        return op_store_error(call, r);
+    return str_eq(tcp.name, name) || str_eq(ser.name, name)
+               ? api_fail(call, API_INVALID, "/name", "name exists already")
+               : API_OK;
+}
+
 static enum api_status
 save_slave(struct api_call *call, struct tcp_slave slave)
 {
-    struct config_key master_key = config_key_one(ONE_MASTER);
-    struct tcp_master master;
     struct store_txn *txn = api_txn(call);
     if (!txn)
         return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &master_key, &master);
-    if (r != 0)
-        return op_store_error(call, r);
-    if (str_eq(master.name, slave.name))
-        return api_fail(call, API_INVALID, "/name", "name exists already");
+    enum api_status status = check_name(call, txn, slave.name);
+    if (status != API_OK)
+        return status;
     slave.has_tcp_slave_id = slave.has_config_id = true;
     slave.tcp_slave_id = MODBUSD_SLAVE_ID;
     slave.config_id = MODBUSD_CONFIG_ID;
