@@ -2,6 +2,8 @@
 #include <string.h>
 
 #include "services/modbusd/op.h"
+#include "services/modbusd/sl_engine.h"
+#include "services/modbusd/sl_line.h"
 #include "libcommon/banned.h"
 
 /* ---- start, stop, restart ---- */
@@ -97,11 +99,42 @@ status_of(const struct modbusd *d, bool off)
                                            : SERVICE_INSTANCE_SERVICE_STATUS_RUNNING;
 }
 
+static int64_t
+slave_status(bool wanted, bool open)
+{
+    if (!wanted)
+        return SERVICE_INSTANCE_SERVICE_STATUS_NOT_INITIALIZED;
+    return open ? SERVICE_INSTANCE_SERVICE_STATUS_RUNNING
+                : SERVICE_INSTANCE_SERVICE_STATUS_ERROR;
+}
+
+/* Those of 'all' that are slaves; how many. */
+static size_t
+list_slaves(const struct modbusd *d, struct service_instance *all)
+{
+    struct sl_stats tcp;
+    struct sl_line_stats line;
+    size_t n = 1;
+    sl_engine_get_stats(d->slave, &tcp);
+    all[0].has_tcp_slave_id = true;
+    all[0].tcp_slave_id = MODBUSD_SLAVE_ID;
+    all[0].service_status = slave_status(tcp.enabled, tcp.open);
+    for (uint32_t port = 0; port < SERIAL_PORTS_MAX; port++) {
+        sl_engine_line_stats(d->slave, port, &line);
+        if (!line.is_wanted)
+            continue;
+        all[n].has_ser_slave_id = true;
+        all[n].ser_slave_id = port + 1;
+        all[n++].service_status = slave_status(true, line.is_open);
+    }
+    return n;
+}
+
 enum api_status
 modbusd_get_master_service_info(struct modbusd *self, struct api_call *call,
                                 struct service_info *reply)
 {
-    struct service_instance *all = api_alloc(call, 2 * sizeof(*all));
+    struct service_instance *all = api_alloc(call, (3 + SERIAL_PORTS_MAX) * sizeof(*all));
     if (!all)
         return API_TOO_LARGE;
     all[0].has_tcp_master_id = all[1].has_ser_master_id = true;
@@ -109,6 +142,6 @@ modbusd_get_master_service_info(struct modbusd *self, struct api_call *call,
     all[0].service_status = status_of(self, self->tcp_off);
     all[1].service_status = status_of(self, self->ser_off);
     reply->service_info = all;
-    reply->n_service_info = 2;
+    reply->n_service_info = 2 + list_slaves(self, all + 2);
     return API_OK;
 }

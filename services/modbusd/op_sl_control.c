@@ -268,13 +268,11 @@ count_all(const struct modbusd *d, struct store_txn *txn, struct overview *ret_o
     return r < 0 ? r : count_misplaced(txn, &ret_o->n_misplaced);
 }
 
+/* Of one slave; all show the same zones. */
 static void
-write_entry(struct buf *b, const struct tcp_slave *slave, const struct overview *o)
+write_counts(struct buf *b, const struct overview *o)
 {
     uint64_t n_invalid = o->n_unknown + o->n_misplaced;
-    jw_open(b, '{');
-    jw_ki64(b, "tcpSlaveId", MODBUSD_SLAVE_ID);
-    jw_ki64(b, "enable", slave->enable);
     jw_ku64(b, "tagCount", o->n_tags + o->n_refs);
     jw_ku64(b, "invalidTagCount", n_invalid < o->n_refs ? n_invalid : o->n_refs);
     jw_kbool(b, "isConfigError", n_invalid > 0);
@@ -282,37 +280,83 @@ write_entry(struct buf *b, const struct tcp_slave *slave, const struct overview 
             o->n_unknown     ? "Unknown tag"
             : o->n_misplaced ? "Invalid address"
                              : "");
+}
+
+static int
+write_tcp(struct api_arena *a, struct store_txn *txn, const struct overview *o, struct buf *b)
+{
+    struct tcp_slave slave;
+    struct config_key key = config_key_sl_one(SL_ONE_SLAVE);
+    int r = config_get(a, txn, &key, &slave);
+    if (r != 0)
+        return r;
+    jw_open(b, '{');
+    jw_ki64(b, "tcpSlaveId", MODBUSD_SLAVE_ID);
+    jw_ki64(b, "enable", slave.enable);
+    write_counts(b, o);
     jw_close(b, '}');
+    return 0;
+}
+
+static int
+write_serial(struct api_arena *a, struct store_txn *txn, const struct overview *o,
+             struct buf *b)
+{
+    for (uint32_t id = 1; id <= SERIAL_PORTS_MAX; id++) {
+        struct ser_slave slave;
+        char port[16];
+        struct config_key key = sl_config_ser_key(id);
+        int r = config_get(a, txn, &key, &slave);
+        if (r < 0)
+            return r;
+        if (r == STORE_NOT_FOUND)
+            continue;
+        (void)snprintf(port, sizeof(port), "PORT %u", id); /* fits */
+        jw_open(b, '{');
+        jw_ku64(b, "serSlaveId", id);
+        jw_ki64(b, "enable", slave.enable);
+        jw_kstr(b, "portName", port);
+        jw_ki64(b, "format", slave.format);
+        write_counts(b, o);
+        jw_close(b, '}');
+    }
+    return 0;
+}
+
+static int
+write_overview(struct api_arena *a, struct store_txn *txn, const struct overview *o,
+               struct buf *b)
+{
+    struct slave_param params;
+    struct config_key key = config_key_sl_one(SL_ONE_PARAMS);
+    int r = config_get(a, txn, &key, &params);
+    if (r != 0)
+        return r;
+    buf_puts(b, "{\"data\":{");
+    jw_kstr(b, "version", API_VERSION);
+    jw_ki64(b, "enableFailEvent", params.enable_fail_event);
+    jw_kbool(b, "isConfigChanged", o->n_touched > 0);
+    buf_printf(b, ",\"tcp\":{\"enable\":%d,\"tcpSlaves\":[", (int)params.enable_tcp_slaves);
+    r = write_tcp(a, txn, o, b);
+    buf_printf(b, "]},\"serial\":{\"enable\":%d,\"serSlaves\":[",
+               (int)params.enable_ser_slaves);
+    if (r == 0)
+        r = write_serial(a, txn, o, b);
+    buf_puts(b, "]}}}");
+    return r;
 }
 
 enum api_status
 modbusd_get_slave_overview(struct modbusd *self, struct api_call *call)
 {
     struct overview o;
-    struct tcp_slave slave;
-    struct slave_param params;
-    struct config_key key = config_key_sl_one(SL_ONE_SLAVE);
-    struct config_key params_key = config_key_sl_one(SL_ONE_PARAMS);
     struct store_txn *txn = api_view(call);
-    struct buf *b = api_reply_buf(call);
     if (!txn)
         return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &slave);
+    int r = count_all(self, txn, &o);
     if (r == 0)
-        r = config_get(api_call_arena(call), txn, &params_key, &params);
-    if (r == 0)
-        r = count_all(self, txn, &o);
-    if (r != 0)
-        return op_store_error(call, r);
-    buf_puts(b, "{\"data\":{");
-    jw_kstr(b, "version", API_VERSION);
-    jw_ki64(b, "enableFailEvent", params.enable_fail_event);
-    jw_kbool(b, "isConfigChanged", o.n_touched > 0);
-    buf_printf(b, ",\"tcp\":{\"enable\":%d,\"tcpSlaves\":[", (int)params.enable_tcp_slaves);
-    write_entry(b, &slave, &o);
-    buf_printf(b, "]},\"serial\":{\"enable\":%d,\"serSlaves\":[]}}}",
-               (int)params.enable_ser_slaves);
-    return API_OK;
+        r = write_overview(api_call_arena(call), txn, &o, api_reply_buf(call));
+    return r != 0 ? op_store_error(call, r) : API_OK;
 }
 
 /* ---- what is running, and how it does ---- */
@@ -323,8 +367,17 @@ modbusd_get_slave_protocol_status(struct modbusd *self, struct api_call *call,
 {
     (void)call;
     struct sl_stats s;
+    struct sl_line_stats line;
+    bool runs, is_open;
     sl_engine_get_stats(self->slave, &s);
-    reply->status = !s.enabled || (s.open && s.n_misplaced == 0 && s.n_unknown == 0);
+    runs = s.enabled;
+    is_open = s.open || !s.enabled;
+    for (uint32_t port = 0; port < SERIAL_PORTS_MAX; port++) {
+        sl_engine_line_stats(self->slave, port, &line);
+        runs |= line.is_wanted;
+        is_open &= line.is_open || !line.is_wanted;
+    }
+    reply->status = !runs || (is_open && s.n_misplaced == 0 && s.n_unknown == 0);
     return API_OK;
 }
 
@@ -358,6 +411,58 @@ modbusd_get_slave_tcp_status(struct modbusd *self, struct api_call *call)
         write_counters(b, &conn.n);
         jw_close(b, '}');
     }
+    jw_close(b, ']');
+    buf_puts(b, "}}");
+    return API_OK;
+}
+
+static const char *
+line_status(const struct sl_line_stats *s)
+{
+    if (!s->is_open)
+        return "No connection";
+    return s->counts.valid > 0 ? "OK" : "No communication yet";
+}
+
+static void
+write_line(struct buf *b, uint32_t id, const struct sl_line_stats *s)
+{
+    jw_open(b, '{');
+    jw_ku64(b, "serSlaveId", id);
+    jw_kstr(b, "status", line_status(s));
+    jw_kstr(b, "mode", s->ascii ? "ASCII" : "RTU");
+    jw_ku64(b, "portNumber", id);
+    jw_ku64(b, "slaveId", s->unit);
+    jw_ku64(b, "recvBytes", s->heard);
+    jw_ku64(b, "recvValidReqs", s->counts.valid);
+    jw_ku64(b, "recvBroadcasts", s->broadcasts);
+    jw_ku64(b, "sentResps", s->counts.responses);
+    jw_ku64(b, "sentExceptions", s->counts.exceptions);
+    jw_close(b, '}');
+}
+
+enum api_status
+modbusd_get_slave_serial_status(struct modbusd *self, struct api_call *call)
+{
+    struct sl_line_stats all[SERIAL_PORTS_MAX];
+    struct sl_counters sum = { 0 };
+    struct buf *b = api_reply_buf(call);
+    for (uint32_t port = 0; port < SERIAL_PORTS_MAX; port++) {
+        sl_engine_line_stats(self->slave, port, &all[port]);
+        sum.valid += all[port].counts.valid;
+        sum.responses += all[port].counts.responses;
+        sum.exceptions += all[port].counts.exceptions;
+    }
+    buf_puts(b, "{\"data\":{");
+    jw_kstr(b, "role", "Slave");
+    jw_ku64(b, "recvValidReqs", sum.valid);
+    jw_ku64(b, "sentResps", sum.responses);
+    jw_ku64(b, "sentExceptions", sum.exceptions);
+    jw_name(b, "ports");
+    jw_open(b, '[');
+    for (uint32_t port = 0; port < SERIAL_PORTS_MAX; port++)
+        if (all[port].is_wanted)
+            write_line(b, port + 1, &all[port]);
     jw_close(b, ']');
     buf_puts(b, "}}");
     return API_OK;

@@ -383,5 +383,8 @@ void
 sl_line_get_stats(const struct sl_line *l, struct sl_line_stats *ret_stats)
 {
     *ret_stats = l->stats;
+    ret_stats->is_wanted = l->is_wanted;
     ret_stats->is_open = l->fd >= 0;
+    ret_stats->ascii = l->cfg.ascii;
+    ret_stats->unit = l->cfg.unit;
 }

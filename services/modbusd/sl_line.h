@@ -39,7 +39,10 @@ struct sl_line_config {
 };
 
 struct sl_line_stats {
+    bool is_wanted; /* there is a configuration: of 'ascii' and 'unit' */
     bool is_open;
+    bool ascii;
+    uint8_t unit;
     int error;                 /* errno of the last attempt to open it; 0: none */
     struct sl_counters counts; /* invalid: not counted, nobody knows whose they were */
     uint64_t heard;            /* bytes */

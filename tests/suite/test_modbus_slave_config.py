@@ -123,8 +123,9 @@ class Zones(Slave):
         self.assertEqual((listed["count"], listed["data"]), (1, [slave]))
         self.assert_refused(self.admin.get(f"{S}/config/tcp-slaves/2"), 404,
                             word="Member not exists")
-        self.assert_refused(self.admin.put(f"{S}/config/tcp-slaves/1", {"name": P}), 400,
-                            "/name", "name exists already")
+        for name in (P, "modbus_serial_master"):
+            self.assert_refused(self.admin.put(f"{S}/config/tcp-slaves/1", {"name": name}), 400,
+                                "/name", "name exists already")
         self.assert_refused(self.admin.patch("/modbusmaster/config/tcp-masters/1",
                                              {"name": slave["name"]}), 400, "/name", "exists")
         self.assert_ok(self.admin.patch(f"{S}/config/slave-params", {"enableFailEvent": 0}))

@@ -398,7 +398,8 @@ class SerialTools(Serial):
         self.wait_quality("pump", "a", "config")
         asked = self.device.requests[7]
         info = self.admin.get(M + "/diagnose/service-info").data["serviceInfo"]
-        self.assertEqual([i["serviceStatus"] for i in info], ["RUNNING", "NOT_INITIALIZED"])
+        self.assertEqual([i["serviceStatus"] for i in info], ["RUNNING", "NOT_INITIALIZED",
+                                                              "NOT_INITIALIZED"])
         self.assertEqual(self.device.requests[7], asked)
         self.assert_ok(self.admin.put(params, {}))
         self.apply()
@@ -491,6 +492,25 @@ class OriginalWords(Suite):
             with self.subTest(path):
                 self.assertEqual(self.refused("GET", path + "/4000", None, 404),
                                  {"message": "Member not exists"})
+
+    def test_zones_tags_and_reference_tags_of_the_slave_have_the_originals_limits(self):
+        zones, rule = "/modbusslave/config/szones", "Exceed the limit of 2048 "
+        post = lambda body: self.admin.post(zones, body)
+        self.addCleanup(self.admin.delete, zones)
+        for n in (1000, 1000, 48):
+            first = len(self.admin.get(zones).data)
+            self.assert_ok(post([{"address": first + i} for i in range(n)]))
+        self.assert_refused(post({"address": 5000}), 400, None, rule + "zones")
+        self.assert_ok(self.admin.delete(zones), 204)
+        tags = [{"name": f"t{i}", "dataType": "boolean", "offset": i} for i in range(2049)]
+        self.assert_refused(post({"dataFormat": 0, "quan": 4000, "tags": tags}), 400, None,
+                            rule + "tags of zones")
+        self.assert_ok(post({"dataFormat": 0, "quan": 4000, "tags": tags[1:]}))
+        refs = [{"prvdName": "p", "srcName": "s", "tagName": f"t{i}", "dataType": "uint16"}
+                for i in range(2049)]
+        self.assert_refused(post({"quan": 4000, "fromRefTaglist": 1, "refTags": refs}), 400, None,
+                            rule + "reference tags")
+        self.assert_ok(post({"quan": 4000, "fromRefTaglist": 1, "refTags": refs[1:]}))
 
     def test_the_limits_of_the_original_are_refused_with_its_codes(self):
         self.addCleanup(self.admin.delete, M + "/config/remote-devs")

@@ -93,6 +93,40 @@ class SerialSlaves(Suite):
         self.assertEqual(self.ask(rtu(8, self.READ), 7), b"")
         self.answers(rtu(7, b"\x03\x40\x00\x00\x01"), rtu(7, b"\x83\x02"))
 
+    def test_it_is_in_the_overview_the_diagnosis_and_among_the_services(self):
+        self.add(slaveId=7)
+        write = b"\x06\x00\x00\x00\x0b"
+        self.answers(rtu(7, write), rtu(7, write))
+        self.answers(rtu(7, b"\x03\x40\x00\x00\x01"), rtu(7, b"\x83\x02"))
+        overview = self.admin.get("/modbusslave/status/config/slave-overview").data["serial"]
+        self.assertEqual(overview, {"enable": 1, "serSlaves": [
+            {"serSlaveId": 1, "enable": 1, "portName": "PORT 1", "format": 0, "tagCount": 1,
+             "invalidTagCount": 0, "isConfigError": False, "configErrorReason": ""}]})
+        got = self.admin.get("/modbusslave/diagnose/serial-status").data
+        port = got["ports"][0]
+        self.assertEqual([port[k] for k in ("serSlaveId", "status", "mode", "portNumber",
+                                            "slaveId")], [1, "OK", "RTU", 1, 7])
+        self.assertEqual(port["recvValidReqs"], port["sentResps"] + port["sentExceptions"])
+        self.assertGreaterEqual(min(port["sentResps"], port["sentExceptions"]), 1)
+        self.assertGreaterEqual(port["recvBytes"], 16)
+        self.assertEqual(got["recvValidReqs"], port["recvValidReqs"])
+        services = lambda: self.admin.get("/modbusmaster/diagnose/service-info") \
+            .data["serviceInfo"][2:]
+        self.assertEqual(services(), [
+            {"tcpSlaveId": 1, "serviceStatus": "NOT_INITIALIZED"},
+            {"serSlaveId": 1, "serviceStatus": "RUNNING"}])
+        self.admin.patch(f"{S}/1", {"enable": 0})
+        self.apply()
+        self.assertEqual(len(services()), 1)
+        self.assertEqual(self.admin.get("/modbusslave/diagnose/serial-status").data["ports"], [])
+
+    def test_the_master_is_stopped_without_it(self):
+        self.add(slaveId=7)
+        self.assert_ok(self.admin.put("/modbusmaster/control/daemon/stop"))
+        self.addCleanup(self.admin.put, "/modbusmaster/control/daemon/start")
+        write = b"\x06\x00\x00\x00\x0c"
+        self.answers(rtu(7, write), rtu(7, write))
+
     def test_a_master_reads_over_ascii(self):
         self.add(format=1, slaveId=9)
         write = b"\x06\x00\x00\x00\x2a"
