@@ -133,6 +133,7 @@ add_for(struct sl_stage *s, const struct bulk_ref_tag *body, size_t j,
         return op_store_error(s->call, r);
     zone.has_ser_slave_id = body->has_ser_slave_id;
     zone.ser_slave_id = body->ser_slave_id;
+    zone.has_tcp_slave_id = body->has_tcp_slave_id;
     zone.tcp_slave_id = body->tcp_slave_id;
     zone.swap = body->swap;
     zone.from_ref_taglist = 1;

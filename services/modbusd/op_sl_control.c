@@ -268,7 +268,7 @@ count_all(const struct modbusd *d, struct store_txn *txn, struct overview *ret_o
     return r < 0 ? r : count_misplaced(txn, &ret_o->n_misplaced);
 }
 
-/* Of one slave; all show the same zones. */
+/* Of all zones, whichever slave shows them. */
 static void
 write_counts(struct buf *b, const struct overview *o)
 {
@@ -449,6 +449,8 @@ modbusd_get_slave_serial_status(struct modbusd *self, struct api_call *call)
     struct buf *b = api_reply_buf(call);
     for (uint32_t port = 0; port < SERIAL_PORTS_MAX; port++) {
         sl_engine_line_stats(self->slave, port, &all[port]);
+        if (!all[port].is_wanted)
+            continue;
         sum.valid += all[port].counts.valid;
         sum.responses += all[port].counts.responses;
         sum.exceptions += all[port].counts.exceptions;

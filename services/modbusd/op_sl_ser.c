@@ -117,6 +117,11 @@ modbusd_delete_ser_slave(struct modbusd *self, struct api_call *call,
     if (status != API_OK)
         return status;
     struct config_key key = sl_config_ser_key((uint32_t)path->ser_slave_id);
-    int r = config_del(api_call_arena(call), txn, &key);
+    int r = sl_config_has_zones(txn, (uint32_t)path->ser_slave_id);
+    if (r > 0)
+        return api_fail(call, API_INVALID, "/serSlaveId",
+                        "Input value failed: zones with this serSlaveId exist");
+    if (r == 0)
+        r = config_del(api_call_arena(call), txn, &key);
     return r < 0 ? op_store_error(call, r) : API_OK;
 }

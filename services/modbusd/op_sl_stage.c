@@ -62,16 +62,34 @@ sl_new_zone(struct sl_stage *s, struct config_key *ret_key)
 /* ---- the zone itself ---- */
 
 static enum api_status
-check_parent(struct api_call *call, size_t i, const struct szone *zone)
+no_parent(struct api_call *call, size_t i, const char *member)
 {
-    const char *wrong = NULL;
-    if (zone->has_ser_slave_id && zone->ser_slave_id != 0)
-        wrong = "serSlaveId";
-    else if (zone->tcp_slave_id != MODBUSD_SLAVE_ID)
-        wrong = "tcpSlaveId";
-    return wrong ? api_fail(call, API_INVALID, op_pointer(call, i, wrong),
-                            "Parent's data should exist")
-                 : API_OK;
+    return api_fail(call, API_INVALID, op_pointer(call, i, member),
+                    "Parent's data should exist");
+}
+
+/* A zone is of the serial slave that it names, else of the TCP slave. */
+static enum api_status
+settle_parent(struct sl_stage *s, size_t i, struct szone *zone)
+{
+    const void *value;
+    size_t size;
+    zone->has_ser_slave_id = zone->has_ser_slave_id && zone->ser_slave_id != 0;
+    if (!zone->has_ser_slave_id) {
+        if (zone->has_tcp_slave_id && zone->tcp_slave_id != MODBUSD_SLAVE_ID)
+            return no_parent(s->call, i, "tcpSlaveId");
+        zone->has_tcp_slave_id = true;
+        zone->tcp_slave_id = MODBUSD_SLAVE_ID;
+        return API_OK;
+    }
+    zone->has_tcp_slave_id = false;
+    if (zone->ser_slave_id > SERIAL_PORTS_MAX)
+        return no_parent(s->call, i, "serSlaveId");
+    struct config_key key = sl_config_ser_key((uint32_t)zone->ser_slave_id);
+    int r = store_get(s->txn, DB_SL_ONE, key.bytes, key.size, &value, &size);
+    if (r == STORE_NOT_FOUND)
+        return no_parent(s->call, i, "serSlaveId");
+    return r < 0 ? op_store_error(s->call, r) : API_OK;
 }
 
 static enum api_status
@@ -111,7 +129,7 @@ enum api_status
 sl_stage_zone(struct sl_stage *s, size_t i, const struct config_key *key, struct szone zone)
 {
     uint32_t id = config_key_id(key);
-    enum api_status status = check_parent(s->call, i, &zone);
+    enum api_status status = settle_parent(s, i, &zone);
     if (status == API_OK)
         status = check_values(s->call, i, &zone);
     if (status == API_OK)

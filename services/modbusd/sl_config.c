@@ -45,6 +45,7 @@ sl_config_to_zone(const struct szone *in, struct sl_zone_config *ret_zone)
 {
     *ret_zone = (struct sl_zone_config){
         .id = (uint32_t)in->szone_id,
+        .only = (uint8_t)(in->has_ser_slave_id ? in->ser_slave_id : 0),
         .format = (uint8_t)in->data_format,
         .address = (int32_t)in->address,
         .n = (uint32_t)in->quan,
@@ -295,6 +296,27 @@ sl_config_ser_key(uint32_t id)
     return config_key_sl_one(SL_ONE_SER_SLAVES + id);
 }
 
+int
+sl_config_has_zones(struct store_txn *txn, uint32_t id)
+{
+    CLEANUP(api_arena_freep) struct api_arena *a = api_arena_new(1 << 20);
+    struct store_iter it;
+    struct szone zone;
+    bool found = false;
+    int r = a ? store_iter_init(&it, txn, DB_ZONE, NULL, 0, false) : -ENOMEM;
+    if (r < 0)
+        return r;
+    while (!found && (r = store_iter_next(&it)) == STORE_OK) {
+        r = api_store_value(a, it.value, it.size, &szone_desc, &zone);
+        if (r < 0)
+            break;
+        found = zone.has_ser_slave_id && zone.ser_slave_id == id;
+        api_arena_reset(a);
+    }
+    store_iter_done(&it);
+    return r < 0 ? r : found;
+}
+
 /* NULL: it does not run. */
 static int
 load_line(struct api_arena *a, struct store_txn *txn, const struct serial_port *port,
@@ -312,7 +334,8 @@ load_line(struct api_arena *a, struct store_txn *txn, const struct serial_port *
         return -ENOMEM;
     *line = (struct sl_line_config){ .settings = port->settings,
                                      .ascii = slave.format == 1,
-                                     .unit = (uint8_t)slave.slave_id };
+                                     .unit = (uint8_t)slave.slave_id,
+                                     .slave = (uint8_t)(port->port_value + 1) };
     *ret_line = line;
     return str_copy(line->device, sizeof(line->device), port->device);
 }

@@ -42,6 +42,8 @@ int sl_config_load_params(struct api_arena *a, struct store_txn *txn,
 
 /* The serial slave of an interface's number (1..SERIAL_PORTS_MAX), in one of its tables. */
 struct config_key sl_config_ser_key(uint32_t id);
+/* Are there staged zones that only it shows? 1, 0 or -errno. Reads all zones. */
+int sl_config_has_zones(struct store_txn *txn, uint32_t id);
 /*
  * Those that run, by portValue, in memory of 'a'; NULL where there is none, it
  * is off, or iod has told of no such port.

@@ -62,6 +62,7 @@ struct sl_ref_config {
 
 struct sl_zone_config {
     uint32_t id;
+    uint8_t only;              /* the serial slave that shows it; 0: all slaves do */
     uint8_t format;            /* enum sl_format */
     int32_t address;           /* 0..65535; -1: not placed, its tags are in no table */
     uint32_t n;                /* registers or bits, 1..65536; address + n <= 65536 */

@@ -109,7 +109,7 @@ serve(struct sl_line *l, uint8_t unit, const uint8_t *pdu, size_t n)
     l->asked_us = l->heard_us;
     l->stats.counts.valid++;
     l->stats.broadcasts += is_broadcast;
-    size_t n_answer = sl_serve(l->map, pdu, n, answer,
+    size_t n_answer = sl_serve(l->map, l->cfg.slave, pdu, n, answer,
                                is_broadcast ? on_broadcast_done : on_answer, l, &l->job);
     if (n_answer > 0 && !is_broadcast)
         send_answer(l, answer, n_answer);
@@ -351,7 +351,7 @@ is_same(const struct sl_line_config *a, const struct sl_line_config *b)
 {
     return strcmp(a->device, b->device) == 0 &&
            serial_settings_equal(&a->settings, &b->settings) && a->ascii == b->ascii &&
-           a->unit == b->unit;
+           a->unit == b->unit && a->slave == b->slave;
 }
 
 void

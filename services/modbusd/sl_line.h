@@ -35,7 +35,8 @@ struct sl_line_config {
     char device[SERIAL_DEVICE_SIZE];
     struct serial_settings settings;
     bool ascii;
-    uint8_t unit; /* 1..247 */
+    uint8_t unit;  /* 1..247 */
+    uint8_t slave; /* its number, for sl_serve */
 };
 
 struct sl_line_stats {

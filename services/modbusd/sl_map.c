@@ -407,6 +407,21 @@ sl_map_count(const struct sl_map *m, struct sl_stats *ret_stats)
 
 /* ---- building ---- */
 
+/* As long as no tag is there. */
+static int
+open_zone(struct sl_table *table, const struct sl_zone_config *z)
+{
+    memset(table->state + z->address, SL_NO_WRITE, z->n);
+    if (z->only == 0)
+        return 0;
+    if (table->only == NULL)
+        table->only = calloc(table->units, 1);
+    if (table->only == NULL)
+        return -ENOMEM;
+    memset(table->only + z->address, z->only, z->n);
+    return 0;
+}
+
 static int
 open_tables(struct sl_map *m, const struct sl_config *cfg)
 {
@@ -427,12 +442,11 @@ open_tables(struct sl_map *m, const struct sl_config *cfg)
             return -ENOMEM;
         memset(table->state, SL_UNMAPPED, table->units);
     }
-    /* As long as no tag is there. */
-    for (size_t i = 0; i < cfg->n_zones; i++)
+    int r = 0;
+    for (size_t i = 0; i < cfg->n_zones && r == 0; i++)
         if (cfg->zones[i].address >= 0)
-            memset(m->tables[cfg->zones[i].format].state + cfg->zones[i].address, SL_NO_WRITE,
-                   cfg->zones[i].n);
-    return 0;
+            r = open_zone(&m->tables[cfg->zones[i].format], &cfg->zones[i]);
+    return r;
 }
 
 static size_t
@@ -608,6 +622,7 @@ sl_map_free(struct sl_map *m)
     for (unsigned i = 0; i < SL_N_FORMATS; i++) {
         free(m->tables[i].cells);
         free(m->tables[i].state);
+        free(m->tables[i].only);
         free(m->tables[i].tags);
     }
     free(m->own);

@@ -47,12 +47,14 @@ void sl_map_retire(struct sl_map *m);
 struct sl_job;
 typedef void sl_answer_fn(void *arg, const uint8_t *pdu, size_t n);
 /*
- * Serves the request 'pdu' (n bytes, at least 1). Returns the size of the answer in 'out'; or
+ * Serves the request 'pdu' (n bytes, at least 1) of a client of 'slave', a
+ * serial one's number or 0 for TCP: zones that only another slave shows are
+ * not there for it. Returns the size of the answer in 'out'; or
  * 0: 'fn' will be called once with the answer, after this call, and *ret_job is what is under
  * way.
  */
-size_t sl_serve(struct sl_map *m, const uint8_t *pdu, size_t n, uint8_t out[MB_PDU_MAX],
-                sl_answer_fn *fn, void *arg, struct sl_job **ret_job);
+size_t sl_serve(struct sl_map *m, uint8_t slave, const uint8_t *pdu, size_t n,
+                uint8_t out[MB_PDU_MAX], sl_answer_fn *fn, void *arg, struct sl_job **ret_job);
 /* Nobody wants the answer any more; the writes go on. */
 void sl_job_forget(struct sl_job *job);
 

@@ -186,9 +186,22 @@ state_of(const struct sl_table *t, const struct span *s)
     return state;
 }
 
-static uint8_t
-check_addresses(const struct request *q)
+static bool
+is_shown(const struct sl_table *t, const struct span *s, uint8_t slave)
 {
+    if (t->only == NULL || s->first + s->n > t->units)
+        return true; /* state_of says the rest */
+    for (uint32_t i = s->first; i < s->first + s->n; i++)
+        if (t->only[i] != 0 && t->only[i] != slave)
+            return false;
+    return true;
+}
+
+static uint8_t
+check_addresses(const struct request *q, uint8_t slave)
+{
+    if (!is_shown(q->table, &q->read, slave) || !is_shown(q->table, &q->write, slave))
+        return ILLEGAL_ADDRESS;
     if (q->read.n && (state_of(q->table, &q->read) & (SL_UNMAPPED | SL_NO_READ)))
         return ILLEGAL_ADDRESS;
     if (q->write.n && (state_of(q->table, &q->write) & (SL_UNMAPPED | SL_NO_WRITE)))
@@ -430,14 +443,14 @@ serve_write(struct sl_map *m, const struct request *q, const uint8_t *pdu,
 }
 
 size_t
-sl_serve(struct sl_map *m, const uint8_t *pdu, size_t n, uint8_t out[MB_PDU_MAX],
+sl_serve(struct sl_map *m, uint8_t slave, const uint8_t *pdu, size_t n, uint8_t out[MB_PDU_MAX],
          sl_answer_fn *fn, void *arg, struct sl_job **ret_job)
 {
     struct request q;
     MUST(n >= 1);
     uint8_t wrong = parse(m, pdu, n, &q);
     if (!wrong)
-        wrong = check_addresses(&q);
+        wrong = check_addresses(&q, slave);
     if (wrong)
         return refuse(pdu[0], wrong, out);
     if (q.write.n == 0)

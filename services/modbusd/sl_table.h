@@ -4,7 +4,8 @@
  *
  * A table has a cell per byte of its registers, or per bit, and a state per
  * unit (register or bit) that is the sum of what is wrong with it: a request
- * ORs the states of what it asks, and that is its whole check.
+ * ORs the states of what it asks, and that is its whole check, besides the one
+ * whether its slave shows them at all.
  */
 #ifndef FIELDGATE_SL_TABLE_H
 #define FIELDGATE_SL_TABLE_H
@@ -43,6 +44,7 @@ struct sl_table {
     uint32_t units;       /* behind the last zone */
     uint8_t *cells;       /* units * wide */
     uint8_t *state;       /* units */
+    uint8_t *only;        /* units: sl_zone_config's; NULL: all are shown by all slaves */
     unsigned wide;        /* cells of a unit: 2 or 1 */
     struct sl_tag **tags; /* by 'at'; they do not overlap */
     size_t n_tags;

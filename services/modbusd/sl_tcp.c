@@ -147,7 +147,7 @@ take_frame(struct client *c, const struct mb_frame *f)
     c->used_us = loop_now_us(c->t->loop);
     c->job_tid = f->tid;
     c->job_unit = f->unit;
-    size_t n = sl_serve(c->t->map, f->pdu, f->n, pdu, on_answer, c, &c->job);
+    size_t n = sl_serve(c->t->map, 0, f->pdu, f->n, pdu, on_answer, c, &c->job);
     if (n > 0)
         put_answer(c, f->tid, f->unit, pdu, n);
 }

@@ -136,7 +136,7 @@ serve(struct sl_map *m, const struct mb_frame *f)
     memcpy(exact, f->pdu, f->n); /* so that the sanitizer sees the end of it */
     w.func = f->pdu[0];
     w.fn = NULL;
-    size_t n = sl_serve(m, exact, f->n, out, check_answer, NULL, &job);
+    size_t n = sl_serve(m, 0, exact, f->n, out, check_answer, NULL, &job);
     free(exact);
     if ((n == 0) != (w.fn != NULL))
         abort();

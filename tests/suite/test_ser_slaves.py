@@ -127,6 +127,27 @@ class SerialSlaves(Suite):
         write = b"\x06\x00\x00\x00\x0c"
         self.answers(rtu(7, write), rtu(7, write))
 
+    def test_a_zone_of_a_serial_slave_is_seen_on_its_line_only(self):
+        zone = {"dataFormat": 3, "address": 4, "serSlaveId": 2}
+        self.assert_refused(self.admin.post(Z, zone), 400, "/serSlaveId", "Parent's data")
+        self.assert_refused(self.admin.post(Z, {"address": 4, "tcpSlaveId": 2}), 400,
+                            "/tcpSlaveId", "Parent's data")
+        self.add(portValue=0, slaveId=5)
+        self.add(portValue=1, slaveId=5)
+        made = self.assert_ok(self.admin.post(Z, {**zone, "tcpSlaveId": 0})).data
+        at = f"{Z}/{made['szoneId']}"
+        self.addCleanup(self.admin.delete, at)
+        self.assertEqual((made["serSlaveId"], made.get("tcpSlaveId")), (2, None))
+        self.apply()
+        read, none = b"\x04\x00\x04\x00\x01", rtu(5, b"\x84\x02")
+        self.answers(rtu(5, read), rtu(5, b"\x04\x02\x00\x00"), port=1)
+        self.answers(rtu(5, read), none)
+        self.assert_refused(self.admin.delete(f"{S}/2"), 400, "/serSlaveId", "zones")
+        moved = self.assert_ok(self.admin.patch(at, {"serSlaveId": None})).data
+        self.assertEqual((moved.get("serSlaveId"), moved["tcpSlaveId"]), (None, 1))
+        self.apply()
+        self.answers(rtu(5, read), rtu(5, b"\x04\x02\x00\x00"))
+
     def test_a_master_reads_over_ascii(self):
         self.add(format=1, slaveId=9)
         write = b"\x06\x00\x00\x00\x2a"

@@ -31,6 +31,7 @@ struct world {
     struct loop *loop;
     struct tagview *view;
     struct sl_map *map;
+    uint8_t slave; /* that is asked */
     enum sl_written outcome;
     bool later; /* the owner answers when the test says so */
     struct call calls[CALLS_MAX];
@@ -250,7 +251,7 @@ ask(const char *request, const char *answer)
     uint8_t pdu[512], want[512], out[MB_PDU_MAX];
     struct sl_job *job = NULL;
     size_t n = from_hex(request, pdu), n_want = from_hex(answer, want);
-    size_t got = sl_serve(w.map, pdu, n, out, on_answer, NULL, &job);
+    size_t got = sl_serve(w.map, w.slave, pdu, n, out, on_answer, NULL, &job);
     if (got != n_want || memcmp(out, want, got) != 0) {
         print_error("request %s, wanted %s, got", request, answer);
         for (size_t i = 0; i < got; i++)
@@ -627,6 +628,32 @@ own_values_outlive_an_exchange_of_the_map(void **state)
 }
 
 static void
+a_zone_of_one_serial_slave_is_not_there_for_others(void **state)
+{
+    static const struct sl_zone_config shown[] = {
+        { .format = SL_HOLDING, .address = 0, .n = 2 },
+        { .format = SL_HOLDING, .address = 2, .n = 2, .only = 3 },
+        { .format = SL_COILS, .address = 0, .n = 8, .only = 4 },
+    };
+    const struct sl_config cfg = {
+        .provider = "s", .source = "l", .zones = shown, .n_zones = ARRAY_LEN(shown)
+    };
+    const struct sl_engine_hooks hooks = { .sample = on_sample };
+    (void)state;
+    sl_map_retire(w.map);
+    assert_int_equal(sl_map_new(w.loop, w.view, &hooks, &cfg, &w.map), 0);
+    for (w.slave = 0; w.slave < 5; w.slave++) {
+        (void)ask("03 0000 0002", "03 04 0000 0000");
+        (void)ask("03 0002 0002", w.slave == 3 ? "03 04 0000 0000" : "83 02");
+        (void)ask("03 0001 0002", w.slave == 3 ? "03 04 0000 0000" : "83 02");
+        (void)ask("01 0000 0008", w.slave == 4 ? "01 01 00" : "81 02");
+        (void)ask("06 0003 0001", "86 02"); /* no tag is there */
+        (void)ask("03 0003 ffff", "83 03");
+        (void)ask("03 fff0 0010", "83 02");
+    }
+}
+
+static void
 a_tag_in_the_way_of_an_earlier_one_is_left_out_and_counted(void **state)
 {
     (void)state;
@@ -712,6 +739,7 @@ main(void)
         TEST(function_23_reads_after_its_write_was_confirmed),
         TEST(a_write_goes_on_when_nobody_waits_or_the_map_is_exchanged),
         TEST(own_values_outlive_an_exchange_of_the_map),
+        TEST(a_zone_of_one_serial_slave_is_not_there_for_others),
         TEST(a_tag_in_the_way_of_an_earlier_one_is_left_out_and_counted),
         TEST(every_type_and_swap_has_the_same_bytes_as_in_a_master),
     };
