@@ -16,10 +16,11 @@ modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c 
 modbusd.srcs   += $(modbusd.slave) services/modbusd/sl_hub.c
 benches          += slave_alone
 slave_alone.srcs := tests/fakes/slave_alone.c $(modbusd.slave) \
-                    $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c)
+                    $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c traffic.c)
 fuzz_mb_request.extra := services/modbusd/mb_pdu.c services/modbusd/mb_value.c \
                          services/modbusd/sl_map.c services/modbusd/sl_serve.c
-test_sl_serve.extra := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c) \
+test_sl_serve.extra := $(addprefix services/modbusd/,mb_pdu.c mb_value.c mb_rtu.c mb_ascii.c \
+                                                     traffic.c) \
                        $(modbusd.slave)
 test_sl_line.extra  := $(test_sl_serve.extra)
 

@@ -191,6 +191,14 @@ sl_engine_set_lines(struct sl_engine *e,
 }
 
 void
+sl_engine_set_traffic(struct sl_engine *e, struct traffic *tcp, struct traffic *serial)
+{
+    sl_tcp_set_traffic(e->tcp, tcp);
+    for (size_t i = 0; i < SERIAL_PORTS_MAX; i++)
+        sl_line_set_traffic(e->lines[i], &serial[i]);
+}
+
+void
 sl_engine_line_stats(const struct sl_engine *e, uint32_t port, struct sl_line_stats *ret_stats)
 {
     MUST(port < SERIAL_PORTS_MAX);

@@ -160,6 +160,12 @@ struct sl_line_config;
 struct sl_line_stats;
 void sl_engine_set_lines(struct sl_engine *e,
                          const struct sl_line_config *const lines[SERIAL_PORTS_MAX]);
+/*
+ * Where the frames of clients and of the lines, SERIAL_PORTS_MAX by
+ * portValue, are kept when that is on; they outlive the engine.
+ */
+struct traffic;
+void sl_engine_set_traffic(struct sl_engine *e, struct traffic *tcp, struct traffic *serial);
 /* 'port' below SERIAL_PORTS_MAX. */
 void sl_engine_line_stats(const struct sl_engine *e, uint32_t port,
                           struct sl_line_stats *ret_stats);

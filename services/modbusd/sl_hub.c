@@ -275,7 +275,11 @@ sl_hub_open(struct modbusd *d)
                                      .fail = record_failure,
                                      .arg = d };
     int r = tagview_new(&d->view);
-    return r == 0 ? sl_engine_new(d->svc->loop, d->view, &hooks, &d->slave) : r;
+    if (r == 0)
+        r = sl_engine_new(d->svc->loop, d->view, &hooks, &d->slave);
+    if (r == 0)
+        sl_engine_set_traffic(d->slave, &d->traffic, d->ser_traffic);
+    return r;
 }
 
 int

@@ -24,7 +24,8 @@ enum {
 struct sl_line {
     struct loop *loop;
     struct sl_map *map;
-    bool is_wanted; /* by 'cfg' */
+    struct traffic *traffic; /* NULL: none */
+    bool is_wanted;          /* by 'cfg' */
     struct sl_line_config cfg;
     uint64_t silence_us, gap_us;
     int fd; /* -1: not open */
@@ -52,6 +53,27 @@ framing_of(const struct sl_line *l)
 
 /* ---- answering ---- */
 
+/* For the traffic log. */
+static void
+note(const struct sl_line *l, bool sent, const uint8_t *bytes, size_t n)
+{
+    const struct traffic_frame f = { .framing = l->cfg.ascii ? TRAFFIC_ASCII : TRAFFIC_RTU,
+                                     .role = TRAFFIC_SLAVE,
+                                     .sent = sent,
+                                     .request = !sent,
+                                     .bytes = bytes,
+                                     .n = n };
+    traffic_note(l->traffic, &f);
+}
+
+static void
+note_request(const struct sl_line *l, uint8_t unit, const uint8_t *pdu, size_t n)
+{
+    uint8_t bytes[MB_SERIAL_MAX];
+    if (traffic_is_on(l->traffic))
+        note(l, false, bytes, framing_of(l)->encode(unit, pdu, n, bytes));
+}
+
 /* What the driver does not take is lost, as a part of a frame: the master asks again. */
 static void
 send_answer(struct sl_line *l, const uint8_t *pdu, size_t n)
@@ -63,6 +85,7 @@ send_answer(struct sl_line *l, const uint8_t *pdu, size_t n)
     ssize_t written = write(l->fd, l->out, l->n_out);
     if (written != l->n_out)
         log_debug("modbus: slave could not send device=%s bytes=%zd", l->cfg.device, written);
+    note(l, true, l->out, l->n_out);
     l->heard_echo = false;
     l->gone_us = clock_mono_us() + l->n_out * serial_char_ns(&l->cfg.settings) / 1000;
 }
@@ -107,6 +130,7 @@ serve(struct sl_line *l, uint8_t unit, const uint8_t *pdu, size_t n)
         l->surely_echoes &= l->heard_echo;
     }
     l->asked_us = l->heard_us;
+    note_request(l, unit, pdu, n);
     l->stats.counts.valid++;
     l->stats.broadcasts += is_broadcast;
     size_t n_answer = sl_serve(l->map, l->cfg.slave, pdu, n, answer,
@@ -377,6 +401,12 @@ void
 sl_line_set_map(struct sl_line *l, struct sl_map *map)
 {
     l->map = map; /* a job goes on in the map that was retired */
+}
+
+void
+sl_line_set_traffic(struct sl_line *l, struct traffic *traffic)
+{
+    l->traffic = traffic;
 }
 
 void

@@ -25,6 +25,7 @@
 #include "libcommon/loop.h"
 #include "libcommon/serial.h"
 #include "services/modbusd/sl_map.h"
+#include "services/modbusd/traffic.h"
 
 enum {
     SL_LINE_REOPEN_US = 1000000,
@@ -63,6 +64,11 @@ void sl_line_free(struct sl_line *l);
 void sl_line_set(struct sl_line *l, const struct sl_line_config *cfg);
 /* The map that is asked from now on; NULL: none yet, nothing is answered. */
 void sl_line_set_map(struct sl_line *l, struct sl_map *map);
+/*
+ * Keeps our requests and answers there, when it is on; outlives the line. NULL:
+ * nowhere.
+ */
+void sl_line_set_traffic(struct sl_line *l, struct traffic *traffic);
 void sl_line_get_stats(const struct sl_line *l, struct sl_line_stats *ret_stats);
 
 #endif

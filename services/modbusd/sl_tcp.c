@@ -53,7 +53,8 @@ struct client {
 struct sl_tcp {
     struct loop *loop;
     struct sl_map *map;
-    int fd; /* -1: closed */
+    struct traffic *traffic; /* NULL: none */
+    int fd;                  /* -1: closed */
     struct loop_io *io;
     struct loop_timer pause;
     uint8_t unit;
@@ -111,11 +112,31 @@ count(struct client *c, enum sl_conn_status status)
     }
 }
 
+/* For the traffic log. */
+static void
+note(const struct client *c, bool sent, enum traffic_error error, enum traffic_fault fault,
+     const uint8_t *bytes, size_t n)
+{
+    const struct traffic_frame f = { .framing = TRAFFIC_TCP,
+                                     .role = TRAFFIC_SLAVE,
+                                     .sent = sent,
+                                     .request = !sent,
+                                     .peer = c->address,
+                                     .port = c->port,
+                                     .error = error,
+                                     .fault = fault,
+                                     .bytes = bytes,
+                                     .n = n };
+    traffic_note(c->t->traffic, &f);
+}
+
 static void
 put_answer(struct client *c, uint16_t tid, uint8_t unit, const uint8_t *pdu, size_t n)
 {
     MUST(c->n_out + MB_HEADER_SIZE + n <= sizeof(c->out));
-    c->n_out = (uint16_t)(c->n_out + mb_frame_encode(tid, unit, pdu, n, c->out + c->n_out));
+    size_t size = mb_frame_encode(tid, unit, pdu, n, c->out + c->n_out);
+    note(c, true, TRAFFIC_NO_ERROR, TRAFFIC_NO_FAULT, c->out + c->n_out, size);
+    c->n_out = (uint16_t)(c->n_out + size);
     count(c, pdu[0] & 0x80 ? SL_CONN_EXCEPTION : SL_CONN_OK);
 }
 
@@ -140,7 +161,10 @@ static void
 take_frame(struct client *c, const struct mb_frame *f)
 {
     uint8_t pdu[MB_PDU_MAX];
-    if (!is_for_us(c->t, f->unit)) {
+    bool ours = is_for_us(c->t, f->unit);
+    note(c, false, ours ? TRAFFIC_NO_ERROR : TRAFFIC_OTHER_SERVER,
+         ours ? TRAFFIC_NO_FAULT : TRAFFIC_SERVER_ID, f->pdu - MB_HEADER_SIZE, f->size);
+    if (!ours) {
         count(c, SL_CONN_DROPPED);
         return;
     }
@@ -219,6 +243,7 @@ client_go_on(struct client *c)
         if (!take_frames(c)) {
             (void)flush(c); /* answers of the requests before the garbage */
             count(c, SL_CONN_INVALID);
+            note(c, false, TRAFFIC_INVALID, TRAFFIC_UNFRAMEABLE, c->in, c->n_in);
             client_cut(c, "no Modbus");
             return;
         }
@@ -499,6 +524,12 @@ sl_tcp_set(struct sl_tcp *t, struct sl_map *map, uint8_t unit, unsigned keep_ali
     t->keep_alive_s = keep_alive_s;
     for (struct client *c = t->first; c != NULL; c = c->next)
         set_keep_alive(c->fd, keep_alive_s);
+}
+
+void
+sl_tcp_set_traffic(struct sl_tcp *t, struct traffic *traffic)
+{
+    t->traffic = traffic;
 }
 
 void

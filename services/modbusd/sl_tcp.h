@@ -25,6 +25,7 @@
 #define FIELDGATE_SL_TCP_H
 
 #include "services/modbusd/sl_map.h"
+#include "services/modbusd/traffic.h"
 
 enum { SL_STALL_S = 10 };
 
@@ -46,6 +47,9 @@ int sl_tcp_serve(struct sl_tcp *t, int fd);
 uint16_t sl_tcp_port(const struct sl_tcp *t);
 /* What clients ask from now on; 'keep_alive_s' holds for those that are there too. */
 void sl_tcp_set(struct sl_tcp *t, struct sl_map *map, uint8_t unit, unsigned keep_alive_s);
+
+/* Keeps what is on the wire there, when it is on; outlives the server. NULL: nowhere. */
+void sl_tcp_set_traffic(struct sl_tcp *t, struct traffic *traffic);
 
 /* Fills n_conns, all, accepted, refused, cut. */
 void sl_tcp_get_stats(const struct sl_tcp *t, struct sl_stats *ret_stats);

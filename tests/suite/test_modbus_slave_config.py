@@ -405,6 +405,28 @@ class Served(Slave):
         self.apply_slave()
         self.assertEqual(client.read(3, 100, 4), [321, 0xFFFF, 0xFFFE, 0])
 
+    def test_the_traffic_log_has_the_frames_of_the_slave(self):
+        log = "/modbusmaster/traffic-log/master-tcp-interfaces/1"
+        self.add({"address": 100, "tags": [own("level")]})
+        self.switch_on()
+        self.assert_ok(self.admin.post(log, {"recordMode": 1}), 201)
+        self.addCleanup(self.admin.post, log, {"action": "stop"})
+        client = self.client()
+        port = client.socket.getsockname()[1]
+        client.write(100, 7)
+        client.socket.sendall(bytes.fromhex("0009000000060903006400010008ffff"))
+        with self.assertRaises(ConnectionError):
+            client.take(1)
+        frames = [f for f in self.admin.get(log).data["tcp"] if f["role"] == "Slave"]
+        self.assertEqual({f["ip"] for f in frames}, {f"127.0.0.1:{port}"})
+        self.assertEqual([(f["packetType"], f["status"], f["errorReason"], f["data"])
+                          for f in frames], [
+            ("Request", "READ", "", "000100000006" "01" "0600640007"),
+            ("Response", "WRITE", "", "000100000006" "01" "0600640007"),
+            ("Request", "READ", "Server ID Not Matched", "000900000006" "09" "0300640001"),
+            ("Request", "READ", "Invalid", "0008ffff")])
+        self.assertEqual(frames[0]["decoded"], "write register 100: 7")
+
     def test_tags_of_the_hub_are_placed_by_type_and_access_and_served(self):
         place = "?createFromRefTag=true"
         flow = self.add({"refTags": [ref("flow")]}, query=place)

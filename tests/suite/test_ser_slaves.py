@@ -120,6 +120,18 @@ class SerialSlaves(Suite):
         self.assertEqual(len(services()), 1)
         self.assertEqual(self.admin.get("/modbusslave/diagnose/serial-status").data["ports"], [])
 
+    def test_the_traffic_log_has_its_frames(self):
+        log = "/modbusmaster/traffic-log/master-ser-interfaces/1"
+        self.add(slaveId=7)
+        self.assert_ok(self.admin.post(log, {"recordMode": 1}), 201)
+        self.addCleanup(self.admin.post, log, {"action": "stop"})
+        write = rtu(7, b"\x06\x00\x00\x00\x0d")
+        self.answers(write, write)
+        frames = self.admin.get(log).data["serial"][-2:]
+        self.assertEqual([(f["role"], f["packetType"], f["status"], f["data"]) for f in frames],
+                         [("Slave", "Request", "READ", write.hex()),
+                          ("Slave", "Response", "WRITE", write.hex())])
+
     def test_the_master_is_stopped_without_it(self):
         self.add(slaveId=7)
         self.assert_ok(self.admin.put("/modbusmaster/control/daemon/stop"))
