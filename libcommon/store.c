@@ -510,7 +510,9 @@ try_write(struct store *s)
 static int
 prepare(struct store *s)
 {
-    enum { TRIES = 2 }; /* a map that cannot grow costs one */
+    enum {
+        TRIES = 3
+    }; /* a map that cannot grow costs one, an environment that was given up another */
     for (int i = 0; i < TRIES; i++) {
         int r = s->reopen ? env_reopen(s) : 0;
         if (r < 0)
