@@ -319,7 +319,7 @@ class Gateway(OneDaemon):
         with open(f"{harness.ROOT}/proto/permissions.yaml", encoding="utf-8") as f:
             bits = {id_: int(bit) for bit, id_ in re.findall(r"bit: (\d+), id: (\w+)", f.read())}
         servers = {"authd": self.authd, "cloudd": self.cloudd, "tagd": self.tagd}
-        for name in ("auditd", "modbusd", "sysd"):
+        for name in ("auditd", "iod", "modbusd", "sysd"):
             servers[name] = Server(self.socket(name), self.empty)
             self.addCleanup(servers[name].stop)
         fresh = lambda name, permissions: self.rights.grant(
@@ -337,6 +337,8 @@ class Gateway(OneDaemon):
                  .get("/audits").status == 200)
         wait_for("modbusd", lambda: fresh("m", 1 << bits["APP_MODBUS_RW"])
                  .get("/modbusmaster/config/tcp-masters").status == 200)
+        wait_for("iod", lambda: fresh("a", 1 << bits["SYS_MAINTENANCE_RW"])
+                 .get("/device/serials").status == 200)
         wait_for("sysd", lambda: fresh("a", 1 << bits["SYS_MAINTENANCE_RW"])
                  .get("/system/httpserver").status == 200)
         seen = 0
