@@ -174,18 +174,19 @@ class Brokers(Suite):
     def test_a_message_that_the_broker_refuses_by_closing_does_not_block_the_rest(self):
         broker = Broker(self.fleet, options=("max_packet_size 4000",)).start()
         large = [{"key": f"k{i}", "value": "x" * 1024} for i in range(8)]
-        for stored in (False, True):
-            client = self.add_mqtt(broker.port, retryInterval=10)
+        clients = [self.add_mqtt(broker.port, retryInterval=10) for _ in range(2)]
+        for client, stored in zip(clients, (False, True)):
             self.assert_ok(self.admin.put(f"/mqtt/{client}/store-and-forward",
                                           {"enable": stored}))
             # one message of it: changes only, and nothing changes
             self.add_group(client, {P: {"pump": ["flow"]}}, topic="large", properties=large,
                            samplingMode="allChangedValues")
+        for client in clients:
             wait_for("the message to be given up",
                      lambda c=client: self.monitor(c)["droppedMessages"] == 1, 60)
             subscriber = Subscriber(broker.port)
-            self.add_group(client, {P: {"pump": ["flow"]}}, topic="small")
-            subscriber.wait_message(lambda topic, payload: topic == "small")
+            self.add_group(client, {P: {"pump": ["flow"]}}, topic=f"small-{client}")
+            subscriber.wait_message(lambda topic, payload, c=client: topic == f"small-{c}")
             subscriber.close()
             self.assert_ok(self.admin.delete(f"/mqtt/{client}"))
         self.assertIn("given up", self.fleet.tail("cloudd", 200))
