@@ -265,8 +265,9 @@ def main():
     env.update(BUILD=build, VARIANT=args.variant, CMOCKA_MESSAGE_OUTPUT="TAP",
                PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="1")
     scale = SLOW.get(args.variant, 1)
-    # the long ones first; what measures time (COST = jobs) runs alone
-    waiting = sorted(jobs, key=lambda j: (-j.cost, j.kind != "python", -j.limit, j.name))
+    # what measures time first (the largest COST runs alone), then programs, of which one takes
+    # half a minute and the others nothing, then the long ones
+    waiting = sorted(jobs, key=lambda j: (-j.cost, j.kind != "cmocka", -j.limit, j.name))
     lock, done, load = threading.Condition(), [], [0]
 
     def worker(job):
