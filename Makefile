@@ -13,9 +13,10 @@ VARIANT ?= release
 B       := build/$(VARIANT)
 PREFIX  ?= /usr
 CC      ?= cc
-CFLAGS  ?= -O2 -g
 PYTHON  := /usr/bin/python3
 
+# (the build for asan takes a third less with -O1)
+CFLAGS  ?= $(if $(filter asan,$(VARIANT)),-O1,-O2) -g
 variant.release :=
 variant.asan    := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 variant.tsan    := -fsanitize=thread -fno-omit-frame-pointer

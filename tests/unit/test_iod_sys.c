@@ -202,7 +202,7 @@ ports_of_one_device_are_told_apart(void **state)
 static void
 there_are_at_most_32(void **state)
 {
-    char name[16], device[64];
+    char name[24], device[64];
     (void)state;
     for (int i = 0; i < SERIAL_PORTS_MAX + 3; i++) {
         (void)snprintf(name, sizeof(name), "ttyUSB%d", i);
