@@ -1,4 +1,5 @@
 """/system/log: what is kept of it is what was asked for, and the zip is what was kept."""
+import contextlib
 import glob
 import io
 import json
@@ -174,7 +175,11 @@ class SystemLog(Logs):
         self.limit(enableTimeToLive=False)
 
     def total_of(self, name):
-        return sum(os.path.getsize(f) for f in glob.glob(self.path(name + "*")))
+        total = 0
+        for path in glob.glob(self.path(name + "*")):
+            with contextlib.suppress(FileNotFoundError):  # it goes while we look
+                total += os.path.getsize(path)
+        return total
 
 
 class FullDisk(SmallDisk, Logs):
