@@ -13,7 +13,7 @@ import zipfile
 import harness
 from harness import free_port, wait_for
 
-TEST_SECONDS = 240
+TEST_SECONDS = 360
 
 
 class Run:
@@ -201,7 +201,7 @@ if harness.VARIANT == "release":  # it builds by itself, the same in every varia
                 r = Run(os.path.join(copy, "state"), {n: free_port() for n in PORTS},
                         ("make", "run"), copy, BUILD="build/release", MAKEFLAGS="")
                 self.addCleanup(lambda: r.process.poll() is None and r.stop())
-                r.wait("Ctrl-C stops everything", 200)
+                r.wait("Ctrl-C stops everything", 300)
                 r.stop()
                 self.assertIn("run: stopped; state is in", r.text)
                 self.assertTrue(os.path.exists(f"{copy}/build/release/bin/gateway"))
