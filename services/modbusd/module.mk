@@ -32,7 +32,7 @@ test_traffic.extra   := $(addprefix services/modbusd/,mb_pdu.c traffic.c mb_rtu.
 test_mb_merge.extra  := services/modbusd/mb_merge.c
 test_mb_engine.extra := $(modbusd.engine)
 test_mb_config.extra := $(modbusd.engine) $(modbusd.ops) $(modbusd.slave) \
-                        $(addprefix services/modbusd/,sl_hub.c events.c)
+                        services/modbusd/sl_hub.c
 test_mb_config.gen   := api_modbusd
 test_mb_serial.extra := $(addprefix services/modbusd/,mb_pdu.c mb_rtu.c mb_ascii.c)
 test_mb_line.extra   := $(addprefix services/modbusd/,mb_pdu.c mb_conn.c traffic.c $(modbusd.line))
