@@ -84,7 +84,7 @@ class HostileSerial(Hostile):
 
     def is_whole(self, heard):
         if self.is_ascii:
-            return heard.endswith(b"\r\n")
+            return heard.startswith(b":") and heard.endswith(b"\r\n")
         return len(heard) >= 8 and crc16(heard[:-2]) == heard[-2:]
 
     def frame(self, unit, pdu):
