@@ -100,7 +100,8 @@ class Inside:
         for d in harness.DAEMONS:
             s = status_of(pid_of(d))
             uids.add(s["Uid"].split()[0])
-            may = CAP_NET_BIND_SERVICE if d == "gateway" else 0  # the ports 80 and 443
+            # the ports 80 and 443, and 502
+            may = CAP_NET_BIND_SERVICE if d in ("gateway", "modbusd") else 0
             assert int(s["CapEff"], 16) == may and int(s["CapBnd"], 16) == may, (d, s["CapBnd"])
             assert s["NoNewPrivs"].strip() == "1" and s["Seccomp"].strip() == "2", d
             assert oct(os.stat(f"{STATE}/{d}").st_mode & 0o777) == "0o700", d
