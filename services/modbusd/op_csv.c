@@ -650,7 +650,7 @@ enum api_status
 modbusd_import_mcmds(struct modbusd *self, struct api_call *call)
 {
     (void)self; /* the loop's */
-    uint32_t dev;
+    uint32_t dev = 0;
     uint64_t n_cmds, n_tags;
     enum api_status status = find_target(call, &dev);
     if (status == API_OK)
