@@ -237,7 +237,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--variant", default="release")
-    parser.add_argument("--jobs", type=int, default=max(2, min(3, os.cpu_count() or 2)))
+    parser.add_argument("--jobs", type=int, default=min(4, 2 * (os.cpu_count() or 1)))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     parser.add_argument("patterns", nargs="*")

@@ -14,7 +14,7 @@ import harness
 from harness import Client, PASSWORD, Suite, Unanswered, claims, wait_for
 
 TEST_SECONDS = 180
-COST = 2
+COST = 3
 SECONDS = 20
 EACH = 5  # accounts and roles of a clerk
 MARK = "k-"  # names of what the clients make
