@@ -82,24 +82,6 @@ register_metrics(struct modbusd *d)
     metric_on_dump(update_metrics, d);
 }
 
-/* ---- tag bus ---- */
-
-static void
-publish(void *arg, const struct tag_sample *s)
-{
-    struct modbusd *d = arg;
-    tag_pub_add(d->svc->tags, s);
-    sl_hub_sample(d, s);
-}
-
-static void
-catalogue_changed(void *arg)
-{
-    struct modbusd *d = arg;
-    tag_pub_changed(d->svc->tags);
-    sl_hub_changed(d);
-}
-
 /* ---- life ---- */
 
 static int
@@ -107,7 +89,7 @@ modbusd_open(void *self, struct svc *svc)
 {
     struct modbusd *d = self;
     d->svc = svc;
-    struct mb_engine_hooks hooks = { publish, catalogue_changed, modbusd_event, d };
+    struct mb_engine_hooks hooks = { sl_hub_publish, sl_hub_changed, modbusd_event, d };
     int r = modbusd_events_new(d);
     if (r == 0)
         r = mb_engine_new(svc->loop, &hooks, &d->engine);
@@ -167,8 +149,9 @@ int
 main(int argc, char **argv)
 {
     static const struct svc_option options[] = {
-        { "original-limits", "1: at most 32 TCP and 31 serial devices, 2048 commands, 128 of them on a serial "
-                             "port, and 2048 tags, as the original has it (default 0: 1000, 20000, 100000)",
+        { "original-limits",
+          "1: at most 32 TCP and 31 serial devices, 2048 commands, 128 of them on a serial "
+          "port, and 2048 tags, as the original has it (default 0: 1000, 20000, 100000)",
           set_original_limits },
         { NULL, NULL, NULL },
     };

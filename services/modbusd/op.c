@@ -191,6 +191,40 @@ modbusd_reply(struct api_call *call, struct buf *json)
 }
 
 enum api_status
+op_patch(struct api_call *call, struct store_txn *txn, const struct config_key *key,
+         const struct api_desc *desc, void *ret_record)
+{
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_get(api_call_arena(call), txn, key, ret_record);
+    return r != 0 ? op_store_error(call, r) : api_merge(call, desc, ret_record);
+}
+
+enum api_status
+op_undo(struct api_call *call, enum config_side side)
+{
+    struct store_txn *txn = api_txn(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_undo(txn, side);
+    return r < 0 ? op_store_error(call, r) : API_OK;
+}
+
+enum api_status
+op_get_change(struct api_call *call, enum config_side side, struct config_change *reply)
+{
+    uint64_t n;
+    struct store_txn *txn = api_view(call);
+    if (!txn)
+        return API_INTERNAL;
+    int r = config_count_touched(txn, side, &n);
+    if (r < 0)
+        return op_store_error(call, r);
+    reply->result = n > 0;
+    return API_OK;
+}
+
+enum api_status
 op_reply_one(struct api_call *call, const struct config_key *key)
 {
     struct store_txn *txn = api_view(call);

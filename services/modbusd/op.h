@@ -16,7 +16,8 @@ bool op_is_list(const struct api_call *call);
 enum api_status op_not_found(struct api_call *call);
 /* For what config.c returned: an error, or a record that must have been there. */
 enum api_status op_store_error(struct api_call *call, int r);
-/* Refuses more than 'max', or what the original allows where that is set, with those there are. */
+/* Refuses more than 'max', or what the original allows where that is set, with those there are.
+ */
 enum api_status op_check_room(struct api_call *call, struct store_txn *txn, enum config_db db,
                               size_t n, uint64_t max);
 
@@ -35,6 +36,15 @@ enum api_status op_reply_all(struct api_call *call, enum config_kind kind);
 /* The records that a POST made: one as an object, a list as a list. */
 enum api_status op_reply_added(struct api_call *call, const struct config_key *keys, size_t n);
 
+/* The staged record at 'key', which is there, with the members that a PATCH sent. */
+enum api_status op_patch(struct api_call *call, struct store_txn *txn,
+                         const struct config_key *key, const struct api_desc *desc,
+                         void *ret_record);
+/* Drops what is not applied of a side; tells whether there is such a thing. */
+enum api_status op_undo(struct api_call *call, enum config_side side);
+enum api_status op_get_change(struct api_call *call, enum config_side side,
+                              struct config_change *reply);
+
 /* Refuses slaveId 0 for a device that has commands that read; 'at' as for op_save_dev. */
 enum api_status op_check_only_writes(struct api_call *call, struct store_txn *txn,
                                      const char *at, uint32_t dev);
@@ -51,7 +61,8 @@ int op_write_tree(struct store_txn *txn, struct buf *b);
  */
 enum api_status op_save_dev(struct api_call *call, struct store_txn *txn, const char *at,
                             const struct config_key *key, struct remote_dev dev);
-/* The settings of src.masterSerIfaceId for those of dest.masterSerIfaceIds, which it answers. */
+/* The settings of src.masterSerIfaceId for those of dest.masterSerIfaceIds, which it answers.
+ */
 enum api_status op_clone_ser_iface(struct api_call *call, struct store_txn *txn,
                                    const struct clone_body *body);
 /* Appends a PlatformTag. */

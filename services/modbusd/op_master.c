@@ -76,13 +76,8 @@ modbusd_patch_master_tcp_iface(struct modbusd *self, struct api_call *call,
         return op_not_found(call);
     struct config_key key = config_key_one(ONE_IFACE);
     struct master_tcp_iface iface = { 0 };
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &iface);
-    if (r != 0)
-        return op_store_error(call, r);
-    enum api_status status = api_merge(call, &master_tcp_iface_desc, &iface);
+    enum api_status status =
+        op_patch(call, api_txn(call), &key, &master_tcp_iface_desc, &iface);
     return status == API_OK ? save_iface(call, &iface) : status;
 }
 
@@ -157,12 +152,6 @@ modbusd_patch_tcp_master(struct modbusd *self, struct api_call *call,
         return op_not_found(call);
     struct config_key key = config_key_one(ONE_MASTER);
     struct tcp_master master = { 0 };
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &master);
-    if (r != 0)
-        return op_store_error(call, r);
-    enum api_status status = api_merge(call, &tcp_master_desc, &master);
+    enum api_status status = op_patch(call, api_txn(call), &key, &tcp_master_desc, &master);
     return status == API_OK ? save_master(call, &master) : status;
 }

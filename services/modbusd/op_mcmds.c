@@ -398,12 +398,8 @@ modbusd_patch_mcmd(struct modbusd *self, struct api_call *call,
     struct mcmd cmd;
     struct store_txn *txn = api_txn(call);
     enum api_status status = find(call, txn, path->mcmd_id, &key);
-    if (status != API_OK)
-        return status;
-    int r = config_get(api_call_arena(call), txn, &key, &cmd);
-    if (r != 0)
-        return op_store_error(call, r);
-    status = api_merge(call, &mcmd_desc, &cmd);
+    if (status == API_OK)
+        status = op_patch(call, txn, &key, &mcmd_desc, &cmd);
     return status == API_OK ? replace(self, call, txn, &key, &cmd) : status;
 }
 

@@ -62,10 +62,9 @@ enum api_status
 modbusd_patch_master_params(struct modbusd *self, struct api_call *call)
 {
     (void)self;
-    struct master_param params = { 0 };
-    enum api_status status = get_params(call, api_txn(call), &params);
-    if (status == API_OK)
-        status = api_merge(call, &master_param_desc, &params);
+    struct config_key key = config_key_one(ONE_PARAMS);
+    struct master_param params;
+    enum api_status status = op_patch(call, api_txn(call), &key, &master_param_desc, &params);
     return status == API_OK ? save(call, params) : status;
 }
 

@@ -266,12 +266,7 @@ modbusd_patch_ser_master(struct modbusd *self, struct api_call *call,
     struct config_key key = config_key_one(ONE_SER_MASTER);
     struct ser_master master;
     struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &master);
-    if (r != 0)
-        return op_store_error(call, r);
-    enum api_status status = api_merge(call, &ser_master_desc, &master);
+    enum api_status status = op_patch(call, txn, &key, &ser_master_desc, &master);
     return status == API_OK ? save_master(call, txn, &master) : status;
 }
 

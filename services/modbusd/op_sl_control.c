@@ -146,12 +146,8 @@ modbusd_apply_slave_config(struct modbusd *self, struct api_call *call)
 enum api_status
 modbusd_undo_slave_config(struct modbusd *self, struct api_call *call)
 {
-    (void)self;
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_undo(txn, SIDE_SLAVE);
-    return r < 0 ? op_store_error(call, r) : API_OK;
+    (void)self; /* the loop's */
+    return op_undo(call, SIDE_SLAVE);
 }
 
 enum api_status
@@ -159,15 +155,7 @@ modbusd_get_slave_config_change(struct modbusd *self, struct api_call *call,
                                 struct config_change *reply)
 {
     (void)self;
-    uint64_t n;
-    struct store_txn *txn = api_view(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_count_touched(txn, SIDE_SLAVE, &n);
-    if (r < 0)
-        return op_store_error(call, r);
-    reply->result = n > 0;
-    return API_OK;
+    return op_get_change(call, SIDE_SLAVE, reply);
 }
 
 /* ---- log level: one of the daemon ---- */

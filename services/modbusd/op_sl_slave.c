@@ -86,15 +86,9 @@ modbusd_patch_tcp_slave(struct modbusd *self, struct api_call *call,
     (void)self;
     struct config_key key = config_key_sl_one(SL_ONE_SLAVE);
     struct tcp_slave slave;
-    struct store_txn *txn = api_txn(call);
     if (path->tcp_slave_id != MODBUSD_SLAVE_ID)
         return op_not_found(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &slave);
-    if (r != 0)
-        return op_store_error(call, r);
-    enum api_status status = api_merge(call, &tcp_slave_desc, &slave);
+    enum api_status status = op_patch(call, api_txn(call), &key, &tcp_slave_desc, &slave);
     return status == API_OK ? save_slave(call, slave) : status;
 }
 
@@ -114,12 +108,6 @@ modbusd_patch_slave_params(struct modbusd *self, struct api_call *call)
     (void)self;
     struct config_key key = config_key_sl_one(SL_ONE_PARAMS);
     struct slave_param params;
-    struct store_txn *txn = api_txn(call);
-    if (!txn)
-        return API_INTERNAL;
-    int r = config_get(api_call_arena(call), txn, &key, &params);
-    if (r != 0)
-        return op_store_error(call, r);
-    enum api_status status = api_merge(call, &slave_param_desc, &params);
+    enum api_status status = op_patch(call, api_txn(call), &key, &slave_param_desc, &params);
     return status == API_OK ? save(call, SL_ONE_PARAMS, &params) : status;
 }

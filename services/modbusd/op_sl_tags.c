@@ -52,17 +52,14 @@ modbusd_patch_slave_tag(struct modbusd *self, struct api_call *call,
     enum api_status status = sl_stage_begin(self, call, &s);
     if (status == API_OK)
         status = find(call, s.txn, path->tag_id, &key);
+    if (status == API_OK)
+        status = op_patch(call, s.txn, &key, &tag_for_szone_desc, &tag);
     if (status != API_OK)
         return status;
-    int r = config_get(api_call_arena(call), s.txn, &key, &tag);
-    if (r != 0)
-        return op_store_error(call, r);
-    status = api_merge(call, &tag_for_szone_desc, &tag);
     /* A type without a size drops the size of the type before, unless one was sent. */
     if (!mb_type_sized((enum mb_type)tag.data_type) && !api_sent(call, "/dataSize"))
         tag.has_data_size = false;
-    if (status == API_OK)
-        status = save(&s, &key, &tag);
+    status = save(&s, &key, &tag);
     return status == API_OK ? op_reply_one(call, &key) : status;
 }
 

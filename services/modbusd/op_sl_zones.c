@@ -242,12 +242,8 @@ modbusd_patch_szone(struct modbusd *self, struct api_call *call,
     enum api_status status = sl_stage_begin(self, call, &s);
     if (status == API_OK)
         status = sl_find_zone(call, s.txn, path->szone_id, &key);
-    if (status != API_OK)
-        return status;
-    int r = config_get(api_call_arena(call), s.txn, &key, &zone);
-    if (r != 0)
-        return op_store_error(call, r);
-    status = api_merge(call, &szone_desc, &zone);
+    if (status == API_OK)
+        status = op_patch(call, s.txn, &key, &szone_desc, &zone);
     if (status == API_OK && zone.has_data_type && !query->has_auto_create)
         status = sl_wrong(call, 0, "dataType", "dataType is for autoCreate=tags");
     if (status == API_OK && query->has_auto_create)

@@ -188,16 +188,14 @@ modbusd_patch_master_tag(struct modbusd *self, struct api_call *call,
     struct tag_for_mcmds tag;
     struct store_txn *txn = api_txn(call);
     enum api_status status = find(call, txn, path->tag_id, &key);
+    if (status == API_OK)
+        status = op_patch(call, txn, &key, &tag_for_mcmds_desc, &tag);
     if (status != API_OK)
         return status;
-    int r = config_get(api_call_arena(call), txn, &key, &tag);
-    if (r != 0)
-        return op_store_error(call, r);
-    status = api_merge(call, &tag_for_mcmds_desc, &tag);
     /* A type without a size drops the size of the type before, unless one was sent. */
     if (!mb_type_sized((enum mb_type)tag.data_type) && !api_sent(call, "/dataSize"))
         tag.has_data_size = false;
-    return status == API_OK ? replace(self, call, txn, &key, &tag) : status;
+    return replace(self, call, txn, &key, &tag);
 }
 
 enum api_status

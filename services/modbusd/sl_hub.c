@@ -150,8 +150,10 @@ sl_hub_last(void *arg, size_t at, struct tag_sample *ret_sample)
 }
 
 void
-sl_hub_sample(struct modbusd *d, const struct tag_sample *s)
+sl_hub_publish(void *arg, const struct tag_sample *s)
 {
+    struct modbusd *d = arg;
+    tag_pub_add(d->svc->tags, s);
     if (d->slave_shows_ours)
         tagview_samples(d->view, self, s, 1, false);
 }
@@ -173,8 +175,9 @@ shown_tags(struct modbusd *d, size_t n_refs, size_t *ret_n)
     return defs;
 }
 
-void
-sl_hub_changed(struct modbusd *d)
+/* Tells the view those of our tags that the slave shows. */
+static void
+show_catalogue(struct modbusd *d)
 {
     struct sl_stats s;
     size_t n = 0;
@@ -189,6 +192,14 @@ sl_hub_changed(struct modbusd *d)
     struct tag_sample last;
     for (size_t at = 0; n > 0 && sl_hub_last(d, at, &last); at++)
         tagview_samples(d->view, self, &last, 1, true);
+}
+
+void
+sl_hub_changed(void *arg)
+{
+    struct modbusd *d = arg;
+    tag_pub_changed(d->svc->tags);
+    show_catalogue(d);
 }
 
 bool
@@ -240,22 +251,6 @@ sl_hub_write(struct modbusd *d, uint32_t no, const struct tag_value *v,
 /* ---- life ---- */
 
 static void
-publish(void *arg, const struct tag_sample *s)
-{
-    struct modbusd *d = arg;
-    tag_pub_add(d->svc->tags, s);
-    sl_hub_sample(d, s);
-}
-
-static void
-catalogue_changed(void *arg)
-{
-    struct modbusd *d = arg;
-    tag_pub_changed(d->svc->tags);
-    sl_hub_changed(d);
-}
-
-static void
 record_failure(void *arg, uint16_t port, int error)
 {
     char message[AUDIT_MESSAGE_MAX];
@@ -269,8 +264,8 @@ record_failure(void *arg, uint16_t port, int error)
 int
 sl_hub_open(struct modbusd *d)
 {
-    struct sl_engine_hooks hooks = { .sample = publish,
-                                     .changed = catalogue_changed,
+    struct sl_engine_hooks hooks = { .sample = sl_hub_publish,
+                                     .changed = sl_hub_changed,
                                      .write = write_tag,
                                      .fail = record_failure,
                                      .arg = d };

@@ -17,9 +17,10 @@ int sl_hub_open(struct modbusd *d);
 int sl_hub_start(struct modbusd *d);
 void sl_hub_stop(struct modbusd *d);
 
-/* A sample of this daemon was published; a catalogue of this daemon changed. */
-void sl_hub_sample(struct modbusd *d, const struct tag_sample *s);
-void sl_hub_changed(struct modbusd *d);
+/* Hooks of both engines ('arg': struct modbusd): a sample, another catalogue, for the tag bus
+ * and for what the slave shows of them. */
+void sl_hub_publish(void *arg, const struct tag_sample *s);
+void sl_hub_changed(void *arg);
 
 /* The catalogue of the whole daemon: the masters' tags, then the slave's. For tag_pub_source.
  */

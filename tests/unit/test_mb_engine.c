@@ -14,26 +14,8 @@
 
 #include "libcommon/base.h"
 #include "services/modbusd/mb_engine.h"
+#include "tests/unit/mb_clock.h"
 #include "tests/unit/mb_fake.h"
-
-/* ---- the clock (the linker puts it in place of libcommon's) ---- */
-
-static uint64_t clock_us = 1000000;
-
-uint64_t __wrap_clock_mono_us(void);
-int64_t __wrap_clock_wall_us(void);
-
-uint64_t
-__wrap_clock_mono_us(void)
-{
-    return clock_us;
-}
-
-int64_t
-__wrap_clock_wall_us(void)
-{
-    return (int64_t)clock_us;
-}
 
 enum { WAIT_US = 20000000, STEP_US = 1000, TAGS_MAX = 64, UNITS = 256 };
 
@@ -132,28 +114,19 @@ tear_down(void **state)
     return 0;
 }
 
-static void
-one_round(void)
-{
-    for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(loop_round(w.loop, 0), 0);
-    clock_us += STEP_US;
-}
-
 #define UNTIL(cond)                                                                            \
     do {                                                                                       \
         uint64_t until_us_ = clock_us + WAIT_US;                                               \
         while (!(cond)) {                                                                      \
             assert_true(clock_us < until_us_);                                                 \
-            one_round();                                                                       \
+            clock_step(w.loop, STEP_US);                                                       \
         }                                                                                      \
     } while (0)
 
 static void
 run_for(uint64_t us)
 {
-    for (uint64_t until = clock_us + us; clock_us < until;)
-        one_round();
+    clock_run(w.loop, us, STEP_US);
 }
 
 static void
@@ -402,7 +375,7 @@ a_peer_that_takes_one_request_only_is_asked_one_by_one(void **state)
     add_units(3, 50);
     struct mb_engine_stats s = { 0 };
     while (s.strict == 0) {
-        one_round();
+        clock_step(w.loop, STEP_US);
         mb_engine_get_stats(w.engine, &s);
     }
     unsigned accepted = w.fake.n_accepted, before = w.n_samples[1];
@@ -537,7 +510,7 @@ a_direct_request_ends_at_its_deadline_and_with_what_the_device_said(void **state
     fake_close(&w.fake);
     struct mb_engine_stats s = { 0 };
     while (s.conn.connect_failures < 2) {
-        one_round();
+        clock_step(w.loop, STEP_US);
         mb_engine_get_stats(w.engine, &s);
     }
     assert_false(write_now(1, 5));

@@ -13,24 +13,8 @@
 
 #include "libcommon/base.h"
 #include "services/modbusd/mb_engine.h"
+#include "tests/unit/mb_clock.h"
 #include "tests/unit/mb_fake.h"
-
-static uint64_t clock_us;
-
-uint64_t __wrap_clock_mono_us(void);
-int64_t __wrap_clock_wall_us(void);
-
-uint64_t
-__wrap_clock_mono_us(void)
-{
-    return clock_us;
-}
-
-int64_t
-__wrap_clock_wall_us(void)
-{
-    return (int64_t)clock_us;
-}
 
 enum { SECOND = 1000000, STEP_US = 5000, TAGS_MAX = 8, EVENTS_MAX = 64 };
 
@@ -148,9 +132,7 @@ tear_down(void **state)
 static void
 run_for(uint64_t us)
 {
-    for (uint64_t until = clock_us + us; clock_us < until; clock_us += STEP_US)
-        for (unsigned i = 0; i < 3; i++)
-            assert_int_equal(loop_round(w.loop, 0), 0);
+    clock_run(w.loop, us, STEP_US);
 }
 
 /* ---- commands ---- */

@@ -15,26 +15,8 @@
 
 #include "libcommon/base.h"
 #include "services/modbusd/mb_engine.h"
+#include "tests/unit/mb_clock.h"
 #include "tests/unit/mb_fake.h"
-
-/* ---- the clock (the linker puts it in place of libcommon's) ---- */
-
-static uint64_t clock_us;
-
-uint64_t __wrap_clock_mono_us(void);
-int64_t __wrap_clock_wall_us(void);
-
-uint64_t
-__wrap_clock_mono_us(void)
-{
-    return clock_us;
-}
-
-int64_t
-__wrap_clock_wall_us(void)
-{
-    return (int64_t)clock_us;
-}
 
 /* ---- the peer ---- */
 
@@ -219,12 +201,7 @@ add_unit(unsigned unit, uint32_t interval_ms, unsigned limit)
 static void
 run_for(uint64_t us)
 {
-    uint64_t until = clock_us + us;
-    while (clock_us < until) {
-        for (unsigned i = 0; i < 3; i++)
-            assert_int_equal(loop_round(w.loop, 0), 0);
-        clock_us += STEP_US;
-    }
+    clock_run(w.loop, us, STEP_US);
 }
 
 static unsigned
