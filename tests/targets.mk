@@ -25,9 +25,10 @@ $(npm_peers): $(wildcard tests/fakes/npm/*.json)
 
 # What tests put beside daemons: a library to preload, a provider of tags.
 shims: $(B)/tests/clockshift.so $(B)/tests/heldsync.so $(B)/bin/fake_provider $(B)/bin/slave_alone $(npm_peers)
+$(B)/tests/clockshift.so $(B)/tests/clockspeed.so: tests/fakes/clockcalls.h
 $(B)/tests/%.so: tests/fakes/%.c
 	@mkdir -p $(@D)
-	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -O2 -fPIC -shared -o $@ $<
+	$(CC) -std=c17 -D_GNU_SOURCE $(warnings) -I. -O2 -fPIC -shared -o $@ $<
 
 # ---- soaking: what takes long, and is run before a release ----
 soak: deps

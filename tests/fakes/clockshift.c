@@ -5,30 +5,21 @@
  * Waits with an absolute wall-clock deadline are shifted back.
  */
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/fakes/clockcalls.h"
 
 static volatile const int64_t *shift;
 
 __attribute__((constructor)) static void
 map_shift(void)
 {
-    const char *name = getenv("CLOCKSHIFT_FILE");
-    int fd = name != NULL ? open(name, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *p = mmap(NULL, sizeof(*shift), PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (p != MAP_FAILED)
-        shift = p;
+    shift = map_setting("CLOCKSHIFT_FILE", sizeof(*shift));
 }
 
 static int64_t
@@ -44,27 +35,6 @@ clock_gettime(clockid_t id, struct timespec *ret_ts)
     if (r == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
         ret_ts->tv_sec += shift_now();
     return (int)r;
-}
-
-int
-gettimeofday(struct timeval *restrict ret_tv, void *restrict zone)
-{
-    (void)zone;
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    ret_tv->tv_sec = ts.tv_sec;
-    ret_tv->tv_usec = ts.tv_nsec / 1000;
-    return 0;
-}
-
-time_t
-time(time_t *ret_time)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    if (ret_time != NULL)
-        *ret_time = ts.tv_sec;
-    return ts.tv_sec;
 }
 
 /* A deadline of the wall clock counts since 1970, a monotonic one since boot. */

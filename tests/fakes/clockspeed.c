@@ -6,19 +6,17 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/fakes/clockcalls.h"
 
 #define SECOND INT64_C(1000000000)
 
@@ -31,7 +29,7 @@ struct speed {
     struct setting settings[2];
 };
 static const struct setting as_it_is = { 0, 0, 0, 0, 1 };
-static struct speed *speed;
+static const struct speed *speed;
 
 /* No wait is longer, so that all see a new factor soon. */
 enum { WAIT_MAX_MS = 50 };
@@ -39,14 +37,7 @@ enum { WAIT_MAX_MS = 50 };
 __attribute__((constructor)) static void
 map_speed(void)
 {
-    const char *name = getenv("CLOCKSPEED_FILE");
-    int fd = name != NULL ? open(name, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *p = mmap(NULL, sizeof(*speed), PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (p != MAP_FAILED)
-        speed = p;
+    speed = map_setting("CLOCKSPEED_FILE", sizeof(*speed));
 }
 
 static const struct setting *
@@ -79,27 +70,6 @@ clock_gettime(clockid_t id, struct timespec *ret_ts)
     else if (id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE || id == CLOCK_BOOTTIME)
         *ret_ts = ts_of(s->shown_mono + (ns_of(ret_ts) - s->real_mono) * s->factor);
     return 0;
-}
-
-int
-gettimeofday(struct timeval *restrict ret_tv, void *restrict zone)
-{
-    (void)zone;
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    ret_tv->tv_sec = ts.tv_sec;
-    ret_tv->tv_usec = ts.tv_nsec / 1000;
-    return 0;
-}
-
-time_t
-time(time_t *ret_time)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    if (ret_time != NULL)
-        *ret_time = ts.tv_sec;
-    return ts.tv_sec;
 }
 
 /* How long to wait in truth, at most; *ret_whole: this is all of it. */
