@@ -56,12 +56,6 @@ serial_char_ns(const struct serial_settings *s)
     return half_bits * UINT64_C(500000000) / s->baud_rate;
 }
 
-uint32_t
-serial_char_us(const struct serial_settings *s)
-{
-    return (uint32_t)((serial_char_ns(s) + 999) / 1000);
-}
-
 /* ---- setting up ---- */
 
 static tcflag_t

@@ -62,8 +62,6 @@ bool serial_settings_equal(const struct serial_settings *a, const struct serial_
  * bits. 's' is possible.
  */
 uint64_t serial_char_ns(const struct serial_settings *s);
-/* The same in µs, rounded up. */
-uint32_t serial_char_us(const struct serial_settings *s);
 
 /*
  * Opens the tty 'device' for this process alone, non-blocking and close-on-exec,

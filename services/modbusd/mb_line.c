@@ -31,14 +31,13 @@ static void
 set_intervals(struct mb_line *l)
 {
     const struct mb_line_config *cfg = &l->cfg;
-    bool fast = cfg->settings.baud_rate > MB_RTU_FAST_BAUD;
     l->framing = cfg->ascii ? &mb_ascii : &mb_rtu;
     if (cfg->device[0] == '\0')
         return; /* nothing is timed, and there are no settings */
     l->char_ns = serial_char_ns(&cfg->settings);
-    l->frame_us = cfg->frame_interval_ms ? cfg->frame_interval_ms * 1000ull
-                  : fast                 ? MB_RTU_FAST_FRAME_US
-                                         : (7 * l->char_ns + 1999) / 2000;
+    l->frame_us = cfg->frame_interval_ms
+                      ? cfg->frame_interval_ms * 1000ull
+                      : mb_rtu_silence_us(cfg->settings.baud_rate, l->char_ns);
     l->gap_us = cfg->char_interval_ms ? cfg->char_interval_ms * 1000ull
                 : cfg->ascii          ? MB_ASCII_CHAR_US
                                       : l->frame_us + MB_LUMP_US;

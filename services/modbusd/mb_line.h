@@ -31,14 +31,7 @@
 #include "services/modbusd/mb_conn.h"
 #include "services/modbusd/mb_serial.h"
 
-enum {
-    MB_TURNAROUND_US = 100000,
-    /* Kernel and USB adapters hand characters over in lumps, up to 16 ms apart. */
-    MB_LUMP_US = 30000,
-    MB_ASCII_CHAR_US = 1000000, /* longest pause inside an ASCII frame (2.5.2.1) */
-    MB_RTU_FAST_BAUD = 19200,   /* above it, the frame interval is fixed (2.5.1.1) */
-    MB_RTU_FAST_FRAME_US = 1750,
-};
+enum { MB_TURNAROUND_US = 100000 };
 
 struct mb_line_config {
     char device[SERIAL_DEVICE_SIZE]; /* "": there is no such port (any more), nor settings */

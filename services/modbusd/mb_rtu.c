@@ -12,6 +12,12 @@
 
 enum { CRC_SIZE = 2, FRAME_MIN = 1 + 1 + CRC_SIZE };
 
+uint64_t
+mb_rtu_silence_us(uint32_t baud_rate, uint64_t char_ns)
+{
+    return baud_rate > 19200 ? 1750 : (7 * char_ns + 1999) / 2000;
+}
+
 /* One step of 6.2.2 for each value of a byte: polynomial 0xA001, low bit first. */
 static uint16_t
 crc_step(uint16_t crc, uint8_t byte)

@@ -19,6 +19,9 @@ enum {
     MB_RTU_MAX = 1 + MB_PDU_MAX + 2,             /* unit, PDU, CRC (2.5.1) */
     MB_ASCII_MAX = 1 + 2 * (MB_PDU_MAX + 2) + 2, /* colon, unit, PDU, LRC, CR LF (2.5.2) */
     MB_SERIAL_MAX = MB_ASCII_MAX,
+    MB_ASCII_CHAR_US = 1000000, /* longest pause inside an ASCII frame (2.5.2.1) */
+    /* Kernel and USB adapters hand characters over in lumps, up to 16 ms apart. */
+    MB_LUMP_US = 30000,
 };
 
 /* Whose answer to what is awaited: the unit, and how the PDU of the request began. */
@@ -54,6 +57,12 @@ struct mb_framing {
                          struct mb_serial_frame *ret_frame);
 };
 extern const struct mb_framing mb_rtu, mb_ascii;
+
+/*
+ * Silence between two frames of RTU in µs: 3.5 characters of 'char_ns', above
+ * 19,200 baud 1.75 ms (2.5.1.1).
+ */
+uint64_t mb_rtu_silence_us(uint32_t baud_rate, uint64_t char_ns);
 
 /* CRC-16 of RTU, sent low byte first (6.2.2); LRC of ASCII (6.2.1). */
 uint16_t mb_crc16(const uint8_t *bytes, size_t n);

@@ -15,11 +15,6 @@ sl_format_is_bits(int64_t format)
 {
     return format == SL_COILS || format == SL_INPUT_BITS;
 }
-static inline bool
-sl_format_is_writable(int64_t format)
-{
-    return format == SL_COILS || format == SL_HOLDING;
-}
 /* What offsets of tags count in a zone: its bits, or the bytes of its registers. */
 static inline uint32_t
 sl_zone_size(const struct szone *zone)

@@ -258,9 +258,3 @@ sl_engine_conn_stats(const struct sl_engine *e, size_t at, struct sl_conn_stats 
 {
     return sl_tcp_conn_stats(e->tcp, at, ret_stats);
 }
-
-void
-sl_engine_reset_stats(struct sl_engine *e)
-{
-    sl_tcp_reset_stats(e->tcp);
-}

@@ -221,6 +221,5 @@ struct sl_conn_stats {
 /* Open connections by age, from 0; false past the end. */
 bool sl_engine_conn_stats(const struct sl_engine *e, size_t at,
                           struct sl_conn_stats *ret_stats);
-void sl_engine_reset_stats(struct sl_engine *e);
 
 #endif

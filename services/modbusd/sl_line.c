@@ -15,9 +15,6 @@
 
 enum {
     ALL_UNITS = 0,
-    ASCII_GAP_US = 1000000, /* 2.5.2.1 */
-    FAST_BAUD = 19200,      /* above it, the silence is fixed (2.5.1.1) */
-    FAST_SILENCE_US = 1750,
     IN_SIZE = 2 * MB_SERIAL_MAX,
 };
 
@@ -226,7 +223,7 @@ may_be_request(const struct sl_line *l)
 static bool
 drop_echo(struct sl_line *l, uint64_t now)
 {
-    bool is_due = l->surely_echoes || now < l->gone_us + SL_LINE_LUMP_US;
+    bool is_due = l->surely_echoes || now < l->gone_us + MB_LUMP_US;
     bool is_copy = l->may_echo && !l->heard_echo && is_due && l->n_in == l->n_out &&
                    memcmp(l->in, l->out, l->n_out) == 0;
     if (now >= l->gone_us && !is_copy)
@@ -341,12 +338,6 @@ open_port(void *arg)
 
 /* ---- life ---- */
 
-static uint64_t
-silence_us(const struct serial_settings *s)
-{
-    return s->baud_rate > FAST_BAUD ? FAST_SILENCE_US : (7 * serial_char_ns(s) + 1999) / 2000;
-}
-
 int
 sl_line_new(struct loop *loop, struct sl_line **ret_line)
 {
@@ -390,8 +381,8 @@ sl_line_set(struct sl_line *l, const struct sl_line_config *cfg)
     if (cfg == NULL)
         return;
     l->cfg = *cfg;
-    l->silence_us = silence_us(&cfg->settings);
-    l->gap_us = cfg->ascii ? ASCII_GAP_US : l->silence_us + SL_LINE_LUMP_US;
+    l->silence_us = mb_rtu_silence_us(cfg->settings.baud_rate, serial_char_ns(&cfg->settings));
+    l->gap_us = cfg->ascii ? MB_ASCII_CHAR_US : l->silence_us + MB_LUMP_US;
     l->may_echo = true;
     l->surely_echoes = false;
     open_port(l);

@@ -27,10 +27,7 @@
 #include "services/modbusd/sl_map.h"
 #include "services/modbusd/traffic.h"
 
-enum {
-    SL_LINE_REOPEN_US = 1000000,
-    SL_LINE_LUMP_US = 30000, /* kernel and USB adapters hand characters over so late */
-};
+enum { SL_LINE_REOPEN_US = 1000000 };
 
 struct sl_line_config {
     char device[SERIAL_DEVICE_SIZE];

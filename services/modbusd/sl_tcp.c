@@ -557,12 +557,3 @@ sl_tcp_conn_stats(const struct sl_tcp *t, size_t at, struct sl_conn_stats *ret_s
     *ret_stats = s;
     return true;
 }
-
-void
-sl_tcp_reset_stats(struct sl_tcp *t)
-{
-    t->all = (struct sl_counters){ 0 };
-    t->accepted = t->refused = t->cut = 0;
-    for (struct client *c = t->first; c != NULL; c = c->next)
-        c->n = (struct sl_counters){ 0 };
-}

@@ -54,6 +54,5 @@ void sl_tcp_set_traffic(struct sl_tcp *t, struct traffic *traffic);
 /* Fills n_conns, all, accepted, refused, cut. */
 void sl_tcp_get_stats(const struct sl_tcp *t, struct sl_stats *ret_stats);
 bool sl_tcp_conn_stats(const struct sl_tcp *t, size_t at, struct sl_conn_stats *ret_stats);
-void sl_tcp_reset_stats(struct sl_tcp *t);
 
 #endif

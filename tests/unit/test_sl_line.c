@@ -26,7 +26,7 @@ enum {
     NO_TAG = 1, /* on the hub */
     QUIET_US = 20000,
     PLENTY_US = 5000000,
-    GAP_US = 2 * SL_LINE_LUMP_US,
+    GAP_US = 2 * MB_LUMP_US,
 };
 
 struct world {
@@ -308,12 +308,12 @@ put_in_pieces(const uint8_t *frame, size_t n)
     uint64_t longest = 0, before = clock_mono_us();
     for (size_t i = 0; i < n; i++) {
         put(frame + i, 1);
-        run(SL_LINE_LUMP_US / 4);
+        run(MB_LUMP_US / 4);
         uint64_t now = clock_mono_us();
         longest = now - before > longest ? now - before : longest;
         before = now;
     }
-    return longest < SL_LINE_LUMP_US / 2;
+    return longest < MB_LUMP_US / 2;
 }
 
 static void
