@@ -278,6 +278,16 @@ slot_of_tid(struct mb_conn *c, uint16_t tid)
     return NULL;
 }
 
+void
+mb_result_judge(struct mb_result *r, const uint8_t head[MB_HEAD_SIZE], const uint8_t *pdu,
+                size_t n)
+{
+    static const enum mb_done done[] = { [MB_CHECK_OK] = MB_DONE_OK,
+                                         [MB_CHECK_EXCEPTION] = MB_DONE_EXCEPTION,
+                                         [MB_CHECK_BAD] = MB_DONE_BAD };
+    r->done = done[mb_pdu_check(head, pdu, n, &r->data, &r->n, &r->exception)];
+}
+
 static void
 take_frame(struct mb_conn *c, const struct mb_frame *f)
 {
@@ -289,18 +299,8 @@ take_frame(struct mb_conn *c, const struct mb_frame *f)
         return;
     }
     struct mb_result r = { .done = MB_DONE_BAD, .now_us = clock_mono_us() };
-    if (f->unit == slot->unit) {
-        switch (mb_pdu_check(slot->head, f->pdu, f->n, &r.data, &r.n, &r.exception)) {
-        case MB_CHECK_OK:
-            r.done = MB_DONE_OK;
-            break;
-        case MB_CHECK_EXCEPTION:
-            r.done = MB_DONE_EXCEPTION;
-            break;
-        case MB_CHECK_BAD:
-            break;
-        }
-    }
+    if (f->unit == slot->unit)
+        mb_result_judge(&r, slot->head, f->pdu, f->n);
     if (traffic_is_on(c->traffic))
         note_reply(c, slot, r.done, f);
     if (r.done == MB_DONE_BAD) {

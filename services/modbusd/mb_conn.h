@@ -207,6 +207,9 @@ void mb_conn_close(struct mb_conn *c);
 /* The pause before the next attempt, which it counts: none after a connection that had worked.
  */
 uint64_t mb_conn_pause_us(struct mb_conn *c);
+/* What 'pdu' is to the request that began with 'head' (mb_pdu_check): done, exception, data. */
+void mb_result_judge(struct mb_result *r, const uint8_t head[MB_HEAD_SIZE], const uint8_t *pdu,
+                     size_t n);
 /* Ends a request: the rest of 'r' is filled in from its slot. */
 void mb_conn_end(struct mb_conn *c, struct mb_slot *slot, struct mb_result *r);
 

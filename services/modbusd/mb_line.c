@@ -240,16 +240,7 @@ take_frame(struct mb_line *l, const struct mb_serial_frame *f)
     const struct mb_slot *slot = &l->conn.slots[0];
     uint8_t func = slot->head[0];
     struct mb_result r = { .done = MB_DONE_BAD, .now_us = clock_mono_us() };
-    switch (mb_pdu_check(slot->head, f->pdu, f->n, &r.data, &r.n, &r.exception)) {
-    case MB_CHECK_OK:
-        r.done = MB_DONE_OK;
-        break;
-    case MB_CHECK_EXCEPTION:
-        r.done = MB_DONE_EXCEPTION;
-        break;
-    case MB_CHECK_BAD:
-        break;
-    }
+    mb_result_judge(&r, slot->head, f->pdu, f->n);
     if (r.done != MB_DONE_BAD)
         learn_echo(l, func);
     if (traffic_is_on(l->conn.traffic))
