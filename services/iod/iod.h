@@ -40,6 +40,7 @@ struct iod {
     size_t n_ports;
     struct bench *bench;     /* NULL on a device */
     struct sys_watch *watch; /* NULL where ports do not come and go */
+    struct loop_timer look;  /* for a port that could not be stored */
     struct told told;
 };
 
@@ -48,8 +49,8 @@ struct iod {
 /* Reads what the store has. 0 or -errno. */
 int ports_load(struct iod *d);
 /*
- * Looks at what is there: new ports get their number, which is kept. 0, or
- * -errno with nothing new.
+ * Looks at what is there: new ports get their number, which is kept. One that
+ * cannot be stored is not there yet: 'look' is set. 0 or -errno.
  */
 int ports_look(struct iod *d);
 /* Keeps one port in 'txn'. 0 or -errno. */

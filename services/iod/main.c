@@ -17,22 +17,6 @@ static struct metric_counter ports_here = { .name = "fieldgate_serial_ports",
                                             .help = "Serial ports that are there.",
                                             .gauge = true };
 
-static int
-iod_open(void *self, struct svc *svc)
-{
-    struct iod *d = self;
-    char dir[PATH_MAX];
-    d->svc = svc;
-    if (svc->profile != SVC_PROFILE_BENCH)
-        return 0;
-    int n = snprintf(dir, sizeof(dir), "%s/dev", svc->state_dir);
-    int r = n < 0 || (size_t)n >= sizeof(dir) ? -ENAMETOOLONG
-                                              : bench_new(svc->loop, dir, &d->bench);
-    if (r < 0)
-        log_err("iod: cannot make the lines of the bench error=%s", strerror(-r));
-    return r;
-}
-
 static void
 count_ports(const struct iod *d)
 {
@@ -52,6 +36,23 @@ on_ports(void *self)
     }
     count_ports(d);
     told_change(d);
+}
+
+static int
+iod_open(void *self, struct svc *svc)
+{
+    struct iod *d = self;
+    char dir[PATH_MAX];
+    d->svc = svc;
+    loop_timer_init(&d->look, on_ports, d);
+    if (svc->profile != SVC_PROFILE_BENCH)
+        return 0;
+    int n = snprintf(dir, sizeof(dir), "%s/dev", svc->state_dir);
+    int r = n < 0 || (size_t)n >= sizeof(dir) ? -ENAMETOOLONG
+                                              : bench_new(svc->loop, dir, &d->bench);
+    if (r < 0)
+        log_err("iod: cannot make the lines of the bench error=%s", strerror(-r));
+    return r;
 }
 
 static int
@@ -78,9 +79,9 @@ static void
 iod_stop(void *self, struct svc *svc)
 {
     struct iod *d = self;
-    (void)svc;
     if (d->told.modbusd != NULL)
         told_stop(d);
+    loop_timer_cancel(svc->loop, &d->look);
     sys_watch_free(d->watch);
     d->watch = NULL;
     bench_free(d->bench);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "libcommon/clock.h"
 #include "libcommon/log.h"
 #include "libcommon/str.h"
 #include "services/iod/iod.h"
@@ -19,6 +20,8 @@ const char *const iod_dbs[IOD_N_DBS] = { "ports", "outbox" };
 _Static_assert((int)SERIAL_RECORD_MODE_RS4854W == (int)SERIAL_RS485_4W, "modes");
 _Static_assert((int)SERIAL_RECORD_PARITY_MARK == (int)SERIAL_PARITY_MARK, "parities");
 _Static_assert((int)SERIAL_RECORD_FLOW_CONTROL_HARDWARE == (int)SERIAL_FLOW_HARDWARE, "flows");
+
+enum { AGAIN_US = 2000000 };
 
 /* ---- the store ---- */
 
@@ -129,11 +132,12 @@ add(struct iod *d, const struct sys_port *sys)
     return p;
 }
 
-/* Those that were not known get a number. 0 or -errno. */
+/* Those that were not known get a number: all of them, or none and -errno. */
 static int
 add_new(struct iod *d, const struct sys_port *found, int n)
 {
     CLEANUP(store_abortp) struct store_txn *txn = NULL;
+    size_t n_before = d->n_ports;
     int r = store_begin(d->svc->store, &txn);
     for (int i = 0; i < n && r == 0; i++) {
         if (port_at(d, found[i].location) != NULL)
@@ -144,7 +148,11 @@ add_new(struct iod *d, const struct sys_port *found, int n)
         else
             log_warn("iod: no number left for a port device=%s", found[i].device);
     }
-    return r < 0 ? r : store_commit(MOVE_PTR(txn));
+    if (r == 0)
+        r = store_commit(MOVE_PTR(txn));
+    if (r < 0)
+        d->n_ports = n_before;
+    return r;
 }
 
 /* They may have other names than before. */
@@ -167,17 +175,15 @@ int
 ports_look(struct iod *d)
 {
     struct sys_port found[SERIAL_PORTS_MAX];
-    size_t n_before = d->n_ports;
     int n = find(d, found);
     if (n < 0)
         return n;
     int r = add_new(d, found, n);
-    if (r < 0) {
-        d->n_ports = n_before;
-        return r;
-    }
     meet(d, found, n);
-    return 0;
+    if (r == 0)
+        return 0;
+    log_warn("iod: new ports wait until they can be stored error=%s", strerror(-r));
+    return loop_timer_set(d->svc->loop, &d->look, clock_mono_us() + AGAIN_US);
 }
 
 void

@@ -1,6 +1,7 @@
 """iod alone: ports, what modbusd is told of them, and the lines of the bench."""
 import contextlib
 import os
+import resource
 import select
 import subprocess
 import termios
@@ -204,6 +205,21 @@ class Listed(Iod):
         for mode in ("rs422", "rs4852w", "rs4854w"):
             self.refused(self.patch(1, mode=mode), 400, "/mode")
         self.assertEqual(self.patch(1, mode="rs232").status, 200)
+
+    def test_a_port_that_cannot_be_stored_is_there_as_soon_as_it_can(self):
+        here = self.devices()
+        self.daemon.stop()
+        self.listed(f"{self.tty},/dev/is-not-there,/dev/is-new")
+        argv = self.daemon.argv
+        self.addCleanup(setattr, self.daemon, "argv", argv)
+        self.daemon.argv = ["prlimit", "--fsize=0:unlimited", *argv]  # as a full disk
+        self.start_again()
+        self.assertEqual(self.devices(), here)
+        self.assertEqual(self.patch(1, baudRate=2400).status, 507)
+        resource.prlimit(self.daemon.process.pid, resource.RLIMIT_FSIZE,
+                         (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        wait_for("the new port", lambda: "/dev/is-new" in self.devices().values(), 30)
+        self.assertLessEqual(here.items(), self.devices().items())
 
     def test_a_list_that_is_none_does_not_start(self):
         for bad in ("", "ttyS1", "/dev/ttyS1,", ",".join(["/dev/ttyS0"] * 33)):
