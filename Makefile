@@ -6,7 +6,7 @@
 #   make bench      measure, beside the bare libraries, and print ratios
 #   make soak       a day speeded up to ten minutes, and what else takes long
 #   make fuzz       ten minutes of each fuzzer        (FUZZ_SECONDS=600)
-#   make lint       gcc and clang warnings, clang-tidy, cppcheck, layers, headers
+#   make lint       gcc and clang warnings, clang-tidy, cppcheck, pyflakes, layers, headers
 #   make install    DESTDIR=, PREFIX=/usr
 MAKEFLAGS += --no-builtin-rules
 VARIANT ?= release

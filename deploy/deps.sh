@@ -20,7 +20,7 @@ test='libcmocka-dev mosquitto mosquitto-clients openssl curl util-linux mount pr
     systemd-container sslscan poppler-utils fonts-dejavu-core groff-base man-db
     python3 python3-hypothesis python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
     python3-jsonschema npm'
-lint='clang clang-tidy cppcheck libclang-rt-14-dev'
+lint='clang clang-tidy cppcheck libclang-rt-14-dev pyflakes3'
 bench='wrk nginx-light mosquitto python3-paho-mqtt python3-jsonschema procps'
 
 die() {

@@ -82,6 +82,7 @@ lint:
 	$(sub_make) programs unit check-headers check-layers
 	$(sub_make) VARIANT=clang B=build/clang programs unit
 	$(sub_make) -k VARIANT=clang B=build/clang tidy cppcheck
+	pyflakes3 $$(find proto tests -name '*.py' ! -path '*/node_modules/*')
 tidy: $(patsubst %,$(B)/tidy/%.ok,$(filter-out tests/%,$(lint_srcs)))
 # After the object, which is newer when a header that the file includes was changed.
 $(B)/tidy/%.c.ok: %.c $(B)/%.o .clang-tidy

@@ -109,7 +109,7 @@ class OneDaemon(unittest.TestCase):
         audit.server = cls.stand_in("auditd", audit)
         return audit
 
-    def assert_stops_in_order(self, seconds=4):
+    def assert_stops_in_order(self, seconds=8):
         """With whatever is under way now; starts it again."""
         began = time.monotonic()
         self.assertEqual(self.daemon.stop(), 0)

@@ -226,7 +226,7 @@ class Auditd(OneDaemon):
         for _ in range(10):
             began = time.monotonic()
             self.alive()
-            self.assertLess(time.monotonic() - began, 1 * harness.SLOW)
+            self.assertLess(time.monotonic() - began, harness.AT_ONCE)
         lazy.close()
         self.assertEqual(self.peer(20).ask(ask)[0].json["total"], 1000)
         if not harness.SANITIZED:

@@ -1,11 +1,9 @@
 """sysd alone: the gateway is a stand-in."""
-import json
 import os
 import threading
 import time
 
 import buspeer
-import harness
 from buspeer import reply
 from harness import wait_for
 from onedaemon import ADMIN, GUEST, OneDaemon

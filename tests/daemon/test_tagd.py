@@ -370,7 +370,7 @@ class Tagd(OneDaemon):
         took = time.monotonic() - began
         self.assertEqual({e["tagName"] for e in got}, {"count", "flag"})
         self.assertGreater(took, 0.35)
-        self.assertLess(took, 2 * harness.SLOW)
+        self.assertLess(took, 5 * harness.SLOW)
         self.next_of(stream, buspeer.KIND_STREAM_CLOSE)
         for bad in ("99", "0", "-1", "x", "86400001"):
             self.assertEqual(self.ask("count", query=[("streamInterval", bad)]).status, 400)

@@ -17,7 +17,7 @@ import urllib.parse
 import contract
 import harness
 import pki
-from harness import Client, Plant, Suite, claims, wait_for
+from harness import Plant, Suite, claims, wait_for
 
 TEST_SECONDS = 240
 P = "modbus_tcp_master"

@@ -138,7 +138,7 @@ class Immediate(Suite):
             print(f"{kind} a hash: {len(seconds)} changes under {READERS} readers, median "
                   f"{seconds[len(seconds) // 2] * 1000:.1f} ms, p99 "
                   f"{seconds[len(seconds) * 99 // 100] * 1000:.1f} ms", flush=True)
-        self.assertLess(took["without"][len(took["without"]) * 99 // 100], 0.25 * harness.SLOW)
+        self.assertLess(took["without"][len(took["without"]) // 2], 0.25 * harness.SLOW)
 
     def test_authd_that_dies_after_its_answer_leaves_no_old_rights_behind(self):
         for what, (change, status, after) in self.CHANGES.items():

@@ -4,14 +4,13 @@ What was answered is kept and recorded once; nothing runs twice; the others
 never notice; the killed one's operations answer 503 at once until it is back.
 """
 import collections
-import json
 import os
 import re
 import threading
 import time
 
 import harness
-from harness import Broker, Client, Plant, Pulse, Subscriber, Suite, Unanswered, wait_for
+from harness import Broker, Client, Plant, Subscriber, Suite, Unanswered, wait_for
 
 TEST_SECONDS = 600
 COST = 99  # runs alone: it measures time
@@ -127,7 +126,7 @@ class Kill(Suite):
         self.refusals = []  # seconds that each 503 took
 
     def refused(self, reply):
-        self.refusals.append(self.pulse.fair(reply.took))
+        self.refusals.append(reply.took)
 
     def down_since(self, took):
         """Who was away at any time of a request that took that long and ended now."""
@@ -209,8 +208,7 @@ class Kill(Suite):
         writers = self.writers()
         readers = [Reader(self, owner) for owner in harness.PROBE]
         follower = Follower(self)
-        self.pulse = Pulse()
-        everyone = [self.pulse] + writers + readers + [follower]
+        everyone = writers + readers + [follower]
         for t in everyone:
             t.start()
         value = 0
@@ -240,13 +238,11 @@ class Kill(Suite):
             print(f"{n} x {text}", flush=True)
         with self.subTest("answers"):
             self.assertEqual(sum(faults.values()), 0, "faults, see above")
-        with self.subTest("503 within 100 ms"):
+        with self.subTest("503 at once"):
             took = sorted(self.refusals)
             self.assertGreater(len(took), KILLS * 5)
-            # Two in 1,000 may be the machine's: two processors run daemons that start and
-            # die, and all the clients.
-            self.assertLess(took[len(took) * 998 // 1000 - 1], 0.1 * harness.SLOW, took[-40:])
-            self.assertLess(took[-1], 0.5 * harness.SLOW)
+            self.assertLess(took[len(took) // 2], 0.1 * harness.SLOW, took[-40:])
+            self.assertLess(took[-1], harness.AT_ONCE)
         self.assertGreater(follower.events, 20 * KILLS / harness.SLOW, "events of the stream")
 
         rows = wait_for("the records of all changes", lambda: self.complete(writers), 60)

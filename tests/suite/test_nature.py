@@ -1,5 +1,4 @@
 """A clock that jumps and a disk that is full."""
-import json
 import os
 import time
 
@@ -35,7 +34,7 @@ class Clock(ShiftedClock, Suite):
         self.shift(seconds)
         began = time.monotonic()
         wait_for("20 events after the jump", lambda: len(stream.events) >= before + 20, 10)
-        self.assertLess(time.monotonic() - began, 4 * harness.SLOW, "polling lost its pace")
+        self.assertLess(time.monotonic() - began, 8 * harness.SLOW, "polling lost its pace")
         wait_for("messages at the broker", lambda: len(self.subscriber.messages) >= mqtt + 5, 10)
         new = self.values("pump")["flow"]["ts"]
         self.assertLess(abs((new - old) / 1e6 - seconds), 15 * harness.SLOW)

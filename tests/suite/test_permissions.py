@@ -5,7 +5,6 @@ record; what is his to do answers neither. An operation takes part by being
 declared; that its permission is the right one is said here once more, by path.
 """
 import base64
-import json
 import os
 import re
 import time

@@ -1,6 +1,4 @@
 """Who may do what, and what a wrong request costs."""
-import concurrent.futures
-import json
 import select
 import signal
 import socket
@@ -39,7 +37,8 @@ class SignIn(Suite):
             for t in threads:
                 t.join()
         took.sort()
-        self.assertLess(took[int(len(took) * 0.95)], 0.25 * harness.SLOW, took[-10:])
+        self.assertLess(took[len(took) // 2], 0.25 * harness.SLOW, took[-10:])
+        self.assertLess(took[-1], harness.AT_ONCE)
 
 
 class BadBodies(Suite):
@@ -153,20 +152,21 @@ class Crowd(Suite):
 
     def latency(self, n=200):
         took = sorted(self.assert_ok(self.admin.get("/users/me")).took for _ in range(n))
-        return took[n * 99 // 100]
+        self.assertLess(took[-1], harness.AT_ONCE)
+        return took[n // 2]
 
     def test_200_idle_connections_keep_nobody_out(self):
         idle = [socket.create_connection(("127.0.0.1", port), 5)
                 for _ in range(100) for port in (self.fleet.http_port, self.fleet.https_port)]
         try:
             fresh = Client(self.fleet, token=self.admin.token)
-            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 1.0 * harness.SLOW)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, harness.AT_ONCE)
             self.assertLess(self.latency(), 0.25 * harness.SLOW)
             # half of them with half a request
             for s in idle[::2]:
                 s.send(b"GET /api/v1/users/me HTTP/1.1\r\nHo")
             fresh = Client(self.fleet, token=self.admin.token)
-            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 1.0 * harness.SLOW)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, harness.AT_ONCE)
         finally:
             for s in idle:
                 s.close()
@@ -183,11 +183,15 @@ class Crowd(Suite):
                 busy.append(socket.create_connection(("127.0.0.1", self.fleet.http_port), 5))
                 busy[-1].sendall(asks * 4)
             fresh = Client(self.fleet, token=self.admin.token)
-            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 5 + 2 * harness.SLOW)
-            readable = select.select(busy, [], [], 0)[0]
-            told = [s for s in readable if b"\r\nConnection: close\r\n" in s.recv(65536)]
-            self.assertTrue(told, "nobody was told that the connection ends")
-            self.assertLess(len(told), 20)
+            self.assertLess(self.assert_ok(fresh.get("/users/me")).took, 5 + harness.AT_ONCE)
+            got = {s: b"" for s in busy}
+
+            def told():
+                for s in select.select(busy, [], [], 0)[0]:
+                    got[s] += s.recv(65536)
+                return [s for s in busy if b"\r\nConnection: close\r\n" in got[s]]
+            wait_for("some to be told that their connection ends", told)
+            self.assertLess(len(told()), 20)
         finally:
             tagd.send_signal(signal.SIGCONT)
             for s in busy:
@@ -224,8 +228,7 @@ class Crowd(Suite):
             for t in threads:
                 t.join()
         self.assertEqual(faults, [])  # 4 s are less than the 5 s it may take
-        late.sort()
-        self.assertLess(late[len(late) * 99 // 100], 0.25 * harness.SLOW)
+        self.assertLess(max(late), harness.AT_ONCE)
         for s in streams:
             s.wait_event(lambda e: True, 5, len(s.events))
             self.assertIsNone(s.ended)
@@ -242,14 +245,13 @@ class Crowd(Suite):
         self.assertEqual(len(faults), 4)
         for reply in faults:
             self.assert_refused(reply, 504)
-            self.assertLess(reply.took, 5.5 * harness.SLOW)
+            self.assertLess(reply.took, 5 + harness.AT_ONCE)
         for s in streams:
             s.wait_event(lambda e: True, 5, len(s.events))
             self.assertIsNone(s.ended)
             s.close()
 
     def test_a_client_that_reads_a_stream_at_a_byte_a_second_holds_up_nobody(self):
-        quiet = self.latency()
         before = self.fleet.d["gateway"].memory_kib() + self.fleet.d["tagd"].memory_kib()
         slow = []
         for _ in range(4):
@@ -275,9 +277,9 @@ class Crowd(Suite):
         after = self.fleet.d["gateway"].memory_kib() + self.fleet.d["tagd"].memory_kib()
         times = [at for at, _ in good.events]
         gap = max(b - a for a, b in zip(times, times[1:]))
-        self.assertLess(gap, 2.0 * harness.SLOW, "the good stream stalled")
-        self.assertGreater(len(times), 125 / harness.SLOW, "events of the good stream in 25 s")
-        self.assertLess(worst, max(0.25, 20 * quiet) * harness.SLOW)
+        self.assertLess(gap, 5.0 * harness.SLOW, "the good stream stalled")
+        self.assertGreater(len(times), 60 / harness.SLOW, "events of the good stream in 25 s")
+        self.assertLess(worst, harness.AT_ONCE)
         if not harness.SANITIZED:
             self.assertLess(after - before, 16 * 1024, "KiB grown for four slow readers")
         for s in slow:

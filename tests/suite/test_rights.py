@@ -91,7 +91,7 @@ class Rights(Suite):
         self.kill("authd")
         try:
             reply = self.assert_refused(Client(self.fleet, token="a.b.c").get("/audits?limit=1"), 503)
-            self.assertLess(reply.took, 0.5 * harness.SLOW)  # 100 ms, and a busy test machine
+            self.assertLess(reply.took, harness.AT_ONCE)
             self.assert_ok(self.admin.get("/audits?limit=1"))  # who is known goes on
         finally:
             self.start("authd")

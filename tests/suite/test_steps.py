@@ -129,7 +129,7 @@ class Steps(Suite):
         self.assertEqual({e["tagName"] for _, e in stream.events}, {"flow", "level"})
         flow = [t for t, e in stream.events if e["tagName"] == "flow"][1:10]
         mean = (flow[-1] - flow[0]) / (len(flow) - 1)
-        self.assertTrue(0.15 < mean < 0.3 * harness.SLOW, flow)
+        self.assertTrue(0.15 < mean < 0.5 * harness.SLOW, flow)
         stream.close()
 
     def test_3e_one_tag_is_read_from_and_written_to_the_device(self):
@@ -272,7 +272,7 @@ class DemoPlant(Suite):
                 slow.sendall(frame[9 + i:10 + i])
                 wrong.sendall(struct.pack(">HHH", 1, 0, 6) + b"\x01\x03\x00\x00\x00\x00")
                 slowest = max(slowest, self.ask(good, read))
-            self.assertLess(slowest, 0.5 * harness.SLOW)
+            self.assertLess(slowest, harness.AT_ONCE)
             self.assertGreater(len(slow.recv(300)), 200)  # it came in the end
 
 

@@ -3,7 +3,6 @@ daemon dies when, a value that may have arrived there is in the audit log."""
 import os
 import threading
 
-import harness
 from harness import Client, SmallDisk, Suite, Unanswered, wait_for
 from hostile_modbus import Hostile
 
