@@ -216,7 +216,8 @@ class Listed(Iod):
         self.listed(f"{self.tty},/dev/is-not-there,/dev/is-new")
         argv = self.daemon.argv
         self.addCleanup(setattr, self.daemon, "argv", argv)
-        self.daemon.argv = ["prlimit", "--fsize=0:unlimited", *argv]  # as a full disk
+        self.daemon.argv = ["sh", "-c", "trap '' XFSZ; exec prlimit --fsize=0:unlimited \"$@\"",
+                            "sh", *argv]  # as a full disk, for the sanitizer's own files too
         self.start_again()
         self.assertEqual(self.devices(), here)
         self.assertEqual(self.patch(1, baudRate=2400).status, 507)
