@@ -682,6 +682,18 @@ drop_own_reply(struct api_call_private *p)
         spool_remove(p->call.svc->spool_dir, p->spool_name, strlen(p->spool_name));
 }
 
+/* The end of records_after_answer. */
+static void
+record_noted(struct api_call_private *p)
+{
+    int r = store_commit(MOVE_PTR(p->wtxn));
+    if (r < 0)
+        log_err("api: a record must wait op=%s error=%s", p->call.op->name, strerror(-r));
+    else
+        audit_kick(p->call.svc->outbox);
+    api_note_done(p, r == 0);
+}
+
 static void
 answer(struct api_call_private *p, enum api_status status)
 {
@@ -716,6 +728,8 @@ answer(struct api_call_private *p, enum api_status status)
     }
     count_outcome(p, status);
     bus_answer(MOVE_PTR(p->in), &reply);
+    if (p->wtxn)
+        record_noted(p);
     call_free(p);
 }
 
@@ -744,6 +758,16 @@ settle_refused(struct api_call_private *p)
     api_note_done(p, r == 0);
 }
 
+/*
+ * What was noted is done, and its note is durable: the client need not wait
+ * until the note has become the record.
+ */
+static bool
+records_after_answer(const struct api_call_private *p)
+{
+    return p->note != 0 && !p->call.op->worker && !p->held && p->n_after == 0;
+}
+
 /* Commits or takes back; returns what the client is told. In the thread that has the call. */
 static enum api_status
 settle(struct api_call_private *p, enum api_status status)
@@ -757,7 +781,7 @@ settle(struct api_call_private *p, enum api_status status)
     if (r < 0)
         store_abort(MOVE_PTR(p->wtxn));
     p->committed = true;
-    if (r == 0 && !p->wtxn)
+    if (r == 0 && (!p->wtxn || records_after_answer(p)))
         return status;
     if (r == 0)
         r = store_commit(MOVE_PTR(p->wtxn));

@@ -244,8 +244,8 @@ class Writer:
 
 
 def flush_ms(directory):
-    """What the disk takes for one fdatasync of a page; a write waits for two commits, its note
-    and its record, of two flushes each."""
+    """What the disk takes for one fdatasync of a page; a write waits for the commit of its note, of
+    two flushes, and one that follows at once also for that of the record before."""
     times = []
     with open(os.path.join(directory, "page"), "wb", buffering=0) as f:
         for _ in range(200):
@@ -259,7 +259,7 @@ def flush_ms(directory):
 
 def row_write(args):
     B = bench()
-    with B.Bench(DAEMONS) as b:
+    with B.Bench() as b:
         port = B.free_port()
         with plant(args, port):
             b.s.add_device("plant", port, [("w", 6, 1000, 1, 1000, [("w", "uint16", 0)])])
