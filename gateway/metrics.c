@@ -19,7 +19,7 @@
 #include "libcommon/banned.h"
 
 enum {
-    TEXT_MAX = 4 << 20, /* of all daemons */
+    TEXT_MAX = 8 << 20, /* of all daemons */
     ASK_MS = 1000,
     CLASSES = 5, /* 1xx .. 5xx */
     TEXTS_MAX = 33,

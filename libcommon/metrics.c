@@ -26,6 +26,10 @@ static struct {
     void *arg;
 } dump_hooks[DUMP_HOOKS_MAX];
 static size_t n_dump_hooks;
+static struct {
+    void (*fn)(void *arg, struct buf *b, const char *daemon);
+    void *arg;
+} families;
 
 void
 metric_register(struct metric_counter *m)
@@ -73,6 +77,16 @@ metric_on_dump(void (*fn)(void *arg), void *arg)
     (void)pthread_mutex_unlock(&lists_lock);
 }
 
+void
+metric_on_families(void (*fn)(void *arg, struct buf *b, const char *daemon), void *arg)
+{
+    (void)pthread_mutex_lock(&lists_lock);
+    MUST(families.fn == NULL);
+    families.fn = fn;
+    families.arg = arg;
+    (void)pthread_mutex_unlock(&lists_lock);
+}
+
 /* ---- text ---- */
 
 static void
@@ -100,6 +114,34 @@ put_sample(struct buf *b, const char *name, const char *daemon, const char *labe
     buf_puts(b, name);
     put_labels(b, daemon, labels, NULL);
     buf_printf(b, "%" PRIu64 "\n", value);
+}
+
+void
+metric_put_head(struct buf *b, const char *name, const char *help, bool gauge)
+{
+    put_head(b, name, help, gauge ? "gauge" : "counter");
+}
+
+void
+metric_put_sample(struct buf *b, const char *name, const char *daemon, const char *labels,
+                  uint64_t value)
+{
+    put_sample(b, name, daemon, labels, value);
+}
+
+void
+metric_put_label(struct buf *labels, const char *key, const char *value)
+{
+    buf_printf(labels, "%s=\"", key);
+    for (const char *c = value; *c != '\0'; c++) {
+        if (*c == '\\' || *c == '"')
+            buf_printf(labels, "\\%c", *c);
+        else if (*c == '\n')
+            buf_puts(labels, "\\n");
+        else
+            buf_put(labels, c, 1);
+    }
+    buf_puts(labels, "\"");
 }
 
 static void
@@ -233,4 +275,6 @@ metrics_dump(struct buf *b, const char *daemon)
     }
     (void)pthread_mutex_unlock(&lists_lock);
     put_process(b, daemon);
+    if (families.fn != NULL)
+        families.fn(families.arg, b, daemon);
 }

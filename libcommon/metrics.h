@@ -45,6 +45,19 @@ void metric_observe(struct metric_histogram *h, uint64_t us);
 /* Called before each dump to bring gauges up to date. At most 8. */
 void metric_on_dump(void (*fn)(void *arg), void *arg);
 /*
+ * For samples whose labels come and go: 'fn' runs at the end of each dump, in
+ * the thread that dumps, and writes whole families, each a head and then its
+ * samples. At most one in a process.
+ */
+void metric_on_families(void (*fn)(void *arg, struct buf *b, const char *daemon), void *arg);
+void metric_put_head(struct buf *b, const char *name, const char *help, bool gauge);
+/* 'labels' as in metric_counter. */
+void metric_put_sample(struct buf *b, const char *name, const char *daemon, const char *labels,
+                       uint64_t value);
+/* Appends key="value", escaped as the format wants it. */
+void metric_put_label(struct buf *labels, const char *key, const char *value);
+
+/*
  * Everything of this process, each line with the label daemon="<daemon>", and
  * its memory (RSS, PSS when readable), descriptors, threads, CPU seconds.
  */

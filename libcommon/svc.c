@@ -26,7 +26,7 @@
 
 #include "libcommon/banned.h"
 
-enum { PATH_SIZE = 4096, SETTINGS_MAX = 32, DRAIN_MS = 200, METRICS_MAX = 1 << 20 };
+enum { PATH_SIZE = 4096, SETTINGS_MAX = 32, DRAIN_MS = 200, METRICS_MAX = 3 << 20 };
 
 #define X(name) #name,
 static const char *const daemon_names[INTERNAL_N_DAEMONS] = { INTERNAL_DAEMON_TABLE(X) };

@@ -80,6 +80,7 @@ register_metrics(struct modbusd *d)
     metric_register(&m_connecting);
     metric_register(&m_waiting);
     metric_on_dump(update_metrics, d);
+    metric_on_families(modbusd_put_metrics, d);
 }
 
 /* ---- life ---- */

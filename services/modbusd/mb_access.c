@@ -405,6 +405,7 @@ mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *r
         return false;
     const struct mb_dev *d = e->devs[at];
     *ret_stats = (struct mb_dev_stats){
+        .id = d->id,
         .name = d->name,
         .addr = d->addr,
         .port_id = d->port_id,
@@ -413,11 +414,25 @@ mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *r
         .status = (enum mb_status)d->status.bits,
         .polled = d->link != NULL,
         .known = d->status.quality == TAG_GOOD,
-        .sent = d->sent,
-        .valid = d->valid,
-        .invalid = d->invalid,
-        .exceptions = d->exceptions,
-        .timeouts = d->timeouts,
+        .counts = d->counts,
+    };
+    return true;
+}
+
+bool
+mb_engine_cmd_stats(const struct mb_engine *e, size_t dev_at, size_t at,
+                    struct mb_cmd_stats *ret_stats)
+{
+    if (dev_at >= e->n_devs || at >= e->devs[dev_at]->n_cmds)
+        return false;
+    const struct mb_cmd *c = &e->devs[dev_at]->cmds[at];
+    *ret_stats = (struct mb_cmd_stats){
+        .id = c->id,
+        .name = c->name,
+        .status = mb_status_of(c->quality),
+        .polled = mb_cmd_is_polled(c),
+        .known = c->quality != TAG_BAD_NEVER && c->quality != TAG_BAD_CONFIG,
+        .counts = c->counts,
     };
     return true;
 }

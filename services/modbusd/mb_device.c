@@ -481,6 +481,7 @@ static void
 keep_cmd(struct mb_cmd *c, const struct mb_cmd *old)
 {
     bool same = same_data(c, old), all = same && keep_values(c, old);
+    c->counts = old->counts;
     /* A grid that stood still would count all its periods as left out. */
     if (c->interval_us == old->interval_us && mb_cmd_is_polled(old)) {
         c->grid_us = old->grid_us;
@@ -519,11 +520,7 @@ keep_dev(struct mb_dev *d, const struct mb_dev *old)
         keep_value(&d->status, &old->status);
     d->status_stale = true;
     d->health = old->health;
-    d->sent = old->sent;
-    d->valid = old->valid;
-    d->invalid = old->invalid;
-    d->exceptions = old->exceptions;
-    d->timeouts = old->timeouts;
+    d->counts = old->counts;
 }
 
 static size_t

@@ -130,8 +130,8 @@ set_quality(struct mb_cmd *c, uint8_t quality, uint8_t aux)
     c->aux = aux;
 }
 
-static enum mb_status
-status_of(uint8_t quality)
+enum mb_status
+mb_status_of(uint8_t quality)
 {
     switch (quality) {
     case TAG_BAD_TIMEOUT:
@@ -161,7 +161,7 @@ update_status(struct mb_dev *d, enum mb_status else_status)
     bool any = false;
     for (size_t i = 0; i < d->n_cmds; i++) {
         const struct mb_cmd *c = &d->cmds[i];
-        enum mb_status s = status_of(c->quality);
+        enum mb_status s = mb_status_of(c->quality);
         if (!mb_cmd_is_polled(c) || c->quality == TAG_BAD_NEVER)
             continue;
         any = true;
@@ -425,7 +425,7 @@ static void
 send_op(struct mb_link *l, struct mb_op *op, const uint8_t *pdu, size_t n)
 {
     op->dev->n_in_flight++;
-    op->dev->sent++;
+    op->dev->counts.sent++;
     op->dev->asked_us = clock_mono_us();
     l->conn.again = !op->is_direct && op->cmd->tries > 0;
     mb_conn_send(&l->conn, op->dev->unit, pdu, n, l->iface->timeout_ms * 1000ull, op);
@@ -463,6 +463,8 @@ send_poll(struct mb_link *l, struct mb_cmd *c)
     c->fault.sent = c->fault.due;
     if (c->tries == 0)
         c->begun_us = clock_mono_us();
+    for (struct mb_cmd *m = c; m; m = m->next_merged)
+        m->counts.sent++;
     send_op(l, &c->op, pdu, (size_t)n);
 }
 
@@ -973,20 +975,20 @@ poll_failed(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 }
 
 static void
-count(struct mb_dev *d, enum mb_done done)
+count(struct mb_counts *n, enum mb_done done)
 {
     switch (done) {
     case MB_DONE_OK:
-        d->valid++;
+        n->valid++;
         break;
     case MB_DONE_EXCEPTION:
-        d->exceptions++;
+        n->exceptions++;
         break;
     case MB_DONE_BAD:
-        d->invalid++;
+        n->invalid++;
         break;
     case MB_DONE_TIMEOUT:
-        d->timeouts++;
+        n->timeouts++;
         break;
     case MB_DONE_LOST:
         break;
@@ -1030,6 +1032,8 @@ static void
 poll_done(struct mb_link *l, struct mb_cmd *c, const struct mb_result *r)
 {
     c->in_flight = false;
+    for (struct mb_cmd *m = c; m; m = m->next_merged)
+        count(&m->counts, r->done);
     if (r->done == MB_DONE_OK)
         poll_answered(l, c, r);
     else if (mb_group_fails(c, r, l->iface->retry_count))
@@ -1162,7 +1166,7 @@ mb_link_done(void *arg, void *owner, const struct mb_result *r)
     }
     struct mb_dev *d = op->dev;
     d->n_in_flight--;
-    count(d, r->done);
+    count(&d->counts, r->done);
     judge_crowding(l, d, r);
     bool answered = r->done == MB_DONE_OK || r->done == MB_DONE_EXCEPTION;
     if (answered) {

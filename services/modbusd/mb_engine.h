@@ -260,7 +260,13 @@ struct mb_engine_stats {
 };
 void mb_engine_get_stats(const struct mb_engine *e, struct mb_engine_stats *ret_stats);
 
+/* Requests, and how they ended. */
+struct mb_counts {
+    uint64_t sent, valid, invalid, exceptions, timeouts;
+};
+
 struct mb_dev_stats {
+    uint32_t id;
     const char *name, *addr; /* valid until the next change */
     uint32_t port_id;        /* 0: TCP */
     uint16_t port;
@@ -268,10 +274,23 @@ struct mb_dev_stats {
     enum mb_status status;
     bool polled; /* enabled, with an address */
     bool known;  /* status has been seen */
-    uint64_t sent, valid, invalid, exceptions, timeouts;
+    struct mb_counts counts;
 };
 /* By order of id; false past the end. */
 bool mb_engine_dev_stats(const struct mb_engine *e, size_t at, struct mb_dev_stats *ret_stats);
+
+struct mb_cmd_stats {
+    uint32_t id;
+    const char *name; /* valid until the next change */
+    enum mb_status status;
+    bool polled; /* enabled and cyclic, of a device that is polled */
+    bool known;  /* status has been seen */
+    /* Of its polls, alone or merged with neighbours; direct requests are the device's only. */
+    struct mb_counts counts;
+};
+/* Of the device at 'dev_at', by order of id; false past the end. */
+bool mb_engine_cmd_stats(const struct mb_engine *e, size_t dev_at, size_t at,
+                         struct mb_cmd_stats *ret_stats);
 
 /* Of a serial interface, since it came into use last; false: it is not in use. */
 bool mb_engine_line_stats(const struct mb_engine *e, uint32_t port_id,

@@ -97,6 +97,7 @@ struct mb_cmd {
     struct mb_cmd *next_merged; /* in the group, by address */
     struct mb_range whole;      /* of the first: what is asked */
     uint64_t apart_until_us;    /* the device did not stand it with others */
+    struct mb_counts counts;
 };
 
 struct mb_dev {
@@ -127,7 +128,7 @@ struct mb_dev {
     struct mb_health health;
     uint8_t *bytes; /* room of all sized tags */
     char *names;    /* texts of all tags */
-    uint64_t sent, valid, invalid, exceptions, timeouts;
+    struct mb_counts counts;
 };
 
 struct mb_direct {
@@ -221,6 +222,8 @@ void mb_link_timer(void *arg);
 
 /* Is it asked by itself? Writes are, once all their data is known. */
 bool mb_cmd_is_polled(const struct mb_cmd *c);
+/* What the quality of a command says of its device. */
+enum mb_status mb_status_of(uint8_t quality);
 /* Gives a command its phase, from now on. */
 void mb_cmd_first_due(struct mb_engine *e, struct mb_cmd *c);
 /* Puts it into its link's heap if it is to be polled and is in no other place. */

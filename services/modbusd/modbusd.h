@@ -95,6 +95,7 @@ void modbusd_serve_tag_read(void *self, struct bus_incoming *in);
 void modbusd_serve_tag_write(void *self, struct bus_incoming *in);
 /* SECURITY_FACTS (proto/README.md section 4). */
 void modbusd_serve_security_facts(void *self, struct bus_incoming *in);
+void modbusd_put_metrics(void *self, struct buf *b, const char *daemon);
 
 /* SERIAL_CHANGED (proto/README.md section 4). */
 void modbusd_serve_serial_changed(void *self, struct bus_incoming *in);

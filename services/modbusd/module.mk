@@ -9,7 +9,7 @@ modbusd.ops    := $(addprefix services/modbusd/,config.c op.c op_master.c op_dev
                   op_params.c op_daemon.c op_clone.c op_traffic.c op_csv.c mb_csv.c sl_config.c \
                   sl_space.c op_sl_slave.c op_sl_zones.c op_sl_stage.c op_sl_auto.c op_sl_tags.c \
                   op_sl_control.c op_sl_ser.c events.c)
-modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,facts.c main.c)
+modbusd.srcs   := $(modbusd.engine) $(modbusd.ops) $(addprefix services/modbusd/,facts.c dev_metrics.c main.c)
 modbusd.gen    := api_modbusd
 
 modbusd.slave  := $(addprefix services/modbusd/,sl_engine.c sl_map.c sl_serve.c sl_tcp.c sl_line.c)

@@ -11,7 +11,8 @@
 #include "libcommon/banned.h"
 
 /* The loop is not held longer than this by exchanging devices. */
-enum { RELOAD_SLICE_US = 4000, RELOAD_AGAIN_US = 5000000, LOAD_ARENA_MAX = 256 << 20 };
+enum { RELOAD_SLICE_US = 4000, RELOAD_AGAIN_US = 5000000, LOAD_ARENA_MAX = 256 << 20,
+       MCMD_STATUS_MAX = 64 << 20 };
 
 /* ---- handing devices to the engine ---- */
 
@@ -442,29 +443,30 @@ op_status_text(bool known, enum mb_status status)
 }
 
 static void
-write_counters(struct buf *b, const struct mb_dev_stats *s)
+write_counters(struct buf *b, const struct mb_counts *n)
 {
-    jw_ku64(b, "sentReqs", s->sent);
-    jw_ku64(b, "recvValidResps", s->valid);
-    jw_ku64(b, "recvInvalidResps", s->invalid);
-    jw_ku64(b, "recvExceptions", s->exceptions);
-    jw_ku64(b, "timeout", s->timeouts);
+    jw_ku64(b, "sentReqs", n->sent);
+    jw_ku64(b, "recvValidResps", n->valid);
+    jw_ku64(b, "recvInvalidResps", n->invalid);
+    jw_ku64(b, "recvExceptions", n->exceptions);
+    jw_ku64(b, "timeout", n->timeouts);
 }
 
 enum api_status
 modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
 {
     struct mb_engine_stats stats;
-    struct mb_dev_stats s, sum = { 0 };
+    struct mb_dev_stats s;
+    struct mb_counts sum = { 0 };
     mb_engine_get_stats(self->engine, &stats);
     for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &s); at++) {
         if (s.port_id)
             continue;
-        sum.sent += s.sent;
-        sum.valid += s.valid;
-        sum.invalid += s.invalid;
-        sum.exceptions += s.exceptions;
-        sum.timeouts += s.timeouts;
+        sum.sent += s.counts.sent;
+        sum.valid += s.counts.valid;
+        sum.invalid += s.counts.invalid;
+        sum.exceptions += s.counts.exceptions;
+        sum.timeouts += s.counts.timeouts;
     }
     struct buf b;
     buf_init(&b, 4 << 20);
@@ -485,12 +487,51 @@ modbusd_get_master_tcp_status(struct modbusd *self, struct api_call *call)
         jw_kstr(&b, "name", s.name);
         jw_kstr(&b, "remoteIpPort", peer);
         jw_ku64(&b, "slaveId", s.unit);
-        write_counters(&b, &s);
+        write_counters(&b, &s.counts);
         jw_close(&b, '}');
     }
     jw_close(&b, ']');
     buf_puts(&b, "}}");
     return modbusd_reply(call, &b);
+}
+
+static void
+write_mcmds(struct buf *b, const struct mb_engine *e, size_t dev_at, const struct mb_dev_stats *d)
+{
+    struct mb_cmd_stats s;
+    for (size_t at = 0; mb_engine_cmd_stats(e, dev_at, at, &s); at++) {
+        jw_open(b, '{');
+        jw_ku64(b, "remoteDevId", d->id);
+        jw_kstr(b, "remoteDevName", d->name);
+        jw_ku64(b, "mcmdId", s.id);
+        jw_kstr(b, "mcmdName", s.name);
+        jw_kbool(b, "polled", s.polled);
+        jw_kstr(b, "status", op_status_text(s.known, s.status));
+        write_counters(b, &s.counts);
+        jw_close(b, '}');
+    }
+}
+
+enum api_status
+modbusd_get_master_mcmd_status(struct modbusd *self, struct api_call *call,
+                               const struct modbusd_get_master_mcmd_status_query *query)
+{
+    struct mb_dev_stats d;
+    bool found = !query->has_remote_dev_id;
+    struct buf b;
+    buf_init(&b, MCMD_STATUS_MAX);
+    buf_puts(&b, "{\"data\":[");
+    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &d); at++) {
+        if (query->has_remote_dev_id && d.id != query->remote_dev_id)
+            continue;
+        found = true;
+        write_mcmds(&b, self->engine, at, &d);
+    }
+    buf_puts(&b, "]}");
+    if (found)
+        return modbusd_reply(call, &b);
+    buf_done(&b);
+    return op_not_found(call);
 }
 
 enum api_status

@@ -275,6 +275,13 @@ class Faults(Serial):
                     struct.unpack_from(">HH", pdu, 1) for pdu in self.device.last_pdus(3)} == w)
                 for i in range(3):
                     self.wait_value("pair", f"t{i}", 3 * i)
+        rows = self.assert_ok(self.admin.get(
+            f"/modbusmaster/diagnose/mcmd-status?remoteDevId={made['device']}")).data
+        self.assertEqual([row["mcmdName"] for row in rows], ["c0", "c1", "c2"])
+        for row in rows:  # of each, also of what was asked together
+            self.assertGreater(row["recvValidResps"], 3, rows)
+        self.assertGreater(self.metrics()[
+            'fieldgate_modbus_line_replies_total{daemon="modbusd",port="1"}'], 3)
 
     def test_a_mute_unit_leaves_the_other_its_samples(self):
         self.device.unit_mode = {1: "mute"}

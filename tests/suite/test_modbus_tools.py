@@ -89,6 +89,27 @@ class Tools(Suite):
         sent, *ended = (conn[c] - first[c] for c in counters)
         self.assertIn(sent - sum(ended), (-1, 0, 1))  # one may be under way
 
+    def test_each_command_has_counters_of_its_own_and_each_device_has_metrics(self):
+        got = self.get(f"/diagnose/mcmd-status?remoteDevId={self.pump['device']}")
+        self.assertEqual(got, self.get("/diagnose/mcmd-status"))
+        names = {row["mcmdName"]: row for row in got}
+        self.assertEqual({row["remoteDevName"] for row in got}, {"pump"})
+        polled = [row for row in got if row["polled"]]
+        before = {row["mcmdId"]: row["recvValidResps"] for row in polled}
+        self.assertTrue(before, names)
+        wait_for("each to be answered", lambda: all(
+            row["recvValidResps"] > before[row["mcmdId"]] and row["status"] == "OK"
+            for row in self.get("/diagnose/mcmd-status") if row["polled"]))
+        self.assertEqual(set(polled[0]), {
+            "remoteDevId", "remoteDevName", "mcmdId", "mcmdName", "polled", "status", "sentReqs",
+            "recvValidResps", "recvInvalidResps", "recvExceptions", "timeout"})
+        self.assert_refused(self.admin.get(M + "/diagnose/mcmd-status?remoteDevId=4000000000"), 404)
+        conn = self.get("/diagnose/tcp-status")["conns"][0]
+        metric = 'fieldgate_modbus_device_{}_total{{daemon="modbusd",device="pump"}}'
+        metrics = self.metrics()
+        self.assertGreaterEqual(metrics[metric.format("requests")], conn["sentReqs"])
+        self.assertGreaterEqual(metrics[metric.format("replies")], conn["recvValidResps"])
+
     # ---- parameters ----
 
     def test_masters_that_are_switched_off_poll_from_apply_on_nothing_until_switched_on(self):

@@ -198,6 +198,28 @@ test_threads_count_while_it_is_dumped(void **state)
     assert_line(dump(), "fieldgate_write_seconds_count{daemon=\"testd\",op=\"w\"} 80001");
 }
 
+static void
+put_families(void *arg, struct buf *b, const char *daemon)
+{
+    struct buf label;
+    buf_init(&label, 64);
+    metric_put_label(&label, "device", arg);
+    buf_put(&label, "", 1);
+    metric_put_head(b, "fieldgate_kin_total", "Kin.", false);
+    metric_put_sample(b, "fieldgate_kin_total", daemon, label.data, 5);
+    buf_done(&label);
+}
+
+static void
+test_families_come_last_with_labels_escaped(void **state)
+{
+    (void)state;
+    static char name[] = "a\"b\\c\nd";
+    metric_on_families(put_families, name);
+    assert_line(dump(), "# HELP fieldgate_kin_total Kin.\n# TYPE fieldgate_kin_total counter\n"
+                        "fieldgate_kin_total{daemon=\"testd\",device=\"a\\\"b\\\\c\\nd\"} 5");
+}
+
 int
 main(void)
 {
@@ -208,6 +230,7 @@ main(void)
         cmocka_unit_test(test_the_process_tells_about_itself),
         cmocka_unit_test(test_every_line_is_well_formed),
         cmocka_unit_test(test_threads_count_while_it_is_dumped),
+        cmocka_unit_test(test_families_come_last_with_labels_escaped),
     };
     buf_init(&text, TEXT_MAX);
     int r = cmocka_run_group_tests(tests, NULL, NULL);
