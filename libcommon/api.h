@@ -310,8 +310,9 @@ void api_refusal_is_recorded(struct api_call *call);
  * without a record. 'what' becomes the record's message. The frame turns the
  * note into the record of a call that succeeds, right after its answer, and
  * drops that of one that is refused; what is left over becomes a record
- * "outcome unknown". Once per call, before api_txn; the daemon's tables have
- * one "notes". API_OK, or the refusal to return: then do nothing.
+ * "outcome unknown". Once per call, before api_txn; the call is neither held
+ * nor has after-commit functions; the daemon's tables have one "notes".
+ * API_OK, or the refusal to return: then do nothing.
  */
 enum api_status api_note(struct api_call *call, const char *what);
 /* The call fails, but the effect may have happened: recorded as "outcome unknown". */

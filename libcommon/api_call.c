@@ -4,7 +4,8 @@
  *
  * A call goes: begin -> handler -> [pending … api_finish] -> the answer is
  * written -> settle (commit or abort) -> after-commit functions ->
- * [held … api_finish] -> answer -> free.
+ * [held … api_finish] -> answer -> free. One that noted an effect outside the
+ * store is committed after its answer.
  */
 #include "libcommon/api.h"
 
@@ -682,11 +683,10 @@ drop_own_reply(struct api_call_private *p)
         spool_remove(p->call.svc->spool_dir, p->spool_name, strlen(p->spool_name));
 }
 
-/* The end of records_after_answer. */
+/* What was noted is done; its note has become the record, or 'r' says why it could not. */
 static void
-record_noted(struct api_call_private *p)
+end_note(struct api_call_private *p, int r)
 {
-    int r = store_commit(MOVE_PTR(p->wtxn));
     if (r < 0)
         log_err("api: a record must wait op=%s error=%s", p->call.op->name, strerror(-r));
     else
@@ -728,8 +728,8 @@ answer(struct api_call_private *p, enum api_status status)
     }
     count_outcome(p, status);
     bus_answer(MOVE_PTR(p->in), &reply);
-    if (p->wtxn)
-        record_noted(p);
+    if (p->wtxn) /* the record of what was noted: see settle */
+        end_note(p, store_commit(MOVE_PTR(p->wtxn)));
     call_free(p);
 }
 
@@ -758,16 +758,6 @@ settle_refused(struct api_call_private *p)
     api_note_done(p, r == 0);
 }
 
-/*
- * What was noted is done, and its note is durable: the client need not wait
- * until the note has become the record.
- */
-static bool
-records_after_answer(const struct api_call_private *p)
-{
-    return p->note != 0 && !p->call.op->worker && !p->held && p->n_after == 0;
-}
-
 /* Commits or takes back; returns what the client is told. In the thread that has the call. */
 static enum api_status
 settle(struct api_call_private *p, enum api_status status)
@@ -781,15 +771,18 @@ settle(struct api_call_private *p, enum api_status status)
     if (r < 0)
         store_abort(MOVE_PTR(p->wtxn));
     p->committed = true;
-    if (r == 0 && (!p->wtxn || records_after_answer(p)))
+    if (p->note) { /* it is done, and its note durable: the client need not wait for the rest */
+        MUST(!p->call.op->worker && !p->held && p->n_after == 0);
+        if (r < 0)
+            end_note(p, r);
+        return status;
+    }
+    if (r == 0 && !p->wtxn)
         return status;
     if (r == 0)
         r = store_commit(MOVE_PTR(p->wtxn));
-    bool noted = p->note != 0;
-    api_note_done(p, r == 0);
     if (r < 0)
-        return api_fail_errno(&p->call, r, "%s",
-                              noted ? "it was done, but its record must wait" : "cannot save");
+        return api_fail_errno(&p->call, r, "cannot save");
     p->has_written = true;
     return status;
 }

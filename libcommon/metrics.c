@@ -139,7 +139,7 @@ metric_put_label(struct buf *labels, const char *key, const char *value)
         else if (*c == '\n')
             buf_puts(labels, "\\n");
         else
-            buf_put(labels, c, 1);
+            buf_putc(labels, *c);
     }
     buf_puts(labels, "\"");
 }

@@ -12,7 +12,7 @@
 
 #include "libcommon/banned.h"
 
-enum { LABEL_MAX = 512 };
+enum { LABELS_MAX = 512 };
 
 struct family {
     const char *name, *help;
@@ -60,15 +60,16 @@ static void
 put_of_device(const struct family *f, const struct mb_dev_stats *s, struct buf *b,
               const char *daemon)
 {
-    struct buf label;
-    buf_init(&label, LABEL_MAX);
-    metric_put_label(&label, "device", s->name);
-    buf_put(&label, "", 1);
-    if (label.err)
-        b->err = label.err;
+    struct buf labels;
+    buf_init(&labels, LABELS_MAX);
+    metric_put_label(&labels, "device", s->name);
+    /* A device on a serial line may have the name of one over TCP. */
+    buf_printf(&labels, ",id=\"%u\"", s->id);
+    if (labels.err)
+        b->err = labels.err;
     else
-        metric_put_sample(b, f->name, daemon, label.data, counter_at(&s->counts, f->at));
-    buf_done(&label);
+        metric_put_sample(b, f->name, daemon, buf_text(&labels), counter_at(&s->counts, f->at));
+    buf_done(&labels);
 }
 
 static void

@@ -307,7 +307,7 @@ class Lines(Iod):
             os.write(near, bytes(600))  # 10 s
             self.assertEqual(self.patch(1, baudRate=115200).status, 200)
             self.assertEqual(len(arrivals(far, 600)[0]), 600)
-            self.assertLess(time.monotonic() - began, 5 * harness.SLOW)
+            self.assertLess(time.monotonic() - began, min(5 * harness.SLOW, 9))
 
     def test_what_nobody_reads_is_lost_and_not_kept(self):
         self.assertEqual(self.patch(1, baudRate=115200).status, 200)

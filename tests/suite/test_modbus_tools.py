@@ -91,7 +91,8 @@ class Tools(Suite):
 
     def test_each_command_has_counters_of_its_own_and_each_device_has_metrics(self):
         got = self.get(f"/diagnose/mcmd-status?remoteDevId={self.pump['device']}")
-        self.assertEqual(got, self.get("/diagnose/mcmd-status"))
+        ids = lambda rows: [(r["remoteDevId"], r["mcmdId"], r["mcmdName"]) for r in rows]
+        self.assertEqual(ids(got), ids(self.get("/diagnose/mcmd-status")))
         names = {row["mcmdName"]: row for row in got}
         self.assertEqual({row["remoteDevName"] for row in got}, {"pump"})
         polled = [row for row in got if row["polled"]]
@@ -105,10 +106,10 @@ class Tools(Suite):
             "recvValidResps", "recvInvalidResps", "recvExceptions", "timeout"})
         self.assert_refused(self.admin.get(M + "/diagnose/mcmd-status?remoteDevId=4000000000"), 404)
         conn = self.get("/diagnose/tcp-status")["conns"][0]
-        metric = 'fieldgate_modbus_device_{}_total{{daemon="modbusd",device="pump"}}'
-        metrics = self.metrics()
-        self.assertGreaterEqual(metrics[metric.format("requests")], conn["sentReqs"])
-        self.assertGreaterEqual(metrics[metric.format("replies")], conn["recvValidResps"])
+        metric, metrics = 'fieldgate_modbus_device_{}_total{{{}}}', self.metrics()
+        labels = f'daemon="modbusd",device="pump",id="{self.pump["device"]}"'
+        self.assertGreaterEqual(metrics[metric.format("requests", labels)], conn["sentReqs"])
+        self.assertGreaterEqual(metrics[metric.format("replies", labels)], conn["recvValidResps"])
 
     # ---- parameters ----
 

@@ -204,9 +204,8 @@ put_families(void *arg, struct buf *b, const char *daemon)
     struct buf label;
     buf_init(&label, 64);
     metric_put_label(&label, "device", arg);
-    buf_put(&label, "", 1);
     metric_put_head(b, "fieldgate_kin_total", "Kin.", false);
-    metric_put_sample(b, "fieldgate_kin_total", daemon, label.data, 5);
+    metric_put_sample(b, "fieldgate_kin_total", daemon, buf_text(&label), 5);
     buf_done(&label);
 }
 
