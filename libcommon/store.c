@@ -34,6 +34,8 @@ enum {
     MAP_RETRY_US = 60 * 1000 * 1000,
     UUID_SIZE = 16,
     BEGIN_TRIES = 2, /* an environment that was given up costs one */
+    LARGE_BYTES = 4 << 20,
+    CHANGE_BYTES = 64, /* what a change is taken to cost beside its own */
 };
 
 static const char META_TABLE[] = "_store";
@@ -56,6 +58,7 @@ struct store_txn {
     MDB_txn *txn; /* a reading one in the pool: reset, to be renewed */
     bool writing;
     int err; /* the first failure of a write: commit refuses */
+    uint64_t changed_bytes;
     struct walk *walks;
     struct store_txn *next; /* in the pool, or of those that are open */
 };
@@ -83,6 +86,7 @@ struct store {
     /* Of any thread: a transaction that fails has LMDB's lock, which comes after ours. */
     atomic_bool grow;   /* a transaction found the map full */
     atomic_bool reopen; /* LMDB gave up on this opening of the environment */
+    bool swollen;       /* a large transaction was committed */
 };
 
 /* ---- errors ---- */
@@ -513,6 +517,11 @@ prepare(struct store *s)
     enum {
         TRIES = 3
     }; /* a map that cannot grow costs one, an environment that was given up another */
+    /* LMDB keeps the pages of its largest transaction until the environment is closed. */
+    if (s->swollen && s->reading == NULL && !s->writing) {
+        s->swollen = false;
+        s->reopen = true;
+    }
     for (int i = 0; i < TRIES; i++) {
         int r = s->reopen ? env_reopen(s) : 0;
         if (r < 0)
@@ -632,6 +641,7 @@ end_writing(struct store *s, int code, bool committed, uint64_t took_us)
     if (committed) {
         s->stats.commits++;
         s->stats.commit_us_sum += took_us;
+        s->swollen |= s->writer.changed_bytes >= LARGE_BYTES;
     } else if (code != 0) {
         s->stats.failed_commits++;
     }
@@ -760,6 +770,7 @@ put(struct store_txn *txn, unsigned db, const void *key, size_t key_size, const 
     MUST(txn->writing);
     if (!key_fits(key_size))
         return -EINVAL;
+    txn->changed_bytes += key_size + size + CHANGE_BYTES;
     MDB_val k = val_of(key, key_size);
     MDB_val v = val_of(value, size);
     return txn_error(txn, mdb_put(txn->txn, table(txn, db), &k, &v, flags));
@@ -785,6 +796,7 @@ store_del(struct store_txn *txn, unsigned db, const void *key, size_t key_size)
     MUST(txn->writing);
     if (!key_fits(key_size))
         return -EINVAL;
+    txn->changed_bytes += CHANGE_BYTES;
     MDB_val k = val_of(key, key_size);
     int code = mdb_del(txn->txn, table(txn, db), &k, NULL);
     return code == MDB_NOTFOUND ? STORE_NOT_FOUND : txn_error(txn, code);
@@ -905,6 +917,7 @@ store_iter_del(struct store_iter *it)
     /* Where the cursor stands after a deletion depends on how pages merged: seek instead. */
     memcpy(w->key, it->key, it->key_size);
     w->key_size = it->key_size;
+    w->txn->changed_bytes += CHANGE_BYTES;
     int code = mdb_cursor_del(w->cursor, 0);
     if (code != 0)
         return txn_error(w->txn, code);

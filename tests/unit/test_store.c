@@ -103,6 +103,7 @@ fdatasync(int fd)
 }
 
 static size_t refused_map_bytes = SIZE_MAX; /* maps of this size and above */
+static int n_large_maps;                    /* of files: those of environments */
 
 static uint64_t clock_shift_us;
 uint64_t __real_clock_mono_us(void);
@@ -122,6 +123,7 @@ mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset)
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    n_large_maps += fd >= 0 && size >= 32 << 20;
     long r = syscall(SYS_mmap, at, size, protection, flags, fd, offset);
     return r == -1 ? MAP_FAILED : (void *)r;
 }
@@ -847,6 +849,43 @@ test_a_store_given_up_on_comes_back_when_its_views_are_closed(void **state)
     assert_text(ALPHA, "k", "newest");
 }
 
+static void
+put_megabytes(unsigned n)
+{
+    static const uint8_t piece[4000];
+    struct store_txn *txn = NULL;
+    assert_int_equal(store_begin(s, &txn), 0);
+    for (uint32_t i = 0; i < n << 8; i++)
+        assert_int_equal(store_put(txn, BETA, &i, sizeof(i), piece, sizeof(piece)), 0);
+    assert_int_equal(store_commit(txn), 0);
+}
+
+static void
+test_a_large_transaction_costs_no_memory_once_no_view_is_open(void **state)
+{
+    (void)state;
+    struct store_txn *view = NULL;
+    assert_int_equal(put_text(ALPHA, "k", "old"), 0);
+    put_megabytes(1); /* not large */
+    n_large_maps = 0;
+    assert_int_equal(store_read(s, &view), 0);
+    put_megabytes(8);
+    assert_int_equal(put_text(ALPHA, "k", "new"), 0);
+    assert_int_equal(n_large_maps, 0); /* the view needs the environment as it is */
+    store_abort(view);
+    assert_text(ALPHA, "k", "new");
+    int n = n_large_maps;
+    assert_true(n > 0); /* opened anew, without the pages that LMDB keeps */
+    assert_int_equal(put_text(ALPHA, "k", "newer"), 0);
+    assert_text(ALPHA, "k", "newer");
+    assert_int_equal(n_large_maps, n);
+    put_megabytes(8);
+    assert_int_equal(n_large_maps, n);
+    assert_int_equal(put_text(ALPHA, "k", "newest"), 0);
+    assert_true(n_large_maps > n);
+    assert_text(ALPHA, "k", "newest");
+}
+
 /* Fills the disk; what was answered stays. */
 static void
 fill_up(void)
@@ -1094,6 +1133,7 @@ main(void)
         TEST(test_a_file_that_is_no_store_is_an_error),
         TEST(test_every_write_that_fails_loses_only_its_own_commit),
         TEST(test_a_store_given_up_on_comes_back_when_its_views_are_closed),
+        TEST(test_a_large_transaction_costs_no_memory_once_no_view_is_open),
         TEST(test_a_file_that_may_not_grow_is_a_full_disk),
         TEST(test_a_full_disk_is_an_error_and_no_more),
         TEST(test_threads_write_one_after_the_other_and_look_at_any_time),
