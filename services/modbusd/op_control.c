@@ -517,21 +517,14 @@ modbusd_get_master_mcmd_status(struct modbusd *self, struct api_call *call,
                                const struct modbusd_get_master_mcmd_status_query *query)
 {
     struct mb_dev_stats d;
-    bool found = !query->has_remote_dev_id;
     struct buf b;
     buf_init(&b, MCMD_STATUS_MAX);
     buf_puts(&b, "{\"data\":[");
-    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &d); at++) {
-        if (query->has_remote_dev_id && d.id != query->remote_dev_id)
-            continue;
-        found = true;
-        write_mcmds(&b, self->engine, at, &d);
-    }
+    for (size_t at = 0; mb_engine_dev_stats(self->engine, at, &d); at++)
+        if (!query->has_remote_dev_id || d.id == query->remote_dev_id)
+            write_mcmds(&b, self->engine, at, &d);
     buf_puts(&b, "]}");
-    if (found)
-        return modbusd_reply(call, &b);
-    buf_done(&b);
-    return op_not_found(call);
+    return modbusd_reply(call, &b);
 }
 
 enum api_status

@@ -197,6 +197,14 @@ def dial(path, timeout):
     return s
 
 
+def is_served(path):
+    try:
+        dial(path, 5).close()
+        return True
+    except OSError:
+        return False
+
+
 class Peer(Pipe):
     """A REQ socket's end of one connection."""
 

@@ -183,7 +183,7 @@ class Https(OneDaemon):
         try:
             fleet.start()
             path = f"{fleet.run}/bus/gateway.rpc"
-            wait_for("the gateway", lambda: os.path.exists(path) and is_open(fleet.https_port))
+            wait_for("the gateway", lambda: buspeer.is_served(path) and is_open(fleet.https_port))
             peer = buspeer.Peer(path)
             ask = lambda body: peer.ask(buspeer.request(buspeer.HTTP_APPLY, body))[0]
             self.assertEqual(ask({"step": "show"}).json["httpPort"], 0)

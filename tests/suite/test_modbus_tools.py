@@ -104,7 +104,8 @@ class Tools(Suite):
         self.assertEqual(set(polled[0]), {
             "remoteDevId", "remoteDevName", "mcmdId", "mcmdName", "polled", "status", "sentReqs",
             "recvValidResps", "recvInvalidResps", "recvExceptions", "timeout"})
-        self.assert_refused(self.admin.get(M + "/diagnose/mcmd-status?remoteDevId=4000000000"), 404)
+        self.assertEqual(self.get("/diagnose/mcmd-status?remoteDevId=4000000000"), [])
+        self.assert_refused(self.admin.get(M + "/diagnose/mcmd-status?remoteDevId=pump"), 400)
         conn = self.get("/diagnose/tcp-status")["conns"][0]
         metric, metrics = 'fieldgate_modbus_device_{}_total{{{}}}', self.metrics()
         labels = f'daemon="modbusd",device="pump",id="{self.pump["device"]}"'

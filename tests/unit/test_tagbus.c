@@ -854,6 +854,7 @@ a_new_generation_or_epoch_asks_for_the_catalogue(void **state)
     (void)state;
     unsigned n = heard.n_catalogue;
     uint64_t seq = go_live(FAKE_EPOCH, 1, 1100);
+    rest(seq);
     send_batch(FAKE_EPOCH, 2, seq + 1, 0, 0);
     answer_catalogue(FAKE_EPOCH, 2);
     answer_snapshot(FAKE_EPOCH, 2, seq + 1, 1, 6000, 0, 0);
