@@ -54,7 +54,7 @@ struct gateway {
 static inline bool
 gateway_is_stopping(const struct gateway *g)
 {
-    return atomic_load_explicit(&g->stopping, memory_order_relaxed);
+    return atomic_load(&g->stopping);
 }
 
 /* facts.c: SECURITY_FACTS (proto/README.md section 4). */

@@ -842,14 +842,14 @@ on_request(struct mg_connection *server_conn)
 {
     struct gateway *g = mg_get_user_context_data(server_conn);
     struct http_call call;
-    atomic_fetch_add_explicit(&g->n_running, 1, memory_order_relaxed);
+    atomic_fetch_add(&g->n_running, 1); /* before it is asked whether the gateway stops */
     run(g, server_conn, &call);
     uint64_t now_us = clock_mono_us();
     gateway_metrics_count(call.method, call.status,
                           call.is_stream ? 0 : now_us - call.start_us);
     if (call.conn != NULL)
         conn_idle(call.conn, now_us);
-    atomic_fetch_sub_explicit(&g->n_running, 1, memory_order_relaxed);
+    atomic_fetch_sub(&g->n_running, 1); /* who waits for 0 sees all that was done */
     return call.status != 0 ? call.status : 499;
 }
 
