@@ -107,9 +107,9 @@ put_labels(struct buf *b, const char *daemon, const char *labels, const char *le
     buf_puts(b, "} ");
 }
 
-static void
-put_sample(struct buf *b, const char *name, const char *daemon, const char *labels,
-           uint64_t value)
+void
+metric_put_sample(struct buf *b, const char *name, const char *daemon, const char *labels,
+                  uint64_t value)
 {
     buf_puts(b, name);
     put_labels(b, daemon, labels, NULL);
@@ -120,13 +120,6 @@ void
 metric_put_head(struct buf *b, const char *name, const char *help, bool gauge)
 {
     put_head(b, name, help, gauge ? "gauge" : "counter");
-}
-
-void
-metric_put_sample(struct buf *b, const char *name, const char *daemon, const char *labels,
-                  uint64_t value)
-{
-    put_sample(b, name, daemon, labels, value);
 }
 
 void
@@ -219,7 +212,7 @@ static void
 put_gauge(struct buf *b, const char *daemon, const char *name, const char *help, uint64_t value)
 {
     put_head(b, name, help, "gauge");
-    put_sample(b, name, daemon, NULL, value);
+    metric_put_sample(b, name, daemon, NULL, value);
 }
 
 static void
@@ -263,7 +256,7 @@ metrics_dump(struct buf *b, const char *daemon)
         if (!str_eq(m->name, last))
             put_head(b, m->name, m->help, m->gauge ? "gauge" : "counter");
         last = m->name;
-        put_sample(b, m->name, daemon, m->labels,
+        metric_put_sample(b, m->name, daemon, m->labels,
                    atomic_load_explicit(&m->value, memory_order_relaxed));
     }
     last = "";

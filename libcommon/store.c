@@ -507,6 +507,19 @@ try_write(struct store *s)
     return mdb_txn_begin(s->env, NULL, 0, &s->writer.txn);
 }
 
+/* Could the environment be opened, which works now, once it is closed? */
+static bool
+has_descriptors(const struct store *s)
+{
+    enum { NEEDED = 4 };
+    int fds[NEEDED], n = 0;
+    while (n < NEEDED && (fds[n] = fcntl(s->lock_fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    for (int i = 0; i < n; i++)
+        (void)close(fds[i]); /* the lock stays with the descriptor that they are copies of */
+    return n == NEEDED;
+}
+
 /*
  * With the lock held: opens the environment again where LMDB has given up on
  * it, and makes room. 0 or -errno.
@@ -518,7 +531,7 @@ prepare(struct store *s)
         TRIES = 3
     }; /* a map that cannot grow costs one, an environment that was given up another */
     /* LMDB keeps the pages of its largest transaction until the environment is closed. */
-    if (s->swollen && s->reading == NULL && !s->writing) {
+    if (s->swollen && s->reading == NULL && !s->writing && has_descriptors(s)) {
         s->swollen = false;
         s->reopen = true;
     }

@@ -11,8 +11,8 @@
 #include "libcommon/banned.h"
 
 /* The loop is not held longer than this by exchanging devices. */
-enum { RELOAD_SLICE_US = 4000, RELOAD_AGAIN_US = 5000000, LOAD_ARENA_MAX = 256 << 20,
-       MCMD_STATUS_MAX = 64 << 20 };
+enum { RELOAD_SLICE_US = 4000, RELOAD_AGAIN_US = 5000000, LOAD_ARENA_MAX = 256 << 20 };
+enum { MCMD_STATUS_MAX = 64 << 20 };
 
 /* ---- handing devices to the engine ---- */
 
